@@ -1,0 +1,1 @@
+//! The delivery core: what may be committed, and when. Sans-IO: events in, actions out.

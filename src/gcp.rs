@@ -1,0 +1,1 @@
+//! Adapter to Google Cloud: credentials and the BigQuery REST API.

@@ -1,0 +1,1 @@
+//! Adapter to Kafka and the Schema Registry; the only place that knows `rdkafka`.

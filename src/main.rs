@@ -1,0 +1,3 @@
+//! The `kcbq` binary.
+
+fn main() {}

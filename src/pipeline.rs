@@ -1,0 +1,1 @@
+//! The drivers around the delivery core: dispatch, schema gate, commits, lifecycle.

@@ -1,0 +1,67 @@
+//! The port to a REST endpoint: one request, one answer, nothing interpreted.
+//!
+//! The BigQuery adapters are written against this trait, so that the same code runs over HTTP and,
+//! in seeded simulation, straight into the simulator's core.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Method};
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct RestRequest {
+    /// The method.
+    pub method: Method,
+    /// Path and query below the endpoint, starting with `/`.
+    pub path: String,
+    /// Headers beside those the transport adds by itself (host, length, authorization).
+    pub headers: HeaderMap,
+    /// The body; empty for none. Cheap to clone.
+    pub body: Bytes,
+}
+
+/// One answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct RestResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, at most the transport's limit.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    /// The request was never sent: name resolution, connection or credentials failed.
+    #[error("could not reach {endpoint}")]
+    NotSent {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// The error underneath.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No credentials could be had.
+    #[error("no access token")]
+    NoToken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The request was sent, at least in part, and no whole answer came back.
+    #[error("no answer from {endpoint}")]
+    NoAnswer {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// The error underneath.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A REST endpoint with its credentials.
+///
+/// One call is one request; no retry, no redirect. The caller bounds the time (by dropping the
+/// future, after which the outcome is unknown). Concurrent calls are allowed.
+pub trait Rest: Send + Sync + 'static {
+    /// Sends the request and reads the whole answer.
+    fn call(&self, request: RestRequest) -> BoxFuture<'_, Result<RestResponse, RestError>>;
+}

@@ -1,0 +1,4 @@
+//! Schemas: the model, its sources, the columns they become, and what a table lacks for them.
+
+pub mod diff;
+pub mod model;

@@ -1,0 +1,139 @@
+//! One model for every kind of writer schema: Avro, Connect's JSON envelope, inferred JSON.
+//!
+//! A [`Type`] says both how a value is read ([`Kind`], the physical encoding) and what it means
+//! ([`Logical`]). The project parses Avro schemas itself because apache-avro drops attributes on
+//! primitive types (`connect.name`, Debezium's semantic types).
+
+use std::sync::Arc;
+
+/// A type: how it is encoded, and what it means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Type {
+    /// The physical encoding.
+    pub kind: Kind,
+    /// What the value means beyond its encoding.
+    pub logical: Option<Logical>,
+    /// Documentation from the schema.
+    pub doc: Option<Arc<str>>,
+}
+
+impl Type {
+    /// A type without a logical meaning.
+    pub fn plain(kind: Kind) -> Self {
+        Self { kind, logical: None, doc: None }
+    }
+
+    /// A type with a logical meaning.
+    pub fn logical(kind: Kind, logical: Logical) -> Self {
+        Self { kind, logical: Some(logical), doc: None }
+    }
+}
+
+/// The physical encodings; Avro's, because they include every other format's.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// Always null; takes no bytes.
+    Null,
+    /// A boolean.
+    Boolean,
+    /// A 32-bit integer (Connect: INT8, INT16, INT32).
+    Int,
+    /// A 64-bit integer.
+    Long,
+    /// A 32-bit float.
+    Float,
+    /// A 64-bit float.
+    Double,
+    /// Bytes (JSON: base64 text).
+    Bytes,
+    /// UTF-8 text.
+    String,
+    /// A fixed number of bytes.
+    Fixed(usize),
+    /// One of these symbols.
+    Enum(Arc<[Arc<str>]>),
+    /// Named fields, in order.
+    Record(Arc<RecordType>),
+    /// A sequence of one type.
+    Array(Arc<Type>),
+    /// Text keys to one type.
+    Map(Arc<Type>),
+    /// One of these branches. Null may be among them.
+    Union(Arc<[Type]>),
+    /// A reference to the record called by this full name, which encloses this place. Only a
+    /// recursive schema has one; columns cannot be derived from it.
+    Recursive(Arc<str>),
+}
+
+/// A record: its name and its fields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordType {
+    /// The full name, namespace included; empty for an inferred record.
+    pub name: Arc<str>,
+    /// The fields in their encoded order.
+    pub fields: Vec<Field>,
+}
+
+/// One field of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    /// The name as the writer spells it.
+    pub name: Arc<str>,
+    /// The type; optional fields are a union with null.
+    pub ty: Type,
+    /// Documentation from the schema.
+    pub doc: Option<Arc<str>>,
+}
+
+/// What a value means beyond its encoding: Avro's logical types, Connect's and Debezium's semantic
+/// types by their `connect.name`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Logical {
+    /// Two's-complement big-endian unscaled integer (Avro `decimal`, Connect `Decimal`). Precision
+    /// is `None` where the schema gives none (Connect without `connect.decimal.precision`).
+    Decimal {
+        /// Digits in all.
+        precision: Option<u32>,
+        /// Digits after the point; Connect allows a negative one.
+        scale: i32,
+    },
+    /// Record {scale INT, value BYTES} of `io.debezium.data.VariableScaleDecimal`.
+    VariableScaleDecimal,
+    /// Days since 1970-01-01 (Avro `date`, Connect `Date`, Debezium `Date`).
+    Date,
+    /// Milliseconds since midnight.
+    TimeMillis,
+    /// Microseconds since midnight.
+    TimeMicros,
+    /// Nanoseconds since midnight (Debezium `NanoTime`); cut to microseconds.
+    TimeNanos,
+    /// Milliseconds since the epoch, UTC.
+    TimestampMillis,
+    /// Microseconds since the epoch, UTC.
+    TimestampMicros,
+    /// Nanoseconds since the epoch, UTC; cut to microseconds, toward the past.
+    TimestampNanos,
+    /// Milliseconds on a wall clock without zone (Avro `local-timestamp-millis`, Debezium
+    /// `Timestamp`).
+    LocalTimestampMillis,
+    /// Microseconds on a wall clock without zone (Debezium `MicroTimestamp`).
+    LocalTimestampMicros,
+    /// Nanoseconds on a wall clock without zone (Debezium `NanoTimestamp`).
+    LocalTimestampNanos,
+    /// ISO-8601 text with an offset (`io.debezium.time.ZonedTimestamp`).
+    ZonedTimestamp,
+    /// ISO-8601 time text with an offset (`io.debezium.time.ZonedTime`).
+    ZonedTime,
+    /// ISO-8601 date text (`io.debezium.time.IsoDate`).
+    IsoDate,
+    /// ISO-8601 time text (`io.debezium.time.IsoTime`).
+    IsoTime,
+    /// ISO-8601 local timestamp text (`io.debezium.time.IsoTimestamp`).
+    IsoTimestamp,
+    /// A UUID, as text or as 16 bytes.
+    Uuid,
+    /// Avro's `duration`: three little-endian `u32` months, days, milliseconds in 12 bytes.
+    Duration,
+    /// JSON text (`io.debezium.data.Json`).
+    Json,
+}

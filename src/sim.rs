@@ -1,0 +1,1 @@
+//! The strict BigQuery and Schema Registry simulator.

@@ -1,0 +1,171 @@
+//! A BigQuery table as the rest of the crate sees it: its name, its columns, how it is laid out.
+//!
+//! These types carry what the service decides on. They are never written back over a user's table:
+//! a change is merged into the JSON document that BigQuery sent (see `gcp::tables`), so that what
+//! these types do not know survives.
+
+use std::{fmt, sync::Arc};
+
+/// A table's full name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableRef {
+    /// The Google Cloud project.
+    pub project: Arc<str>,
+    /// The dataset in that project.
+    pub dataset: Arc<str>,
+    /// The table in that dataset.
+    pub table: Arc<str>,
+}
+
+impl fmt::Display for TableRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.project, self.dataset, self.table)
+    }
+}
+
+/// The columns of a table, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableSchema {
+    /// Top-level columns.
+    pub columns: Vec<Column>,
+}
+
+impl TableSchema {
+    /// The column called `name`; BigQuery's names are case-insensitive.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        find(&self.columns, name)
+    }
+}
+
+/// One column, or one field of a `RECORD` column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The name, at most 300 characters of `[A-Za-z0-9_]`.
+    pub name: String,
+    /// The type, with the fields of a record inside.
+    pub kind: ColumnKind,
+    /// Whether the column must, may, or may repeatedly hold a value.
+    pub mode: Mode,
+    /// Text shown in BigQuery's console, at most 1,024 characters.
+    pub description: Option<String>,
+}
+
+impl Column {
+    /// A nullable column without description.
+    pub fn new(name: impl Into<String>, kind: ColumnKind) -> Self {
+        Self { name: name.into(), kind, mode: Mode::Nullable, description: None }
+    }
+
+    /// The same column with another mode.
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// The fields of a record, empty for any other type.
+    pub fn fields(&self) -> &[Column] {
+        match &self.kind {
+            ColumnKind::Record(fields) => fields,
+            _ => &[],
+        }
+    }
+}
+
+/// The column called `name` among `columns`, ignoring case.
+pub fn find<'a>(columns: &'a [Column], name: &str) -> Option<&'a Column> {
+    columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+}
+
+/// BigQuery's types, by their standard-SQL meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// `BOOL` (REST: `BOOLEAN`).
+    Bool,
+    /// `INT64` (REST: `INTEGER`).
+    Int64,
+    /// `FLOAT64` (REST: `FLOAT`).
+    Float64,
+    /// `NUMERIC`: 38 digits, 9 of them after the point.
+    Numeric,
+    /// `BIGNUMERIC`: 76 full digits, 38 of them after the point.
+    BigNumeric,
+    /// `STRING`.
+    String,
+    /// `BYTES`.
+    Bytes,
+    /// `DATE`.
+    Date,
+    /// `TIME`, microseconds.
+    Time,
+    /// `DATETIME`, microseconds, no zone.
+    DateTime,
+    /// `TIMESTAMP`, microseconds, UTC.
+    Timestamp,
+    /// `JSON`.
+    Json,
+    /// `GEOGRAPHY`.
+    Geography,
+    /// `STRUCT` (REST: `RECORD`).
+    Record(Vec<Column>),
+    /// A type that the service does not write to (`RANGE`, `INTERVAL`, …), by its REST name. Such a
+    /// column is left alone; a record that has a value for it is refused.
+    Other(String),
+}
+
+/// Whether a column must, may, or may repeatedly hold a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// May be null.
+    Nullable,
+    /// Must have a value.
+    Required,
+    /// An array; may be empty, never holds null.
+    Repeated,
+}
+
+/// What a table that does not exist yet is created with, beside its columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableLayout {
+    /// Time partitioning; `None` creates an unpartitioned table.
+    pub partitioning: Option<Partitioning>,
+    /// Up to four column names.
+    pub clustering: Vec<String>,
+    /// Labels, at most 64.
+    pub labels: Vec<(String, String)>,
+    /// The table's description.
+    pub description: Option<String>,
+}
+
+/// Time partitioning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partitioning {
+    /// How wide a partition is.
+    pub granularity: Granularity,
+    /// The `DATE`, `DATETIME` or `TIMESTAMP` column; `None` is ingestion time.
+    pub column: Option<String>,
+    /// Partitions older than this many milliseconds are dropped by BigQuery.
+    pub expiration_ms: Option<i64>,
+}
+
+/// How wide a time partition is.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// One hour.
+    Hour,
+    /// One day.
+    Day,
+    /// One calendar month.
+    Month,
+    /// One calendar year.
+    Year,
+}

@@ -1,0 +1,1 @@
+//! Counters and states that every layer reports and `ops` shows.

@@ -1,0 +1,1 @@
+//! From payload bytes to row bytes by a compiled plan, without a value tree.

@@ -1,0 +1,1 @@
+//! `tabledata.insertAll`: framing, classification, the tower stack.
