@@ -1,1 +1,3 @@
 //! Adapter to Google Cloud: credentials and the BigQuery REST API.
+
+pub mod settings;
