@@ -7,6 +7,7 @@
 // Vocabulary: imports nothing from the crate.
 pub mod fault;
 pub mod record;
+pub mod secret;
 pub mod table;
 pub mod telemetry;
 

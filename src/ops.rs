@@ -1,1 +1,4 @@
 //! What the operator sees: metrics, health, status.
+
+pub mod logging;
+pub mod settings;

@@ -3,7 +3,7 @@
 //! The user writes `config::topic::TopicConfig`; these are its validated forms. Only settings that
 //! need no validation beyond a range are read from the file directly.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,11 @@ pub use self::{
     matcher::TopicMatch,
     template::{Missing, TableTemplate, TemplateError},
 };
-use crate::table::TableLayout;
+use crate::{
+    schema::{columns::ColumnRules, policy::Policy},
+    table::TableLayout,
+    transcode::settings::{Format, RowSettings},
+};
 
 pub mod matcher;
 pub mod template;
@@ -102,9 +106,6 @@ pub struct LimitSettings {
     /// Threads that turn records into rows. 0 is one per CPU that the process may use.
     #[schemars(range(min = 0, max = 256))]
     pub workers: usize,
-    /// Write requests on the wire at once.
-    #[schemars(range(min = 1, max = 1_000))]
-    pub requests_in_flight: usize,
     /// Milliseconds between two offset commits.
     #[schemars(range(min = 100, max = 60_000))]
     pub commit_interval_ms: u64,
@@ -148,7 +149,6 @@ impl Default for LimitSettings {
         Self {
             bytes_in_flight: 256 << 20,
             workers: 0,
-            requests_in_flight: 64,
             commit_interval_ms: 1_000,
             drain_timeout_ms: 30_000,
             halt_retry_ms: 60_000,
@@ -156,11 +156,24 @@ impl Default for LimitSettings {
     }
 }
 
+/// How a value or a key is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadSettings {
+    /// Its encoding.
+    pub format: Format,
+    /// A local Avro schema in place of the registry.
+    pub schema: Option<PathBuf>,
+}
+
 /// The topics that match one entry of the configuration, and where they go. Validated.
 #[derive(Clone, Debug)]
 pub struct TopicSettings {
     /// Which topics.
     pub matcher: TopicMatch,
+    /// How values are read.
+    pub value: PayloadSettings,
+    /// How keys are read; `None` ignores them.
+    pub key: Option<PayloadSettings>,
     /// The table's name.
     pub table: TableTemplate,
     /// The dataset, literal: the template's, or `bigquery.dataset`.
@@ -175,6 +188,12 @@ pub struct TopicSettings {
     pub null_value: NullValue,
     /// When a batch is sent.
     pub batch: BatchSettings,
+    /// What a row is made of beside the value.
+    pub row: RowSettings,
+    /// How columns are derived from a schema.
+    pub columns: ColumnRules,
+    /// Which changes the service may make to tables.
+    pub policy: Policy,
     /// What a new table is created with.
     pub layout: TableLayout,
 }
