@@ -10,7 +10,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -83,6 +86,31 @@ impl Telemetry {
         })
     }
 
+    /// Sums over all topics and tables; takes locks, for a display once a second.
+    pub fn totals(&self) -> Totals {
+        let positive = |gauge: i64| u64::try_from(gauge).unwrap_or(0);
+        let mut totals = Totals {
+            in_flight_bytes: positive(self.metrics.in_flight_bytes.get()),
+            ..Totals::default()
+        };
+        for topic in lock(&self.topics).values() {
+            totals.records_read += topic.records_read.get();
+            totals.lag_records += positive(topic.lag_records.get());
+            totals.dead_letters += topic.dead_lettered.load(Ordering::Relaxed);
+        }
+        for table in lock(&self.tables).values() {
+            totals.rows_written += table.rows_written.get();
+        }
+        for (state, count) in self.status.lane_counts() {
+            match state {
+                LaneState::Halted => totals.lanes_halted = positive(count),
+                LaneState::Waiting => totals.lanes_waiting = positive(count),
+                _ => {}
+            }
+        }
+        totals
+    }
+
     /// Every metric in Prometheus' text format. `now` ages the gauges that hold an age.
     ///
     /// # Errors
@@ -101,6 +129,25 @@ impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Telemetry").finish_non_exhaustive()
     }
+}
+
+/// Sums over all topics, tables and lanes of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Records read from Kafka.
+    pub records_read: u64,
+    /// Rows that BigQuery has acknowledged.
+    pub rows_written: u64,
+    /// Records that the dead-letter topics have acknowledged.
+    pub dead_letters: u64,
+    /// Records between the committed offsets and the ends of the partitions.
+    pub lag_records: u64,
+    /// Bytes read and not acknowledged.
+    pub in_flight_bytes: u64,
+    /// Lanes that are halted.
+    pub lanes_halted: u64,
+    /// Lanes that wait for a remote.
+    pub lanes_waiting: u64,
 }
 
 /// The handle under `name`, made on first use; past `max` names, the one under [`OTHER`].
@@ -138,6 +185,7 @@ pub struct TopicTelemetry {
     /// See [`Metrics::oldest_unacknowledged_seconds`].
     pub oldest_unacknowledged_seconds: SecondsGauge,
     dead_letters: prometheus::IntCounterVec,
+    dead_lettered: AtomicU64,
     label: Box<str>,
 }
 
@@ -154,6 +202,7 @@ impl TopicTelemetry {
                 .oldest_unacknowledged_seconds
                 .with_label_values(labels),
             dead_letters: metrics.dead_letters.clone(),
+            dead_lettered: AtomicU64::new(0),
             label: label.into(),
         }
     }
@@ -161,6 +210,7 @@ impl TopicTelemetry {
     /// Counts `count` records that the dead-letter topic has acknowledged. `stage` is
     /// `dead_letter::Stage::name`.
     pub fn dead_lettered(&self, stage: &'static str, count: u64) {
+        self.dead_lettered.fetch_add(count, Ordering::Relaxed);
         self.dead_letters.with_label_values(&[&*self.label, stage]).inc_by(count);
     }
 }

@@ -1,10 +1,12 @@
 //! The `log` section of the configuration, and setting logging up.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal as _, Write};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, filter::ParseError};
+
+use crate::ops::progress::CLEAR_LINE;
 
 /// The environment variable that replaces `log.filter`.
 pub const FILTER_VARIABLE: &str = "KCBQ_LOG";
@@ -35,6 +37,32 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Standard error; on a terminal, each line first clears the progress line.
+struct Stderr {
+    terminal: bool,
+}
+
+impl Stderr {
+    fn new() -> Self {
+        Self { terminal: io::stderr().is_terminal() }
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut out = io::stderr().lock();
+        if self.terminal {
+            out.write_all(CLEAR_LINE.as_bytes())?;
+        }
+        out.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// Why logging could not be set up.
@@ -73,8 +101,8 @@ impl LogSettings {
     pub fn install(&self) -> Result<(), LoggingError> {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(self.env_filter()?)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr);
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(Stderr::new);
         match self.format {
             LogFormat::Text => builder.try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
