@@ -225,7 +225,10 @@ mod tests {
         batch.push_unencoded(LaneSlot(0), SpanId(0), &with_headers);
         let [first, second] = batch.rows() else { panic!("two rows") };
         let back = batch.record(first);
-        assert_eq!((back.offset, back.timestamp_ms, back.key, back.value), (6, None, None, Some(&b"v"[..])));
+        assert_eq!(
+            (back.offset, back.timestamp_ms, back.key, back.value),
+            (6, None, None, Some(&b"v"[..]))
+        );
         let back = batch.record(second);
         assert_eq!((back.timestamp_ms, back.key, back.value), (Some(-1), Some(&b""[..]), None));
         assert_eq!(back.headers.iter().collect::<Vec<_>>(), [("h", None)]);
@@ -250,7 +253,14 @@ mod tests {
         let mut batch = Batch::default();
         batch.body_mut().extend_from_slice(b"[");
         for (offset, text) in [(1, "A,"), (2, "BB,"), (3, "C,")] {
-            batch.push(LaneSlot(4), SpanId(9), &record(offset, None, Some(text.as_bytes())), write(text)).unwrap();
+            batch
+                .push(
+                    LaneSlot(4),
+                    SpanId(9),
+                    &record(offset, None, Some(text.as_bytes())),
+                    write(text),
+                )
+                .unwrap();
         }
         let body = batch.take_body();
         let mut subset = batch.subset(&body, |body| body.push(b'['), |index| index != 1);

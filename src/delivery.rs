@@ -12,6 +12,7 @@
 pub mod action;
 pub mod backoff;
 pub mod budget;
+pub mod commit_book;
 pub mod core;
 pub mod disposition;
 pub mod encoder;
