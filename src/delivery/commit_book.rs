@@ -163,7 +163,7 @@ mod tests {
         book.note(entry(1, 30));
         assert_eq!(offsets(&mut book), [30]);
         book.settle(&lane, 1, Outcome::Landed);
-        assert_eq!((offsets(&mut book), book.committed(&lane)), (vec![], Some(30)));
+        assert_eq!((offsets(&mut book), book.committed(&lane)), (Vec::new(), Some(30)));
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         book.settle(&lane, 1, Outcome::Landed);
         book.note(entry(1, 9));
         book.note(entry(1, 10));
-        assert_eq!(offsets(&mut book), []);
+        assert_eq!(offsets(&mut book), Vec::<i64>::new());
         book.note(entry(2, 5));
         book.note(entry(1, 50));
         assert_eq!(offsets(&mut book), [5]);
