@@ -6,7 +6,7 @@ use crate::{
     batch::LaneSlot,
     dead_letter::DeadLetter,
     delivery::encoder::{NeedId, SlotId},
-    record::TopicPartition,
+    record::{Fingerprint, TopicPartition},
     table::TableRef,
 };
 
@@ -67,6 +67,6 @@ pub struct Progress {
     pub epoch: u64,
     /// The offset to commit: everything below is done.
     pub offset: i64,
-    /// The fingerprint of the record before it, if one was delivered in this assignment.
-    pub fingerprint: Option<u32>,
+    /// The last record below it, if one was delivered in this assignment.
+    pub last: Option<Fingerprint>,
 }

@@ -8,7 +8,7 @@ mod outcome;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -31,14 +31,8 @@ type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
 /// Sizes and waits of one worker's core.
 #[derive(Clone, Copy, Debug)]
 pub struct CoreSettings {
-    /// A batch is sent when its body reaches this many bytes.
-    pub body_bytes: usize,
     /// No body is larger than this; what the remote takes.
     pub body_bytes_max: usize,
-    /// A batch is sent when it has this many rows.
-    pub rows_max: usize,
-    /// A batch is sent when its first row is this old.
-    pub linger: Duration,
     /// Memory for everything taken in and not acknowledged, buffers as allocated.
     pub memory_bytes_max: usize,
     /// Between attempts after a passing fault.
@@ -241,7 +235,7 @@ impl<E: Encoder> Core<E> {
             lane: lane.lane.clone(),
             epoch: lane.epoch,
             offset,
-            fingerprint: lane.tracker.fingerprint(),
+            last: lane.tracker.last(),
         })
     }
 

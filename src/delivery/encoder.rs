@@ -1,6 +1,6 @@
 //! What the core needs to know about records: where they go and how they become rows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     dead_letter::Reason,
@@ -50,6 +50,17 @@ pub struct BadRecordPolicy {
     pub budget: BudgetSettings,
 }
 
+/// When an open batch is sent: as soon as one of these is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Bytes of the body.
+    pub body_bytes: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Age of the first row.
+    pub linger: Duration,
+}
+
 /// Turns records into rows.
 ///
 /// Pure as seen by the core: between two calls of the driver that installs prepared plans, the same
@@ -89,6 +100,9 @@ pub trait Encoder {
 
     /// The slot's table.
     fn table(&self, slot: SlotId) -> TableRef;
+
+    /// When a batch of the slot is sent.
+    fn limits(&self, slot: SlotId) -> BatchLimits;
 
     /// BigQuery does not take this slot's rows as they are encoded: the table is not what the plan
     /// was compiled for (or is not visible as such yet). The plan is dropped; what the slot's

@@ -12,7 +12,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{batch::SpanId, record::Record};
+use crate::{
+    batch::SpanId,
+    record::{Fingerprint, Record},
+};
 
 /// A span ends after this many records, so that the watermark follows within a large batch.
 const SPAN_RECORDS_MAX: u32 = 512;
@@ -25,7 +28,7 @@ struct Span {
     unresolved: u32,
     /// The offset behind its last record.
     next: i64,
-    fingerprint: u32,
+    last: Fingerprint,
 }
 
 /// The progress of one lane.
@@ -33,7 +36,7 @@ struct Span {
 pub struct Tracker {
     watermark: i64,
     next: i64,
-    fingerprint: Option<u32>,
+    last: Option<Fingerprint>,
     spans: VecDeque<Span>,
     front: u64,
     unresolved: u64,
@@ -45,7 +48,7 @@ impl Tracker {
         Self {
             watermark: start,
             next: start,
-            fingerprint: None,
+            last: None,
             spans: VecDeque::new(),
             front: 0,
             unresolved: 0,
@@ -62,9 +65,9 @@ impl Tracker {
         self.next
     }
 
-    /// The fingerprint of the record before the watermark, once the watermark has moved.
-    pub fn fingerprint(&self) -> Option<u32> {
-        self.fingerprint
+    /// The last record below the watermark, once the watermark has moved.
+    pub fn last(&self) -> Option<Fingerprint> {
+        self.last
     }
 
     /// Records that were delivered and are not resolved.
@@ -86,14 +89,14 @@ impl Tracker {
                 span.records += 1;
                 span.unresolved += 1;
                 span.next = self.next;
-                span.fingerprint = fingerprint(record);
+                span.last = Fingerprint::of(record);
             }
             _ => self.spans.push_back(Span {
                 group,
                 records: 1,
                 unresolved: 1,
                 next: self.next,
-                fingerprint: fingerprint(record),
+                last: Fingerprint::of(record),
             }),
         }
         Some(SpanId(self.front + self.spans.len() as u64 - 1))
@@ -118,27 +121,12 @@ impl Tracker {
         let before = self.watermark;
         while let Some(span) = self.spans.front().filter(|span| span.unresolved == 0) {
             self.watermark = span.next;
-            self.fingerprint = Some(span.fingerprint);
+            self.last = Some(span.last);
             self.spans.pop_front();
             self.front += 1;
         }
         self.watermark > before
     }
-}
-
-/// Tells a recreated topic's record from the one that was committed: a CRC-32 over timestamp, sizes
-/// and the ends of key and value. Not over all of the value: it is computed for every record.
-pub fn fingerprint(record: &Record<'_>) -> u32 {
-    const END_BYTES: usize = 32;
-    let mut hash = crc32fast::Hasher::new();
-    hash.update(&record.timestamp_ms.unwrap_or(-1).to_le_bytes());
-    for part in [record.key, record.value] {
-        let bytes = part.unwrap_or_default();
-        hash.update(&part.map_or(-1, |bytes| bytes.len() as i64).to_le_bytes());
-        hash.update(bytes.get(..END_BYTES).unwrap_or(bytes));
-        hash.update(bytes.get(bytes.len().saturating_sub(END_BYTES)..).unwrap_or_default());
-    }
-    hash.finalize()
 }
 
 #[cfg(test)]
@@ -178,7 +166,7 @@ mod tests {
         assert_eq!(tracker.deliver(&record(9), 1), Some(span));
         tracker.resolve(span, 2);
         assert_eq!(tracker.watermark(), 10);
-        assert_eq!(tracker.fingerprint(), Some(fingerprint(&record(9))));
+        assert_eq!(tracker.last(), Some(Fingerprint::of(&record(9))));
     }
 
     proptest! {

@@ -91,10 +91,11 @@ impl<E: Encoder> Core<E> {
         if let Some(lane) = self.lanes.get_mut(&place.lane) {
             lane.budget.good();
         }
+        let limits = self.encoder.limits(slot);
         if rows == 1 {
-            self.at(now + self.settings.linger, Timer::Seal(slot, id));
+            self.at(now + limits.linger, Timer::Seal(slot, id));
         }
-        if rows >= self.settings.rows_max || body >= self.settings.body_bytes {
+        if rows >= limits.rows || body >= limits.body_bytes {
             self.seal(slot);
         }
         Ok(())
@@ -162,7 +163,7 @@ impl<E: Encoder> Core<E> {
             let target = fresh.entry(slot).or_default();
             match push(&mut self.encoder, &self.lanes, target, slot, place, &record) {
                 Ok(()) => {
-                    if target.body_bytes() >= self.settings.body_bytes {
+                    if target.body_bytes() >= self.encoder.limits(slot).body_bytes {
                         let full = std::mem::take(target);
                         self.charge(full.memory_bytes());
                         self.dispatch(slot, full, replans);
