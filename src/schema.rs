@@ -4,6 +4,7 @@
 pub mod arbitrary;
 pub mod avro;
 pub mod columns;
+pub mod connect;
 pub mod diff;
 pub mod error;
 pub mod model;
