@@ -8,6 +8,7 @@ use tower::{BoxError, retry::Policy, timeout::error::Elapsed};
 
 use crate::{
     fault::{Certainty, Fault, FaultKind},
+    jitter::Jitter,
     table::TableRef,
     write::{
         WriteOutcome,
@@ -27,12 +28,13 @@ pub struct RetryPolicy {
     settings: RetrySettings,
     attempts: u32,
     on_retry: OnRetry,
+    jitter: Jitter,
 }
 
 impl RetryPolicy {
     /// A policy whose first attempt is still to come.
-    pub fn new(settings: RetrySettings, on_retry: OnRetry) -> Self {
-        Self { settings, attempts: 0, on_retry }
+    pub fn new(settings: RetrySettings, on_retry: OnRetry, jitter: Jitter) -> Self {
+        Self { settings, attempts: 0, on_retry, jitter }
     }
 
     /// The pause before the next attempt; `None` if there is none.
@@ -44,8 +46,9 @@ impl RetryPolicy {
         let doublings = self.attempts.saturating_sub(1).min(20);
         let backoff = self.settings.backoff_initial_ms.saturating_mul(1 << doublings);
         let backoff = Duration::from_millis(backoff.min(self.settings.backoff_max_ms));
-        let pause =
-            backoff.mul_f64(1.0 - jitter() / 2.0).max(fault.retry_after.unwrap_or_default());
+        let pause = backoff
+            .mul_f64(1.0 - self.jitter.unit() / 2.0)
+            .max(fault.retry_after.unwrap_or_default());
         (elapsed + pause <= Duration::from_millis(self.settings.elapsed_max_ms)).then_some(pause)
     }
 }
@@ -94,11 +97,4 @@ fn lost(error: &BoxError) -> Fault {
         "the request was given up"
     };
     Fault::unknown(FaultKind::Transient, "noAnswer", message)
-}
-
-/// A number in `0..1` from a hasher's random keys: spreads retries, decides nothing else.
-pub fn jitter() -> f64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let bits = RandomState::new().build_hasher().finish();
-    (bits >> 11) as f64 / (1_u64 << 53) as f64
 }

@@ -18,6 +18,7 @@ use tower::{
 
 use crate::{
     fault::{Fault, FaultKind},
+    jitter::Jitter,
     rest::Rest,
     table::TableRef,
     write::{
@@ -48,6 +49,7 @@ pub struct InsertAll {
     rate: ByteRate,
     on_the_wire: Arc<Semaphore>,
     on_retry: OnRetry,
+    jitter: Jitter,
     gzip: Gzip,
     tables: Mutex<HashMap<TableRef, Table>>,
 }
@@ -58,8 +60,13 @@ struct Table {
 }
 
 impl InsertAll {
-    /// A write path over `rest`; `on_retry` is told about every retry.
-    pub fn new(settings: InsertAllSettings, rest: Arc<dyn Rest>, on_retry: OnRetry) -> Self {
+    /// A write path over `rest`; `on_retry` is told about every retry, `jitter` spreads them.
+    pub fn new(
+        settings: InsertAllSettings,
+        rest: Arc<dyn Rest>,
+        on_retry: OnRetry,
+        jitter: Jitter,
+    ) -> Self {
         Self {
             rate: ByteRate::new(settings.bytes_per_second),
             on_the_wire: Arc::new(Semaphore::new(settings.requests_in_flight)),
@@ -68,6 +75,7 @@ impl InsertAll {
             settings,
             rest,
             on_retry,
+            jitter,
         }
     }
 
@@ -91,7 +99,8 @@ impl InsertAll {
     }
 
     fn build(&self, slots: Arc<Semaphore>) -> Stack {
-        let retry = RetryPolicy::new(self.settings.retry.clone(), Arc::clone(&self.on_retry));
+        let (settings, on_retry) = (self.settings.retry.clone(), Arc::clone(&self.on_retry));
+        let retry = RetryPolicy::new(settings, on_retry, self.jitter.clone());
         let stack = ServiceBuilder::new()
             .layer(self.rate.clone())
             .layer(GlobalConcurrencyLimitLayer::with_semaphore(slots))

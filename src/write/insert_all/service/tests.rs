@@ -80,7 +80,7 @@ fn path_over(rest: &Arc<Scripted>, settings: InsertAllSettings) -> (InsertAll, A
         counted.fetch_add(1, Ordering::SeqCst);
     });
     let rest: Arc<dyn Rest> = Arc::<Scripted>::clone(rest);
-    (InsertAll::new(settings, rest, on_retry), retries)
+    (InsertAll::new(settings, rest, on_retry, Jitter::seeded(1)), retries)
 }
 
 async fn outcome_of(steps: &[Step]) -> (WriteOutcome, usize, usize) {
