@@ -7,6 +7,7 @@
 // Vocabulary: imports nothing from the crate.
 pub mod failpoint;
 pub mod fault;
+pub mod jitter;
 pub mod record;
 pub mod table;
 pub mod telemetry;
