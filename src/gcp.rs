@@ -1,3 +1,7 @@
 //! Adapter to Google Cloud: credentials and the BigQuery REST API.
 
+pub mod auth;
+pub mod classify;
+pub mod http;
 pub mod settings;
+pub mod tables;

@@ -5,7 +5,9 @@
 //! acknowledged everything below it.
 
 // Vocabulary: imports nothing from the crate.
+pub mod failpoint;
 pub mod fault;
+pub mod jitter;
 pub mod record;
 pub mod secret;
 pub mod table;

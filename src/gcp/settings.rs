@@ -1,17 +1,109 @@
-//! Placeholder until the `gcp` branch is merged.
+//! The `bigquery` section of the configuration.
 
-/// Placeholder.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+use std::{path::PathBuf, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::gcp::{
+    auth::{Anonymous, AuthError, GoogleTokens, TokenProvider},
+    http::{HttpRest, HttpRestError},
+};
+
+/// Where the tables live and how to reach them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BigQuerySettings {
-    /// The Google Cloud project.
+    /// The Google Cloud project that holds the dataset.
     pub project: String,
-    /// The dataset of tables that name none.
+    /// The dataset that tables without one of their own go to. Created if it is missing and the
+    /// topic's policy allows.
     pub dataset: String,
-    /// Where a missing dataset is created.
-    #[serde(default)]
+    /// Where a missing dataset is created, such as `EU` or `europe-west6`. Default: BigQuery's, `US`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
-    /// Only for emulators.
-    #[serde(default)]
+    /// Only for emulators: scheme, host and port to use in place of
+    /// `https://bigquery.googleapis.com`. No credentials are sent to it unless `credentials.file`
+    /// names some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// The project that requests are counted and billed to, where it is not the identity's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_project: Option<String>,
+    /// Who the service is.
+    #[serde(default)]
+    pub credentials: CredentialSettings,
+}
+
+/// Who the service is: by default Application Default Credentials.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CredentialSettings {
+    /// A credentials file: a service account's key, a user's (for development), workload identity
+    /// federation, or impersonation. Default: `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's own file,
+    /// the metadata server, in this order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// What an `external_account` file may read its subject token from.
+    pub external_sources: ExternalSources,
+}
+
+/// What an `external_account` file may read its subject token from. Programs are never run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExternalSources {
+    /// Files, exactly as the credentials file names them.
+    pub files: Vec<String>,
+    /// Addresses, exactly as the credentials file names them.
+    pub urls: Vec<String>,
+}
+
+/// Why BigQuery cannot be reached with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The credentials are refused or unusable.
+    #[error("bigquery.credentials")]
+    Auth(#[from] AuthError),
+    /// The transport cannot be built.
+    #[error("bigquery.endpoint")]
+    Http(#[from] HttpRestError),
+}
+
+impl BigQuerySettings {
+    /// Where this service's tokens come from: anonymous only with an endpoint of its own and no
+    /// credentials file. Must run inside a tokio runtime.
+    pub fn tokens(&self) -> Result<Arc<dyn TokenProvider>, AuthError> {
+        if self.endpoint.is_some() && self.credentials.file.is_none() {
+            return Ok(Arc::new(Anonymous));
+        }
+        Ok(Arc::new(GoogleTokens::new(self.credentials.clone())?))
+    }
+
+    /// The transport to BigQuery, keeping at most `connections_max` idle connections. Must run
+    /// inside a tokio runtime.
+    pub fn connect(&self, connections_max: usize) -> Result<HttpRest, ConnectError> {
+        let tokens = self.tokens()?;
+        Ok(HttpRest::new(
+            self.endpoint.as_deref(),
+            self.quota_project.as_deref(),
+            tokens,
+            connections_max,
+        )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulator_needs_three_lines_and_no_credentials() {
+        let text = r#"{"project":"acme","dataset":"raw","endpoint":"http://localhost:9050"}"#;
+        let settings: BigQuerySettings = serde_json::from_str(text).unwrap();
+        assert!(settings.tokens().is_ok());
+        assert!(
+            serde_json::from_str::<BigQuerySettings>(r#"{"project":"p","dataset":"d","x":1}"#)
+                .is_err()
+        );
+    }
 }

@@ -1,1 +1,16 @@
-//! `tabledata.insertAll`: framing, classification, the tower stack.
+//! Streaming inserts: `tabledata.insertAll`.
+//!
+//! At least once: insertIds are deterministic, so that BigQuery drops most repetitions that come
+//! within about a minute, but it promises nothing
+//! (<https://docs.cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll>).
+
+pub mod classify;
+pub mod client;
+pub mod framing;
+pub mod gzip;
+pub mod rate;
+pub mod retry;
+pub mod service;
+pub mod settings;
+
+pub use service::InsertAll;

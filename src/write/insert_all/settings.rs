@@ -1,0 +1,150 @@
+//! The `streaming` section of the configuration: insertAll's sizes, limits and retries.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// BigQuery refuses larger requests: 10 MB, read as 10 MiB by the error message
+/// (<https://docs.cloud.google.com/bigquery/quotas#streaming_inserts>).
+pub const BODY_BYTES_HARD_MAX: usize = 10_000_000;
+/// BigQuery refuses more rows in one request.
+pub const ROWS_HARD_MAX: usize = 50_000;
+
+/// How rows are streamed into BigQuery. The quotas behind the limits belong to the Google Cloud
+/// project and are shared by everything that writes to it: give this service its share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct InsertAllSettings {
+    /// A request is sent when its body reaches this many bytes. Larger bodies cost less per row,
+    /// smaller ones less memory. Default: 1 MiB.
+    pub body_bytes_target: usize,
+    /// No request is larger, unless a single row is; that one is refused. BigQuery's own limit is
+    /// 10 MB. Default: 9,000,000.
+    pub body_bytes_max: usize,
+    /// No request holds more rows. BigQuery's own limit is 50,000. Default: 10,000.
+    pub rows_max: usize,
+    /// Whether bodies are compressed (gzip, level 1). Saves about three quarters of the traffic
+    /// for more than twice the CPU time. Default: false.
+    pub gzip: bool,
+    /// Uncompressed body bytes per second that this process sends. Google's quota for a project is
+    /// 1 GB/s in the EU and US multi-regions and 300 MB/s elsewhere. Default: 100,000,000.
+    pub bytes_per_second: u64,
+    /// Requests on the wire at a time, over all tables of this process. Default: 64.
+    pub requests_in_flight: usize,
+    /// Requests at a time for one table, those waiting for a retry included, so that a table that
+    /// hangs leaves the others their share. Default: 16.
+    pub requests_in_flight_per_table: usize,
+    /// A request without an answer after this many milliseconds counts as lost: it may have been
+    /// stored. Default: 30,000.
+    pub timeout_ms: u64,
+    /// What happens to requests that fail for a moment.
+    pub retry: RetrySettings,
+}
+
+/// How often, and for how long, a request is repeated with the same insertIds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// Attempts in all. Default: 6.
+    pub attempts_max: u32,
+    /// No attempt starts later than this many milliseconds after the first. BigQuery remembers
+    /// insertIds for about a minute: later repetitions are likelier to be stored twice.
+    /// Default: 45,000.
+    pub elapsed_max_ms: u64,
+    /// The pause before the second attempt, in milliseconds; it doubles from attempt to attempt,
+    /// and each is shortened by chance by up to one half. Default: 200.
+    pub backoff_initial_ms: u64,
+    /// The longest pause between two attempts, in milliseconds. Default: 10,000.
+    pub backoff_max_ms: u64,
+}
+
+impl Default for InsertAllSettings {
+    fn default() -> Self {
+        Self {
+            body_bytes_target: 1024 * 1024,
+            body_bytes_max: 9_000_000,
+            rows_max: 10_000,
+            gzip: false,
+            bytes_per_second: 100_000_000,
+            requests_in_flight: 64,
+            requests_in_flight_per_table: 16,
+            timeout_ms: 30_000,
+            retry: RetrySettings::default(),
+        }
+    }
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            attempts_max: 6,
+            elapsed_max_ms: 45_000,
+            backoff_initial_ms: 200,
+            backoff_max_ms: 10_000,
+        }
+    }
+}
+
+impl InsertAllSettings {
+    /// What is wrong with the values, one sentence each, with the key's name below this section.
+    pub fn problems(&self) -> Vec<String> {
+        let rules = [
+            (
+                self.body_bytes_max <= BODY_BYTES_HARD_MAX,
+                "body_bytes_max is above BigQuery's limit of 10,000,000",
+            ),
+            (
+                (1024..=self.body_bytes_max).contains(&self.body_bytes_target),
+                "body_bytes_target must lie between 1024 and body_bytes_max",
+            ),
+            (
+                (1..=ROWS_HARD_MAX).contains(&self.rows_max),
+                "rows_max must lie between 1 and BigQuery's limit of 50,000",
+            ),
+            (
+                self.bytes_per_second >= self.body_bytes_max as u64,
+                "bytes_per_second must be at least body_bytes_max",
+            ),
+            (
+                (1..=10_000).contains(&self.requests_in_flight),
+                "requests_in_flight must lie between 1 and 10,000",
+            ),
+            (
+                (1..=self.requests_in_flight).contains(&self.requests_in_flight_per_table),
+                "requests_in_flight_per_table must lie between 1 and requests_in_flight",
+            ),
+            (
+                (1_000..=600_000).contains(&self.timeout_ms),
+                "timeout_ms must lie between 1,000 and 600,000",
+            ),
+            (
+                (1..=100).contains(&self.retry.attempts_max),
+                "retry.attempts_max must lie between 1 and 100",
+            ),
+            (
+                self.retry.backoff_initial_ms >= 1
+                    && self.retry.backoff_initial_ms <= self.retry.backoff_max_ms,
+                "retry.backoff_initial_ms must lie between 1 and retry.backoff_max_ms",
+            ),
+        ];
+        rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned()).collect()
+    }
+
+    /// The timeout of one attempt.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound_and_limits_are_checked() {
+        assert_eq!(InsertAllSettings::default().problems(), Vec::<String>::new());
+        let wrong = InsertAllSettings { rows_max: 60_000, timeout_ms: 1, ..Default::default() };
+        assert_eq!(wrong.problems().len(), 2);
+    }
+}
