@@ -7,6 +7,7 @@
 // Vocabulary: imports nothing from the crate.
 pub mod fault;
 pub mod record;
+pub mod secret;
 pub mod table;
 pub mod telemetry;
 
@@ -18,9 +19,11 @@ pub mod transcode;
 
 // Ports: traits with their contracts.
 pub mod catalog;
+pub mod committer;
 pub mod dead_letter;
 pub mod registry;
 pub mod rest;
+pub mod source;
 pub mod write;
 
 // Drivers.
