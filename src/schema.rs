@@ -7,8 +7,10 @@ pub mod columns;
 pub mod connect;
 pub mod diff;
 pub mod error;
+pub mod infer;
 pub mod model;
 pub mod names;
+pub mod policy;
 pub mod semantic;
 
 pub use error::SchemaError;
