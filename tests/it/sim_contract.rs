@@ -62,6 +62,7 @@ checks! {
     simulator unknown_columns_are_refused_at_every_depth,
     simulator unknown_columns_may_be_ignored,
     simulator wrong_values_are_refused,
+    simulator values_out_of_bounds_are_refused,
     simulator right_values_are_taken,
     simulator nested_and_repeated_cells_survive,
     simulator requests_have_limits,
@@ -635,10 +636,20 @@ fn typed_fields() -> Value {
     ])
 }
 
-async fn wrong_values_are_refused(s: &Subject<'_>) {
+async fn refuse_each(s: &Subject<'_>, cases: &[(&str, Vec<Value>, &str)]) {
     s.create("t", typed_fields()).await;
-    let nines = "9".repeat(30);
-    for (column, values, words) in [
+    for (column, values, words) in cases {
+        for value in values {
+            let (location, message) = s.refusal("t", json!({*column: value})).await;
+            assert!(location.starts_with(column), "{column}: {location}");
+            assert!(message.contains(words), "{column} = {value}: {message}");
+        }
+    }
+    assert!(s.rows("t").await.is_empty());
+}
+
+async fn wrong_values_are_refused(s: &Subject<'_>) {
+    let cases = [
         (
             "i",
             vec![
@@ -682,6 +693,13 @@ async fn wrong_values_are_refused(s: &Subject<'_>) {
             vec![json!("2024-01-01T00:00:00Z"), json!("x"), json!("2024-13-01T00:00:00")],
             "Invalid datetime",
         ),
+    ];
+    refuse_each(s, &cases).await;
+}
+
+async fn values_out_of_bounds_are_refused(s: &Subject<'_>) {
+    let nines = "9".repeat(30);
+    let cases = [
         ("ts", vec![json!("x"), json!("2024-01-01T25:00:00Z"), json!(true)], "Invalid timestamp"),
         (
             "ts",
@@ -706,14 +724,8 @@ async fn wrong_values_are_refused(s: &Subject<'_>) {
         ("l", vec![json!([1, null])], "Only optional fields can be set to NULL"),
         ("l", vec![json!(null)], "Only optional fields can be set to NULL"),
         ("l", vec![json!([[1]])], "Array specified for non-repeated field"),
-    ] {
-        for value in values {
-            let (location, message) = s.refusal("t", json!({column: value})).await;
-            assert!(location.starts_with(column), "{column}: {location}");
-            assert!(message.contains(words), "{column} = {value}: {message}");
-        }
-    }
-    assert!(s.rows("t").await.is_empty());
+    ];
+    refuse_each(s, &cases).await;
 }
 
 async fn right_values_are_taken(s: &Subject<'_>) {

@@ -97,6 +97,14 @@ async fn the_contract_holds_over_http() {
     running.stopped().await;
 }
 
+/// The e2e stage starts local-bigquery and runs this; `KCBQ_LOCAL_BIGQUERY` is its endpoint.
+#[tokio::test]
+#[ignore = "needs a running local-bigquery"]
+async fn the_contract_holds_on_local_bigquery() {
+    let endpoint = std::env::var("KCBQ_LOCAL_BIGQUERY").expect("KCBQ_LOCAL_BIGQUERY is not set");
+    check_all(&HttpRest::new(endpoint), Kind::LocalBigquery, "test-project").await;
+}
+
 #[tokio::test]
 async fn a_created_table_takes_rows_only_when_visible() {
     let fixture =

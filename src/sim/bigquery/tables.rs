@@ -1,6 +1,6 @@
 //! `tables.*`: get, insert, patch, update, list, delete.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::header;
 use serde_json::{Map, Value, json};
@@ -119,7 +119,7 @@ impl BigQuery {
         let current = self.table(path)?;
         change::check(&path.name(), &current.columns, &columns, via)?;
         layout::check_change(&current.document, &document)?;
-        let settings = self.settings.clone();
+        let settings = Arc::clone(&self.settings);
         let current = self.table_mut(path)?;
         current.spend_update(&path.name(), now, &settings)?;
         current.replace(document, columns, now, &settings);
