@@ -1,0 +1,107 @@
+//! What is kept of accepted rows: cells, coordinates with a hash, or a number.
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use crate::sim::{bigquery::hash::value_hash, settings::{SimSettings, StoreMode}};
+
+/// The rows of one table.
+#[derive(Debug)]
+pub struct Store {
+    mode: StoreMode,
+    rows: Vec<Map<String, Value>>,
+    ledger: Vec<LedgerRow>,
+    topics: HashSet<Arc<str>>,
+    count: u64,
+}
+
+/// One row of the ledger. A row without one of the coordinates has −1 (or an empty topic) there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRow {
+    /// The record's topic.
+    pub topic: Arc<str>,
+    /// The record's partition.
+    pub partition: i32,
+    /// The record's offset.
+    pub offset: i64,
+    /// The hash of the other cells.
+    pub hash: u64,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(mode: StoreMode) -> Self {
+        Self { mode, rows: Vec::new(), ledger: Vec::new(), topics: HashSet::new(), count: 0 }
+    }
+
+    /// Keeps one row of canonical cells.
+    pub fn push(&mut self, row: Map<String, Value>, settings: &SimSettings) {
+        self.count += 1;
+        match self.mode {
+            StoreMode::Rows => self.rows.push(row),
+            StoreMode::Ledger => {
+                let row = self.ledger_row(&row, settings);
+                self.ledger.push(row);
+            }
+            StoreMode::Count => {}
+        }
+    }
+
+    /// Counts rows that were not looked at.
+    pub fn add_count(&mut self, rows: u64) {
+        self.count += rows;
+    }
+
+    /// How many rows were accepted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The rows in canonical form, in the order of acceptance; empty unless the mode is `Rows`.
+    pub fn rows(&self) -> &[Map<String, Value>] {
+        &self.rows
+    }
+
+    /// The ledger, in the order of acceptance; empty unless the mode is `Ledger`.
+    pub fn ledger(&self) -> &[LedgerRow] {
+        &self.ledger
+    }
+
+    /// One JSON object per row, in whatever form the mode keeps; empty in `Count`.
+    pub fn dump(&self) -> impl Iterator<Item = Value> + '_ {
+        let rows = self.rows.iter().map(|row| json!({"row": row}));
+        let ledger = self.ledger.iter().map(|row| {
+            json!({
+                "topic": row.topic.as_ref(),
+                "partition": row.partition,
+                "offset": row.offset,
+                "hash": format!("{:016x}", row.hash),
+            })
+        });
+        rows.chain(ledger)
+    }
+
+    fn ledger_row(&mut self, row: &Map<String, Value>, settings: &SimSettings) -> LedgerRow {
+        let [topic, partition, offset] = &settings.coordinates;
+        let text = |path: &str| at_path(row, path).and_then(Value::as_str);
+        let topic = text(topic).unwrap_or_default();
+        let topic = self.topics.get(topic).cloned().unwrap_or_else(|| {
+            let topic: Arc<str> = topic.into();
+            self.topics.insert(Arc::clone(&topic));
+            topic
+        });
+        LedgerRow {
+            topic,
+            partition: text(partition).and_then(|text| text.parse().ok()).unwrap_or(-1),
+            offset: text(offset).and_then(|text| text.parse().ok()).unwrap_or(-1),
+            hash: value_hash(row, &settings.metadata_prefix),
+        }
+    }
+}
+
+fn at_path<'a>(row: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let mut names = path.split('.');
+    let first = row.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.get(name))
+}

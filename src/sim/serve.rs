@@ -1,0 +1,127 @@
+//! `kcbq sim`: both fronts on their sockets.
+
+use std::{io, net::SocketAddr};
+
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::sim::{
+    faults::FaultScript,
+    http::{WireSettings, serve_connection},
+    settings::SimSettings,
+    simulator::Simulator,
+};
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct SimOptions {
+    /// Where BigQuery's REST API listens; port 0 takes a free one.
+    pub rest: SocketAddr,
+    /// Where the Schema Registry listens; port 0 takes a free one.
+    pub registry: SocketAddr,
+    /// Limits, delays and the store.
+    pub settings: SimSettings,
+    /// The fault script to begin with.
+    pub faults: FaultScript,
+    /// How slow the wire is.
+    pub wire: WireSettings,
+}
+
+impl Default for SimOptions {
+    /// Two free ports on loopback, BigQuery's limits, no faults.
+    fn default() -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            rest: loopback,
+            registry: loopback,
+            settings: SimSettings::default(),
+            faults: FaultScript::default(),
+            wire: WireSettings::default(),
+        }
+    }
+}
+
+/// Why the simulator could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}; is another process using the port?")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The error underneath.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A simulator that serves. Dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    /// Where BigQuery's REST API listens.
+    pub rest_addr: SocketAddr,
+    /// Where the Schema Registry listens.
+    pub registry_addr: SocketAddr,
+    /// The simulator, to look into.
+    pub simulator: Simulator,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits until the `shutdown` given to [`serve`] has stopped all fronts.
+    pub async fn stopped(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Listens and serves until `shutdown` is cancelled.
+///
+/// Both listeners reach the same core: every path works on both.
+pub async fn serve(
+    options: SimOptions,
+    shutdown: CancellationToken,
+) -> Result<Running, ServeError> {
+    let rest = bind(options.rest).await?;
+    let registry = bind(options.registry).await?;
+    let address = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
+    let (rest_addr, registry_addr) =
+        (address(&rest, options.rest), address(&registry, options.registry));
+    let simulator = Simulator::with_system_clock(options.settings);
+    simulator.with_core(|core, _| core.set_faults(options.faults));
+    let mut tasks = JoinSet::new();
+    for listener in [rest, registry] {
+        tasks.spawn(accept(listener, simulator.clone(), options.wire, shutdown.clone()));
+    }
+    Ok(Running { rest_addr, registry_addr, simulator, tasks })
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })
+}
+
+async fn accept(
+    listener: TcpListener,
+    simulator: Simulator,
+    wire: WireSettings,
+    stop: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let connection =
+                        serve_connection(simulator.clone(), stream, wire, stop.clone());
+                    connections.spawn(connection);
+                }
+                // Out of file descriptors, or the client left already: go on after a moment.
+                Err(error) => {
+                    tracing::warn!(%error, "the simulator could not accept a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! How strict, how large and how slow the simulated BigQuery is.
+
+use serde::{Deserialize, Serialize};
+
+/// What the simulator keeps of the rows it accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreMode {
+    /// Every cell, in canonical form. `tabledata.list` works.
+    #[default]
+    Rows,
+    /// The record's coordinates from the metadata columns and a hash of the other cells (see
+    /// [`crate::sim::bigquery::hash`]): 32 bytes or so per row. Rows are validated as in `Rows`.
+    Ledger,
+    /// Only numbers. Rows are counted by their keys and neither parsed nor validated nor
+    /// deduplicated: the counting sink of benchmarks, and nothing else.
+    Count,
+}
+
+/// Limits and delays; the defaults are BigQuery's published numbers, with visibility delays of 0.
+///
+/// All times are milliseconds of the `now` handed to the core, which is the time since the Unix
+/// epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SimSettings {
+    /// What is kept of accepted rows.
+    pub store: StoreMode,
+    /// How long insertAll does not find a table after it was created.
+    pub create_delay_ms: u64,
+    /// How long insertAll goes by the old schema after a change.
+    pub alter_delay_ms: u64,
+    /// How long an insertId is remembered; 0 switches deduplication off.
+    pub dedupe_ms: u64,
+    /// Table metadata updates accepted per table and `update_window_ms`.
+    pub updates_max: usize,
+    /// The window of `updates_max`.
+    pub update_window_ms: u64,
+    /// Bytes of one request's body.
+    pub request_bytes_max: usize,
+    /// Bytes of one row's JSON.
+    pub row_bytes_max: usize,
+    /// Rows of one insertAll request.
+    pub rows_max: usize,
+    /// Columns of a table, nested ones included.
+    pub columns_max: usize,
+    /// Levels of nested records.
+    pub nesting_max: usize,
+    /// Whether values of a partitioning column must lie in the window that streaming accepts (10
+    /// years back, 1 ahead).
+    pub partition_window: bool,
+    /// The columns that hold topic, partition and offset, as dotted paths; for the ledger.
+    pub coordinates: [String; 3],
+    /// Top-level columns that start with this do not count for a row's hash.
+    pub metadata_prefix: String,
+    /// `user:password` that the registry demands; `None` for open access.
+    pub registry_basic_auth: Option<String>,
+}
+
+impl Default for SimSettings {
+    fn default() -> Self {
+        Self {
+            store: StoreMode::Rows,
+            create_delay_ms: 0,
+            alter_delay_ms: 0,
+            dedupe_ms: 60_000,
+            updates_max: 5,
+            update_window_ms: 10_000,
+            request_bytes_max: 10 << 20,
+            row_bytes_max: 10 << 20,
+            rows_max: 50_000,
+            columns_max: 10_000,
+            nesting_max: 15,
+            partition_window: true,
+            coordinates: ["_kafka_topic", "_kafka_partition", "_kafka_offset"].map(String::from),
+            metadata_prefix: "_kafka_".to_owned(),
+            registry_basic_auth: None,
+        }
+    }
+}
