@@ -209,5 +209,5 @@ pub(crate) struct Known {
     pub(crate) description: TableDescription,
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sim"))]
 mod tests;

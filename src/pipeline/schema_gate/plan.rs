@@ -14,6 +14,13 @@ pub struct Policy {
     pub add_columns: bool,
 }
 
+impl Policy {
+    /// Nothing is allowed.
+    pub fn refuse_all() -> Self {
+        Self::default()
+    }
+}
+
 /// What is to be done so that a table has a place for some columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
