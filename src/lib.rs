@@ -5,9 +5,11 @@
 //! acknowledged everything below it.
 
 // Vocabulary: imports nothing from the crate.
+pub mod failpoint;
 pub mod fault;
 pub mod jitter;
 pub mod record;
+pub mod secret;
 pub mod table;
 pub mod telemetry;
 

@@ -82,6 +82,37 @@ impl Record<'_> {
     }
 }
 
+/// Enough of a record to notice that another one now stands at its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Fingerprint {
+    /// The record's offset.
+    #[serde(rename = "o")]
+    pub offset: i64,
+    /// Its timestamp, milliseconds since the epoch; −1 where it has none.
+    #[serde(rename = "t")]
+    pub timestamp_ms: i64,
+    /// CRC-32 of key and value, null told from empty.
+    #[serde(rename = "h")]
+    pub hash: u32,
+}
+
+impl Fingerprint {
+    /// The fingerprint of a record.
+    pub fn of(record: &Record<'_>) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        for part in [record.key, record.value] {
+            let len = part.map_or(u64::MAX, |part| part.len() as u64);
+            hasher.update(&len.to_le_bytes());
+            hasher.update(part.unwrap_or_default());
+        }
+        Self {
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms.unwrap_or(-1),
+            hash: hasher.finalize(),
+        }
+    }
+}
+
 /// A record's headers in one flat run of bytes, so that they can be copied with one `memcpy` and
 /// kept until the record is acknowledged: per header a little-endian `u32` name length, the name,
 /// an `i32` value length (−1 for null), the value.

@@ -13,6 +13,9 @@ pub struct Type {
     pub kind: Kind,
     /// What the value means beyond its encoding.
     pub logical: Option<Logical>,
+    /// The full name that the schema gives an enum or a fixed; a record has its own in
+    /// [`RecordType`].
+    pub name: Option<Arc<str>>,
     /// Documentation from the schema.
     pub doc: Option<Arc<str>>,
 }
@@ -20,12 +23,17 @@ pub struct Type {
 impl Type {
     /// A type without a logical meaning.
     pub fn plain(kind: Kind) -> Self {
-        Self { kind, logical: None, doc: None }
+        Self { kind, logical: None, name: None, doc: None }
     }
 
     /// A type with a logical meaning.
     pub fn logical(kind: Kind, logical: Logical) -> Self {
-        Self { kind, logical: Some(logical), doc: None }
+        Self { logical: Some(logical), ..Self::plain(kind) }
+    }
+
+    /// The same type, or null.
+    pub fn nullable(self) -> Self {
+        Self::plain(Kind::Union(Arc::from([Self::plain(Kind::Null), self])))
     }
 }
 
@@ -65,10 +73,35 @@ pub enum Kind {
     Recursive(Arc<str>),
 }
 
+impl Kind {
+    /// The Avro name of this kind of type.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean => "boolean",
+            Self::Int => "int",
+            Self::Long => "long",
+            Self::Float => "float",
+            Self::Double => "double",
+            Self::Bytes => "bytes",
+            Self::String => "string",
+            Self::Fixed(_) => "fixed",
+            Self::Enum(_) => "enum",
+            Self::Record(_) | Self::Recursive(_) => "record",
+            Self::Array(_) => "array",
+            Self::Map(_) => "map",
+            Self::Union(_) => "union",
+        }
+    }
+}
+
 /// A record: its name and its fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordType {
-    /// The full name, namespace included; empty for an inferred record.
+    /// The full name, namespace included; empty for an inferred record only. A record without a
+    /// name promises nothing: each of its fields may be missing from the next value, so none of its
+    /// columns is `REQUIRED`, and each column's name depends on its key alone (see
+    /// [`names`](crate::schema::names)).
     pub name: Arc<str>,
     /// The fields in their encoded order.
     pub fields: Vec<Field>,

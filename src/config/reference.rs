@@ -1,0 +1,1 @@
+//! The reference of every key, generated from the JSON Schema.

@@ -1,0 +1,116 @@
+//! One entry of `topics`, as the user writes it.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    pipeline::settings::{BatchSettings, DeadLetterBudget, NullValue, WriteMode},
+    schema::{columns::ColumnRules, policy::Policy},
+    table::Granularity,
+    transcode::settings::{Format, RowSettings},
+};
+
+/// One entry of `topics`: which topics, how they are read, and where they go.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TopicConfig {
+    /// A topic's name, or a regular expression that must match a topic's whole name. Text made only
+    /// of letters, digits, `.`, `_` and `-` is a name. Topics that appear later are picked up; the
+    /// dead-letter topics and Kafka's internal ones never match.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// How values are encoded. Default: `avro`.
+    #[serde(default = "avro")]
+    pub value_format: Format,
+    /// How keys are encoded; without it, keys are not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_format: Option<Format>,
+    /// An Avro schema file (`.avsc`) that describes the values; they are then bare Avro, without the
+    /// registry's prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_schema: Option<PathBuf>,
+    /// The same for the keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_schema: Option<PathBuf>,
+    /// The table, as `table` or `dataset.table`. In the table's name, `{topic}` stands for the topic,
+    /// `{header:NAME}` for a header's text, `{record}` for the short name of the value's record
+    /// schema; each is reduced to letters, digits and `_`. Default: `{topic}`.
+    #[serde(default = "topic_template")]
+    pub table: String,
+    /// How rows reach BigQuery.
+    #[serde(default)]
+    pub write: WriteMode,
+    /// The topic for records that cannot be written, with the reason in its headers. Without one,
+    /// the first such record halts its partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<String>,
+    /// When to halt a partition instead of diverting its records.
+    #[serde(default)]
+    pub dead_letter_budget: DeadLetterBudget,
+    /// What becomes of a record whose value is null.
+    #[serde(default)]
+    pub null_value: NullValue,
+    /// What a row is made of beside the value: key, headers, metadata.
+    #[serde(default)]
+    pub row: RowSettings,
+    /// How columns are derived from a schema.
+    #[serde(default)]
+    pub columns: ColumnRules,
+    /// Which changes the service may make to tables.
+    #[serde(default)]
+    pub policy: Policy,
+    /// What a new table is created with. Tables that exist are left as they are.
+    #[serde(default)]
+    pub layout: LayoutConfig,
+    /// When a batch is sent.
+    #[serde(default)]
+    pub batch: BatchSettings,
+}
+
+/// What a new table is created with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LayoutConfig {
+    /// Time partitioning. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitioning: Option<PartitioningConfig>,
+    /// Up to four columns to cluster by, in order.
+    #[schemars(length(max = 4))]
+    pub clustering: Vec<String>,
+    /// Labels: keys and values of lower-case letters, digits, `_` and `-`, at most 63 characters.
+    pub labels: BTreeMap<String, String>,
+    /// The table's description.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Time partitioning of a new table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartitioningConfig {
+    /// How wide a partition is.
+    #[serde(default = "day")]
+    pub granularity: Granularity,
+    /// The `DATE`, `DATETIME` or `TIMESTAMP` column to partition by, such as `_kafka_timestamp`.
+    /// Default: the time of ingestion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// Days after which BigQuery drops a partition. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 36_500))]
+    pub expiration_days: Option<u32>,
+}
+
+fn avro() -> Format {
+    Format::Avro
+}
+
+fn topic_template() -> String {
+    "{topic}".to_owned()
+}
+
+fn day() -> Granularity {
+    Granularity::Day
+}

@@ -1,0 +1,378 @@
+//! The core of one worker: its lanes, its open batches, and everything under way.
+
+mod flow;
+mod intake;
+mod letters;
+mod outcome;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    batch::{Batch, LaneSlot, SpanId},
+    dead_letter::DeadLetter,
+    delivery::{
+        action::{Action, BatchId, LetterId, Progress, Write},
+        backoff::Backoff,
+        encoder::{Encoder, NeedId, SlotId},
+        lane::{Lane, Phase},
+    },
+    fault::Fault,
+    record::TopicPartition,
+};
+
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
+
+/// Sizes and waits of one worker's core.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreSettings {
+    /// No body is larger than this; what the remote takes.
+    pub body_bytes_max: usize,
+    /// Memory for everything taken in and not acknowledged, buffers as allocated.
+    pub memory_bytes_max: usize,
+    /// Between attempts after a passing fault.
+    pub retry: Backoff,
+    /// Between attempts after a fault that passes in minutes.
+    pub retry_slowly: Backoff,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Seal(SlotId, BatchId),
+    Resend(BatchId),
+    Relook(NeedId),
+    Letter(LetterId),
+}
+
+/// A batch that still takes rows.
+#[derive(Debug)]
+struct Open {
+    id: BatchId,
+    batch: Batch,
+}
+
+/// A batch that was handed to the driver.
+#[derive(Debug)]
+struct Sent {
+    slot: SlotId,
+    batch: Batch,
+    body: Bytes,
+    /// Times this very body was sent.
+    attempts: u32,
+    /// Times its rows came back for a new plan.
+    replans: u32,
+    /// The fault of the last attempt, while it waits for the next.
+    fault: Option<Fault>,
+}
+
+impl Sent {
+    fn memory_bytes(&self) -> usize {
+        self.batch.memory_bytes() + self.body.len()
+    }
+}
+
+/// Records that cannot be encoded yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    batch: Batch,
+    replans: u32,
+    preparing: bool,
+}
+
+/// A dead letter that was handed to the driver.
+#[derive(Debug)]
+struct Letter {
+    place: Place,
+    bytes: usize,
+    letter: DeadLetter,
+    attempts: u32,
+    fault: Option<Fault>,
+}
+
+/// Who waits for a record.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    lane: LaneSlot,
+    span: SpanId,
+}
+
+/// The delivery core of one worker. See the module's rules.
+#[derive(Debug)]
+pub struct Core<E: Encoder> {
+    encoder: E,
+    settings: CoreSettings,
+    lanes: Map<LaneSlot, Lane<E::Origin>>,
+    open: Map<SlotId, Open>,
+    sent: Map<BatchId, Sent>,
+    waiting: Map<NeedId, Waiting>,
+    letters: Map<LetterId, Letter>,
+    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    actions: VecDeque<Action>,
+    moved: Vec<LaneSlot>,
+    memory_bytes: usize,
+    throttled: bool,
+    last_id: u64,
+    /// A deliberate mistake, to show that the checkers catch it.
+    #[cfg(test)]
+    pub defect: Option<crate::delivery::defect::Defect>,
+}
+
+impl<E: Encoder> Core<E> {
+    /// A core without lanes.
+    pub fn new(encoder: E, settings: CoreSettings) -> Self {
+        Self {
+            encoder,
+            settings,
+            lanes: Map::default(),
+            open: Map::default(),
+            sent: Map::default(),
+            waiting: Map::default(),
+            letters: Map::default(),
+            timers: BinaryHeap::new(),
+            actions: VecDeque::new(),
+            moved: Vec::new(),
+            memory_bytes: 0,
+            throttled: false,
+            last_id: 0,
+            #[cfg(test)]
+            defect: None,
+        }
+    }
+
+    /// The encoder, for the driver to install what it prepared.
+    pub fn encoder_mut(&mut self) -> &mut E {
+        &mut self.encoder
+    }
+
+    /// The next effect to carry out.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Takes over an assignment. `slot` was never used before in this core.
+    pub fn assign(&mut self, slot: LaneSlot, lane: TopicPartition, epoch: u64, start: i64) {
+        let origin = self.encoder.origin(&lane);
+        let mut lane = Lane::new(lane, epoch, origin, start);
+        if self.throttled {
+            lane.paused = true;
+            self.actions.push_back(Action::Pause(slot));
+        }
+        self.lanes.insert(slot, lane);
+    }
+
+    /// Stops taking in records of these lanes and sends what is open, so that they finish soon.
+    pub fn drain(&mut self, slots: &[LaneSlot]) {
+        for slot in slots {
+            if let Some(lane) = self.lanes.get_mut(slot) {
+                lane.phase = Phase::Draining;
+            }
+        }
+        let open: Vec<SlotId> = self.open.keys().copied().collect();
+        for slot in open {
+            self.seal(slot);
+        }
+    }
+
+    /// Whether nothing of this lane is unresolved. True for a lane that is gone.
+    pub fn is_drained(&self, slot: LaneSlot) -> bool {
+        self.lanes.get(&slot).is_none_or(|lane| lane.tracker.unresolved() == 0)
+    }
+
+    /// Forgets a lane. Whatever is under way for it goes on, and its answers are ignored.
+    pub fn drop_lane(&mut self, slot: LaneSlot) {
+        #[cfg(test)]
+        if self.has(crate::delivery::defect::Defect::CommitAfterRevoke) {
+            return;
+        }
+        if let Some(lane) = self.lanes.remove(&slot) {
+            self.release_memory(lane.held.memory_bytes());
+        }
+        self.flow();
+    }
+
+    /// Does what is due at `now`.
+    pub fn tick(&mut self, now: Instant) {
+        while let Some(Reverse((due, timer))) = self.timers.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.timers.pop();
+            self.due(timer);
+        }
+        self.flow();
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// Takes what may newly be committed, lane by lane.
+    pub fn progress(&mut self) -> Vec<Progress> {
+        let moved = std::mem::take(&mut self.moved);
+        moved.into_iter().filter_map(|slot| self.progress_of(slot)).collect()
+    }
+
+    /// What may be committed for one lane, whether it moved or not.
+    pub fn progress_of(&self, slot: LaneSlot) -> Option<Progress> {
+        let lane = self.lanes.get(&slot)?;
+        let offset = lane.tracker.watermark();
+        #[cfg(test)]
+        let offset = match self.defect {
+            Some(crate::delivery::defect::Defect::CommitBeforeAcknowledgement) => {
+                lane.tracker.next()
+            }
+            _ => offset,
+        };
+        Some(Progress {
+            slot,
+            lane: lane.lane.clone(),
+            epoch: lane.epoch,
+            offset,
+            last: lane.tracker.last(),
+        })
+    }
+
+    /// The lanes, for the status page.
+    pub fn lanes(&self) -> impl Iterator<Item = (LaneSlot, &Lane<E::Origin>)> {
+        self.lanes.iter().map(|(slot, lane)| (*slot, lane))
+    }
+
+    /// Memory held by everything taken in and not acknowledged.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// Whether all lanes are paused because the memory is used up.
+    pub fn is_throttled(&self) -> bool {
+        self.throttled
+    }
+
+    /// Batches that wait for another attempt, with the fault of the last one, and the lanes that
+    /// wait for them.
+    pub fn faults(&self) -> impl Iterator<Item = (SlotId, &Fault, u32, &[crate::batch::Row])> {
+        self.sent.values().filter_map(|sent| {
+            Some((sent.slot, sent.fault.as_ref()?, sent.attempts, sent.batch.rows()))
+        })
+    }
+
+    /// Needs that records wait for, with those records' rows.
+    pub fn needs(&self) -> impl Iterator<Item = (NeedId, &[crate::batch::Row])> {
+        self.waiting.iter().map(|(need, waiting)| (*need, waiting.batch.rows()))
+    }
+
+    /// Dead letters whose last attempt failed.
+    pub fn letter_faults(&self) -> impl Iterator<Item = (LaneSlot, &Fault)> {
+        self.letters.values().filter_map(|letter| Some((letter.place.lane, letter.fault.as_ref()?)))
+    }
+
+    /// Requests and dead letters without an answer, and records that wait.
+    pub fn is_idle(&self) -> bool {
+        self.sent.is_empty()
+            && self.open.is_empty()
+            && self.waiting.is_empty()
+            && self.letters.is_empty()
+    }
+
+    fn due(&mut self, timer: Timer) {
+        match timer {
+            Timer::Seal(slot, id) => {
+                if self.open.get(&slot).is_some_and(|open| open.id == id) {
+                    self.seal(slot);
+                }
+            }
+            Timer::Resend(id) => self.resend(id),
+            Timer::Relook(need) => self.prepare(need),
+            Timer::Letter(id) => self.send_letter(id),
+        }
+    }
+
+    /// Hands the open batch of `slot` to the driver.
+    fn seal(&mut self, slot: SlotId) {
+        let Some(open) = self.open.remove(&slot) else { return };
+        self.dispatch(slot, open.batch, 0);
+    }
+
+    /// Hands a batch to the driver, cut in two for as long as it is too large.
+    fn dispatch(&mut self, slot: SlotId, mut batch: Batch, replans: u32) {
+        if batch.is_empty() {
+            return self.release_memory(batch.memory_bytes());
+        }
+        let before = batch.memory_bytes();
+        self.encoder.close_body(batch.body_mut());
+        let body = batch.take_body();
+        let oversized = body.len() > self.settings.body_bytes_max && batch.rows().len() > 1;
+        let sent = Sent { slot, batch, body, attempts: 0, replans, fault: None };
+        self.recharge(before, sent.memory_bytes());
+        if oversized {
+            return self.split(sent);
+        }
+        let id = BatchId(self.next_id());
+        self.sent.insert(id, sent);
+        self.resend(id);
+    }
+
+    /// Sends the two halves of a batch instead of it.
+    fn split(&mut self, sent: Sent) {
+        let middle = sent.batch.rows().len() / 2;
+        for first in [true, false] {
+            let open = |body: &mut Vec<u8>| self.encoder.open_body(body);
+            let half = sent.batch.subset(&sent.body, open, |index| (index < middle) == first);
+            self.charge(half.memory_bytes());
+            self.dispatch(sent.slot, half, sent.replans);
+        }
+        self.release_memory(sent.memory_bytes());
+    }
+
+    /// Sends a batch, for the first time or again, with the same bytes.
+    fn resend(&mut self, id: BatchId) {
+        let Some(sent) = self.sent.get_mut(&id) else { return };
+        sent.fault = None;
+        self.actions.push_back(Action::Write(Write {
+            id,
+            slot: sent.slot,
+            table: self.encoder.table(sent.slot),
+            body: sent.body.clone(),
+            rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
+            attempt: sent.attempts,
+        }));
+        sent.attempts += 1;
+    }
+
+    fn at(&mut self, due: Instant, timer: Timer) {
+        self.timers.push(Reverse((due, timer)));
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn charge(&mut self, bytes: usize) {
+        self.memory_bytes += bytes;
+    }
+
+    fn release_memory(&mut self, bytes: usize) {
+        debug_assert!(self.memory_bytes >= bytes, "released more memory than was charged");
+        self.memory_bytes = self.memory_bytes.saturating_sub(bytes);
+    }
+
+    fn recharge(&mut self, before: usize, after: usize) {
+        self.charge(after);
+        self.release_memory(before);
+    }
+
+    #[cfg(test)]
+    fn has(&self, defect: crate::delivery::defect::Defect) -> bool {
+        self.defect == Some(defect)
+    }
+}
+
+#[cfg(test)]
+mod tests;

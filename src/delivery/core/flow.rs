@@ -1,0 +1,90 @@
+//! Back-pressure: which lanes the source fetches from.
+//!
+//! Two limits. The worker's memory pauses every lane at 100 % and resumes at 50 % (a pause throws the
+//! client's prefetched records away, so it must not flap). A lane's own share pauses that lane alone:
+//! the shares together are less than the memory, so lanes that feed a table which does not take rows
+//! stop before they take the memory from the others.
+
+use super::Core;
+use crate::{
+    batch::LaneSlot,
+    delivery::{
+        action::Action,
+        encoder::Encoder,
+        lane::{Lane, Phase},
+    },
+};
+
+/// Rows take about three times their payload once encoded (JSON), so that all lanes at their share
+/// hold less than half of the memory.
+const LANE_SHARE: usize = 8;
+const LANE_BYTES_MIN: usize = 32 * 1024;
+
+impl<E: Encoder> Core<E> {
+    fn lane_bytes_max(&self) -> usize {
+        let lanes = self.lanes.len().max(1);
+        (self.settings.memory_bytes_max / (LANE_SHARE * lanes)).max(LANE_BYTES_MIN)
+    }
+
+    /// Pauses or resumes all lanes as the memory asks for.
+    pub(super) fn flow(&mut self) {
+        if !self.throttled && self.memory_bytes >= self.settings.memory_bytes_max {
+            self.throttled = true;
+            self.seal_largest();
+            for (slot, lane) in &mut self.lanes {
+                pause(&mut self.actions, *slot, lane);
+            }
+        } else if self.throttled && self.memory_bytes <= self.settings.memory_bytes_max / 2 {
+            self.throttled = false;
+            let lane_bytes_max = self.lane_bytes_max();
+            for (slot, lane) in &mut self.lanes {
+                resume(&mut self.actions, *slot, lane, lane_bytes_max);
+            }
+        }
+    }
+
+    /// Pauses one lane that holds its share, or is halted.
+    pub(super) fn limit_lane(&mut self, slot: LaneSlot) {
+        let lane_bytes_max = self.lane_bytes_max();
+        if let Some(lane) = self.lanes.get_mut(&slot)
+            && (lane.bytes >= lane_bytes_max || lane.halt.is_some())
+        {
+            pause(&mut self.actions, slot, lane);
+        }
+    }
+
+    /// Resumes one lane that may go on.
+    pub(super) fn unlimit_lane(&mut self, slot: LaneSlot) {
+        if self.throttled {
+            return;
+        }
+        let lane_bytes_max = self.lane_bytes_max();
+        if let Some(lane) = self.lanes.get_mut(&slot) {
+            resume(&mut self.actions, slot, lane, lane_bytes_max);
+        }
+    }
+
+    fn seal_largest(&mut self) {
+        let largest = self.open.iter().max_by_key(|(_, open)| open.batch.memory_bytes());
+        if let Some((slot, _)) = largest.map(|(slot, open)| (*slot, open.id)) {
+            self.seal(slot);
+        }
+    }
+}
+
+type Actions = std::collections::VecDeque<Action>;
+
+fn pause<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>) {
+    if !lane.paused && lane.phase == Phase::Running {
+        lane.paused = true;
+        actions.push_back(Action::Pause(slot));
+    }
+}
+
+fn resume<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>, lane_bytes_max: usize) {
+    let may = lane.halt.is_none() && lane.bytes <= lane_bytes_max / 2;
+    if lane.paused && may && lane.phase == Phase::Running {
+        lane.paused = false;
+        actions.push_back(Action::Resume(slot, lane.tracker.next()));
+    }
+}

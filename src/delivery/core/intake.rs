@@ -1,0 +1,199 @@
+//! Records coming in: routed, encoded into open batches, or put aside.
+
+use std::time::Instant;
+
+use super::{Core, Open, Place, Timer};
+use crate::{
+    batch::{Batch, LaneSlot},
+    delivery::{
+        action::{Action, BatchId},
+        encoder::{Encoder, NeedId, NotEncoded, Route, SlotId},
+        lane::Phase,
+    },
+    record::Record,
+};
+
+/// Skipped records share this group in the tracker, those that wait or are refused share others;
+/// batch ids never get there.
+const GROUP_SKIPPED: u64 = u64::MAX;
+const GROUP_REFUSED: u64 = u64::MAX - 1;
+const GROUP_WAITING: u64 = 1 << 63;
+
+impl<E: Encoder> Core<E> {
+    /// Takes in one record of a lane, in offset order. A record of a lane that is gone or draining
+    /// is ignored: its offset stays uncommitted and the next owner reads it.
+    pub fn record(&mut self, slot: LaneSlot, record: &Record<'_>, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&slot) else { return };
+        if lane.phase != Phase::Running || record.offset < lane.tracker.next() {
+            return;
+        }
+        let route = self.encoder.route(&lane.origin, record);
+        let group = match &route {
+            Route::Row(slot) => Self::open_batch(&mut self.open, &mut self.last_id, *slot).id.0,
+            Route::Skip => GROUP_SKIPPED,
+            Route::Wait(need) => GROUP_WAITING | u64::from(need.0),
+            Route::Bad(_) => GROUP_REFUSED,
+        };
+        let Some(span) = lane.tracker.deliver(record, group) else { return };
+        lane.bytes += record.bytes();
+        self.place(Place { lane: slot, span }, record, route, now);
+        self.limit_lane(slot);
+    }
+
+    /// Does what follows from a batch of records having been taken in.
+    pub fn intake_done(&mut self) {
+        self.flow();
+    }
+
+    /// Puts a record, new or one that comes back, where `route` says.
+    pub(super) fn place(&mut self, place: Place, record: &Record<'_>, route: Route, now: Instant) {
+        match route {
+            Route::Row(slot) => match self.append(slot, place, record, now) {
+                Ok(()) => {}
+                Err(NotEncoded::Wait(need)) => self.wait(need, place, record, 0),
+                Err(NotEncoded::Bad(reason)) => self.refuse(place, record, *reason, now),
+            },
+            Route::Skip => self.resolve(place, 1, record.bytes()),
+            Route::Wait(need) => self.wait(need, place, record, 0),
+            Route::Bad(reason) => self.refuse(place, record, *reason, now),
+        }
+    }
+
+    fn open_batch<'a>(
+        open: &'a mut super::Map<SlotId, Open>,
+        last_id: &mut u64,
+        slot: SlotId,
+    ) -> &'a mut Open {
+        open.entry(slot).or_insert_with(|| {
+            *last_id += 1;
+            Open { id: BatchId(*last_id), batch: Batch::default() }
+        })
+    }
+
+    fn append(
+        &mut self,
+        slot: SlotId,
+        place: Place,
+        record: &Record<'_>,
+        now: Instant,
+    ) -> Result<(), NotEncoded> {
+        let open = Self::open_batch(&mut self.open, &mut self.last_id, slot);
+        let before = open.batch.memory_bytes();
+        let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, slot, place, record);
+        let (id, rows, body) = (open.id, open.batch.rows().len(), open.batch.body_bytes());
+        let after = open.batch.memory_bytes();
+        self.recharge(before, after);
+        if rows == 0 {
+            self.open.remove(&slot);
+            self.release_memory(after);
+        }
+        pushed?;
+        if let Some(lane) = self.lanes.get_mut(&place.lane) {
+            lane.budget.good();
+        }
+        let limits = self.encoder.limits(slot);
+        if rows == 1 {
+            self.at(now + limits.linger, Timer::Seal(slot, id));
+        }
+        if rows >= limits.rows || body >= limits.body_bytes {
+            self.seal(slot);
+        }
+        Ok(())
+    }
+
+    /// Puts a record aside until `need` is prepared. `replans` counts how often it came back
+    /// already.
+    pub(super) fn wait(&mut self, need: NeedId, place: Place, record: &Record<'_>, replans: u32) {
+        let waiting = self.waiting.entry(need).or_default();
+        let is_new = waiting.batch.is_empty();
+        let before = waiting.batch.memory_bytes();
+        waiting.batch.push_unencoded(place.lane, place.span, record);
+        waiting.replans = waiting.replans.max(replans);
+        let after = waiting.batch.memory_bytes();
+        self.recharge(before, after);
+        if is_new && replans == 0 {
+            self.prepare(need);
+        }
+    }
+
+    /// Asks the driver to prepare `need`, once.
+    pub(super) fn prepare(&mut self, need: NeedId) {
+        let Some(waiting) = self.waiting.get_mut(&need).filter(|waiting| !waiting.preparing) else {
+            return;
+        };
+        waiting.preparing = true;
+        self.actions.push_back(Action::Prepare(need));
+    }
+
+    /// `need` is prepared (or can never be): its records are routed and encoded again, into batches
+    /// of their own, so that rows which come back once more do not take others along.
+    pub fn prepared(
+        &mut self,
+        need: NeedId,
+        result: Result<(), Box<crate::dead_letter::Reason>>,
+        now: Instant,
+    ) {
+        let Some(waiting) = self.waiting.remove(&need) else { return };
+        match result {
+            Ok(()) => self.encode_again(&waiting.batch, waiting.replans, now),
+            Err(reason) => {
+                for row in waiting.batch.rows() {
+                    let place = Place { lane: row.lane, span: row.span };
+                    self.refuse(place, &waiting.batch.record(row), (*reason).clone(), now);
+                }
+            }
+        }
+        self.release_memory(waiting.batch.memory_bytes());
+        self.flow();
+    }
+
+    fn encode_again(&mut self, batch: &Batch, replans: u32, now: Instant) {
+        let mut fresh: super::Map<SlotId, Batch> = super::Map::default();
+        for row in batch.rows() {
+            let Some(lane) = self.lanes.get(&row.lane) else { continue };
+            let place = Place { lane: row.lane, span: row.span };
+            let record = batch.record(row);
+            let slot = match self.encoder.route(&lane.origin, &record) {
+                Route::Row(slot) => slot,
+                other => {
+                    self.place(place, &record, other, now);
+                    continue;
+                }
+            };
+            let target = fresh.entry(slot).or_default();
+            match push(&mut self.encoder, &self.lanes, target, slot, place, &record) {
+                Ok(()) => {
+                    if target.body_bytes() >= self.encoder.limits(slot).body_bytes {
+                        let full = std::mem::take(target);
+                        self.charge(full.memory_bytes());
+                        self.dispatch(slot, full, replans);
+                    }
+                }
+                Err(NotEncoded::Wait(need)) => self.wait(need, place, &record, 0),
+                Err(NotEncoded::Bad(reason)) => self.refuse(place, &record, *reason, now),
+            }
+        }
+        for (slot, batch) in fresh {
+            self.charge(batch.memory_bytes());
+            self.dispatch(slot, batch, replans);
+        }
+    }
+}
+
+/// Encodes a record to the end of `batch`. A lane that is gone encodes to nothing.
+fn push<E: Encoder>(
+    encoder: &mut E,
+    lanes: &super::Map<LaneSlot, crate::delivery::lane::Lane<E::Origin>>,
+    batch: &mut Batch,
+    slot: SlotId,
+    place: Place,
+    record: &Record<'_>,
+) -> Result<(), NotEncoded> {
+    let Some(lane) = lanes.get(&place.lane) else { return Ok(()) };
+    if batch.body_bytes() == 0 {
+        encoder.open_body(batch.body_mut());
+    }
+    batch.push(place.lane, place.span, record, |body| {
+        encoder.encode(slot, &lane.origin, record, body)
+    })
+}

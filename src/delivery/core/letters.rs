@@ -1,0 +1,136 @@
+//! Bad records: diverted to the dead-letter topic within the budget, or held back by a halt.
+
+use std::time::Instant;
+
+use super::{Core, Letter, Place, Timer};
+use crate::{
+    batch::LaneSlot,
+    dead_letter::{DeadLetter, Reason},
+    delivery::{
+        action::{Action, LetterId},
+        encoder::Encoder,
+        lane::Halt,
+    },
+    fault::Fault,
+    record::{Coordinates, Record},
+};
+
+impl<E: Encoder> Core<E> {
+    /// A record can never become a row: its original bytes go to the dead letter, or it halts its
+    /// lane.
+    pub(super) fn refuse(
+        &mut self,
+        place: Place,
+        record: &Record<'_>,
+        reason: Reason,
+        now: Instant,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&place.lane) else { return };
+        let policy = self.encoder.bad_record_policy(&lane.origin);
+        let verdict = match &policy.dead_letter {
+            _ if lane.halt.is_some() => return self.hold_back(place, record),
+            None => Err("no dead_letter topic is configured for this topic; set one, or mend the \
+                         cause, then release the lane"
+                .to_owned()),
+            Some(topic) => match lane.budget.bad(&policy.budget) {
+                Ok(()) => Ok(topic.clone()),
+                Err(limit) => Err(format!(
+                    "the dead-letter budget is used up: {limit}; mend the cause or widen \
+                     dead_letter_budget, then release the lane"
+                )),
+            },
+        };
+        match verdict {
+            Ok(topic) => {
+                let origin = Coordinates { lane: lane.lane.clone(), offset: record.offset };
+                self.divert(place, letter(topic, origin, record, reason), record.bytes());
+            }
+            Err(remedy) => {
+                lane.halt = Some(Halt { reason, remedy, offset: record.offset, since: now });
+                self.hold_back(place, record);
+                self.limit_lane(place.lane);
+            }
+        }
+    }
+
+    fn divert(&mut self, place: Place, letter: DeadLetter, bytes: usize) {
+        let id = LetterId(self.next_id());
+        self.charge(bytes);
+        self.letters.insert(id, Letter { place, bytes, letter, attempts: 0, fault: None });
+        self.send_letter(id);
+    }
+
+    pub(super) fn send_letter(&mut self, id: LetterId) {
+        let Some(letter) = self.letters.get_mut(&id) else { return };
+        letter.attempts += 1;
+        letter.fault = None;
+        self.actions.push_back(Action::DeadLetter { id, letter: letter.letter.clone() });
+    }
+
+    /// The answer to `Action::DeadLetter`. A failed one is sent again after a growing wait: the
+    /// record is neither stored nor given up.
+    pub fn lettered(&mut self, id: LetterId, result: Result<(), Fault>, now: Instant) {
+        let Some(mut letter) = self.letters.remove(&id) else {
+            debug_assert!(false, "a dead letter was answered twice");
+            return;
+        };
+        match result {
+            Ok(()) => {
+                self.resolve(letter.place, 1, letter.bytes);
+                self.release_memory(letter.bytes);
+            }
+            Err(fault) => {
+                let due = now + self.settings.retry.wait(letter.attempts, id.0);
+                letter.fault = Some(fault);
+                self.letters.insert(id, letter);
+                self.at(due, Timer::Letter(id));
+            }
+        }
+        self.flow();
+    }
+
+    fn hold_back(&mut self, place: Place, record: &Record<'_>) {
+        let Some(lane) = self.lanes.get_mut(&place.lane) else { return };
+        let before = lane.held.memory_bytes();
+        lane.held.push_unencoded(place.lane, place.span, record);
+        let after = lane.held.memory_bytes();
+        self.recharge(before, after);
+    }
+
+    /// Releases a halted lane: its budget starts afresh and the records that were held back are
+    /// tried again. Returns whether the lane was halted.
+    pub fn release(&mut self, slot: LaneSlot, now: Instant) -> bool {
+        let Some(lane) = self.lanes.get_mut(&slot) else { return false };
+        if lane.halt.take().is_none() {
+            return false;
+        }
+        lane.budget.reset();
+        let held = std::mem::take(&mut lane.held);
+        for row in held.rows() {
+            let record = held.record(row);
+            let Some(lane) = self.lanes.get(&slot) else { break };
+            let route = self.encoder.route(&lane.origin, &record);
+            self.place(Place { lane: slot, span: row.span }, &record, route, now);
+        }
+        self.release_memory(held.memory_bytes());
+        self.unlimit_lane(slot);
+        true
+    }
+}
+
+fn letter(
+    topic: std::sync::Arc<str>,
+    origin: Coordinates,
+    record: &Record<'_>,
+    reason: Reason,
+) -> DeadLetter {
+    DeadLetter {
+        topic,
+        origin,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
+        headers: record.headers.encoded().to_vec(),
+        reason,
+    }
+}

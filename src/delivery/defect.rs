@@ -1,0 +1,16 @@
+//! Defects that a test can switch on in the production core, to show that the checkers catch them.
+
+/// One deliberate mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// The watermark moves when a record is delivered, not when it is acknowledged.
+    CommitBeforeAcknowledgement,
+    /// The row's identity leaves the topic out.
+    IdentityWithoutTopic,
+    /// A refused request releases the watermark.
+    NackDoesNotBlock,
+    /// A lane's progress is still committed after it was revoked.
+    CommitAfterRevoke,
+    /// A request without an answer is taken for one that was refused.
+    AnswerLostTakenForRefused,
+}

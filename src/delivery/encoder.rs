@@ -1,0 +1,111 @@
+//! What the core needs to know about records: where they go and how they become rows.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    dead_letter::Reason,
+    delivery::budget::BudgetSettings,
+    record::{Record, TopicPartition},
+    table::TableRef,
+};
+
+/// A table together with one way of encoding rows for it (a plan). Rows of one slot share batches;
+/// so a batch has one schema version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u32);
+
+/// Something that must be prepared before records can be encoded: a schema to fetch, a table to
+/// create or change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NeedId(pub u32);
+
+/// Where a record goes.
+#[derive(Debug)]
+pub enum Route {
+    /// Into a row of this slot.
+    Row(SlotId),
+    /// Nowhere, by an explicit setting; it counts as done.
+    Skip,
+    /// It cannot become a row until this is prepared.
+    Wait(NeedId),
+    /// It can never become a row.
+    Bad(Box<Reason>),
+}
+
+/// Why a record did not become a row.
+#[derive(Debug)]
+pub enum NotEncoded {
+    /// It can once this is prepared.
+    Wait(NeedId),
+    /// It never can.
+    Bad(Box<Reason>),
+}
+
+/// What is done with the bad records of a topic.
+#[derive(Clone, Debug)]
+pub struct BadRecordPolicy {
+    /// Where they go; `None` halts the lane at the first one.
+    pub dead_letter: Option<Arc<str>>,
+    /// How many may go there before the lane halts.
+    pub budget: BudgetSettings,
+}
+
+/// When an open batch is sent: as soon as one of these is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Bytes of the body.
+    pub body_bytes: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Age of the first row.
+    pub linger: Duration,
+}
+
+/// Turns records into rows.
+///
+/// Pure as seen by the core: between two calls of the driver that installs prepared plans, the same
+/// record gives the same answer. Nothing blocks. Needs are interned: asking twice for the same thing
+/// gives the same [`NeedId`] until the driver has answered it.
+pub trait Encoder {
+    /// What the encoder wants to know again about a lane: its settings, its row identity prefix.
+    type Origin;
+
+    /// Called once per assignment.
+    fn origin(&mut self, lane: &TopicPartition) -> Self::Origin;
+
+    /// What is done with bad records from there.
+    fn bad_record_policy<'a>(&'a self, origin: &'a Self::Origin) -> &'a BadRecordPolicy;
+
+    /// Where the record goes.
+    fn route(&mut self, origin: &Self::Origin, record: &Record<'_>) -> Route;
+
+    /// Appends the record's row, in the write path's own framing, to `body`. On an error the caller
+    /// cuts the body back.
+    ///
+    /// # Errors
+    /// The record needs something prepared, or can never become a row.
+    fn encode(
+        &mut self,
+        slot: SlotId,
+        origin: &Self::Origin,
+        record: &Record<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), NotEncoded>;
+
+    /// Writes the framing before the first row.
+    fn open_body(&self, body: &mut Vec<u8>);
+
+    /// Writes the framing behind the last row.
+    fn close_body(&self, body: &mut Vec<u8>);
+
+    /// The slot's table.
+    fn table(&self, slot: SlotId) -> TableRef;
+
+    /// When a batch of the slot is sent.
+    fn limits(&self, slot: SlotId) -> BatchLimits;
+
+    /// BigQuery does not take this slot's rows as they are encoded: the table is not what the plan
+    /// was compiled for (or is not visible as such yet). The plan is dropped; what the slot's
+    /// records now wait for is returned.
+    fn outdated(&mut self, slot: SlotId) -> NeedId;
+}

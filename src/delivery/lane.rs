@@ -1,0 +1,76 @@
+//! One assignment of a topic-partition, as the core knows it.
+
+use std::time::Instant;
+
+use crate::{
+    batch::Batch,
+    dead_letter::Reason,
+    delivery::{budget::Budget, tracker::Tracker},
+    record::TopicPartition,
+};
+
+/// Where a lane stands in its life. `Recovering` is the source's state, before the core knows the
+/// lane; `Gone` is its absence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Records are taken in.
+    Running,
+    /// Nothing is taken in any more; what was taken in is finished.
+    Draining,
+}
+
+/// Why a lane does not go on until someone, or time, releases it.
+#[derive(Clone, Debug)]
+pub struct Halt {
+    /// The record's refusal that caused it.
+    pub reason: Reason,
+    /// What stands in the way of diverting it, and what to do.
+    pub remedy: String,
+    /// The record's offset.
+    pub offset: i64,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// One lane.
+#[derive(Debug)]
+pub struct Lane<O> {
+    /// The topic-partition.
+    pub lane: TopicPartition,
+    /// The assignment's epoch.
+    pub epoch: u64,
+    /// What the encoder wants to know again.
+    pub origin: O,
+    /// Its progress.
+    pub tracker: Tracker,
+    /// Where it stands in its life.
+    pub phase: Phase,
+    /// Payload bytes taken in and not resolved.
+    pub bytes: usize,
+    /// Whether the source was told to pause it.
+    pub paused: bool,
+    /// Why it is halted.
+    pub halt: Option<Halt>,
+    /// The bad records that the halt holds back, not encoded.
+    pub held: Batch,
+    /// The dead-letter budget.
+    pub budget: Budget,
+}
+
+impl<O> Lane<O> {
+    /// A running lane whose next record is `start` or later.
+    pub fn new(lane: TopicPartition, epoch: u64, origin: O, start: i64) -> Self {
+        Self {
+            lane,
+            epoch,
+            origin,
+            tracker: Tracker::new(start),
+            phase: Phase::Running,
+            bytes: 0,
+            paused: false,
+            halt: None,
+            held: Batch::default(),
+            budget: Budget::default(),
+        }
+    }
+}

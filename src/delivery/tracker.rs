@@ -1,0 +1,205 @@
+//! What of one lane may be committed: the contiguous acknowledged prefix.
+//!
+//! Delivered offsets are tracked, not arithmetic ranges: compaction, aborted transactions and
+//! control records leave gaps. Consecutive records that go the same way share a *span*, which counts
+//! how many of them are unresolved; the watermark moves over the front span when that count is zero.
+//!
+//! | span before it | this span | watermark |
+//! |---|---|---|
+//! | unresolved | any | stays |
+//! | none | unresolved | stays |
+//! | none | resolved | moves behind this span |
+
+use std::collections::VecDeque;
+
+use crate::{
+    batch::SpanId,
+    record::{Fingerprint, Record},
+};
+
+/// A span ends after this many records, so that the watermark follows within a large batch.
+const SPAN_RECORDS_MAX: u32 = 512;
+
+#[derive(Debug)]
+struct Span {
+    /// The way its records go; another way starts another span.
+    group: u64,
+    records: u32,
+    unresolved: u32,
+    /// The offset behind its last record.
+    next: i64,
+    last: Fingerprint,
+}
+
+/// The progress of one lane.
+#[derive(Debug)]
+pub struct Tracker {
+    watermark: i64,
+    next: i64,
+    last: Option<Fingerprint>,
+    spans: VecDeque<Span>,
+    front: u64,
+    unresolved: u64,
+}
+
+impl Tracker {
+    /// A tracker for a lane whose next record is `start` or later.
+    pub fn new(start: i64) -> Self {
+        Self {
+            watermark: start,
+            next: start,
+            last: None,
+            spans: VecDeque::new(),
+            front: 0,
+            unresolved: 0,
+        }
+    }
+
+    /// The offset to commit: everything below it is resolved.
+    pub fn watermark(&self) -> i64 {
+        self.watermark
+    }
+
+    /// The offset behind the last delivered record: where reading goes on.
+    pub fn next(&self) -> i64 {
+        self.next
+    }
+
+    /// The last record below the watermark, once the watermark has moved.
+    pub fn last(&self) -> Option<Fingerprint> {
+        self.last
+    }
+
+    /// Records that were delivered and are not resolved.
+    pub fn unresolved(&self) -> u64 {
+        self.unresolved
+    }
+
+    /// Takes in a delivered record that goes the way `group`, and names the span that waits for it.
+    /// `None` if the record was delivered before: a resumed partition is read again from a position
+    /// that may lie below the last record handed over.
+    pub fn deliver(&mut self, record: &Record<'_>, group: u64) -> Option<SpanId> {
+        if record.offset < self.next {
+            return None;
+        }
+        self.next = record.offset.saturating_add(1);
+        self.unresolved += 1;
+        match self.spans.back_mut() {
+            Some(span) if span.group == group && span.records < SPAN_RECORDS_MAX => {
+                span.records += 1;
+                span.unresolved += 1;
+                span.next = self.next;
+                span.last = Fingerprint::of(record);
+            }
+            _ => self.spans.push_back(Span {
+                group,
+                records: 1,
+                unresolved: 1,
+                next: self.next,
+                last: Fingerprint::of(record),
+            }),
+        }
+        Some(SpanId(self.front + self.spans.len() as u64 - 1))
+    }
+
+    /// Resolves `records` records of `span`: they are stored, dead-lettered or skipped for good.
+    /// Returns whether the watermark moved.
+    pub fn resolve(&mut self, span: SpanId, records: u32) -> bool {
+        let found = span.0.checked_sub(self.front).and_then(|index| usize::try_from(index).ok());
+        let Some(span) = found.and_then(|index| self.spans.get_mut(index)) else {
+            debug_assert!(false, "resolved a span that is gone");
+            return false;
+        };
+        debug_assert!(span.unresolved >= records, "resolved a record twice");
+        let records = records.min(span.unresolved);
+        span.unresolved -= records;
+        self.unresolved -= u64::from(records);
+        self.advance()
+    }
+
+    fn advance(&mut self) -> bool {
+        let before = self.watermark;
+        while let Some(span) = self.spans.front().filter(|span| span.unresolved == 0) {
+            self.watermark = span.next;
+            self.last = Some(span.last);
+            self.spans.pop_front();
+            self.front += 1;
+        }
+        self.watermark > before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::Headers;
+
+    fn record(offset: i64) -> Record<'static> {
+        Record {
+            offset,
+            timestamp_ms: Some(offset),
+            key: None,
+            value: Some(b"v"),
+            headers: Headers::default(),
+        }
+    }
+
+    #[test]
+    fn the_watermark_waits_for_the_first_unresolved_record() {
+        let mut tracker = Tracker::new(10);
+        let first = tracker.deliver(&record(10), 1).unwrap();
+        let second = tracker.deliver(&record(11), 2).unwrap();
+        assert!(!tracker.resolve(second, 1));
+        assert_eq!(tracker.watermark(), 10);
+        assert!(tracker.resolve(first, 1));
+        assert_eq!((tracker.watermark(), tracker.unresolved()), (12, 0));
+    }
+
+    #[test]
+    fn gaps_are_passed_and_repeats_are_known() {
+        let mut tracker = Tracker::new(0);
+        let span = tracker.deliver(&record(5), 1).unwrap();
+        assert_eq!(tracker.deliver(&record(5), 1), None);
+        assert_eq!(tracker.deliver(&record(3), 1), None);
+        assert_eq!(tracker.deliver(&record(9), 1), Some(span));
+        tracker.resolve(span, 2);
+        assert_eq!(tracker.watermark(), 10);
+        assert_eq!(tracker.last(), Some(Fingerprint::of(&record(9))));
+    }
+
+    proptest! {
+        /// Against the obvious model: a list of offsets with a flag each.
+        #[test]
+        fn the_watermark_is_the_contiguous_prefix(
+            steps in prop::collection::vec((1i64..4, 0u64..3), 1..200),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
+        ) {
+            let mut tracker = Tracker::new(0);
+            let mut model = Vec::new();
+            let mut offset = -1;
+            for (gap, group) in steps {
+                offset += gap;
+                let span = tracker.deliver(&record(offset), group).unwrap();
+                model.push((offset, span, false));
+            }
+            for index in order {
+                let (_, span, done) = index.get(&model).to_owned();
+                if !done {
+                    tracker.resolve(span, 1);
+                    let at = index.index(model.len());
+                    model[at].2 = true;
+                }
+            }
+            let first_open = model.iter().position(|(_, _, done)| !done);
+            let limit = first_open.map_or(offset + 1, |at| model[at].0);
+            prop_assert!(tracker.watermark() <= limit, "committed past an open record");
+            let open = model.iter().filter(|(_, _, done)| !done).count() as u64;
+            prop_assert_eq!(tracker.unresolved(), open);
+            if open == 0 {
+                prop_assert_eq!(tracker.watermark(), offset + 1);
+            }
+        }
+    }
+}
