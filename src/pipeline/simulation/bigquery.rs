@@ -22,27 +22,27 @@ const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 
 /// A row that was stored just now.
 #[derive(Debug)]
-pub struct StoredRow {
+pub(crate) struct StoredRow {
     /// Its lane.
-    pub lane: TopicPartition,
+    pub(crate) lane: TopicPartition,
     /// Its offset.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// The table it is in.
-    pub table: String,
+    pub(crate) table: String,
     /// All cells.
-    pub cells: serde_json::Map<String, Value>,
+    pub(crate) cells: serde_json::Map<String, Value>,
 }
 
 /// The service.
 #[derive(Debug)]
-pub struct BigQuery {
+pub(crate) struct BigQuery {
     core: sim::Core,
     seen: std::collections::BTreeMap<String, usize>,
 }
 
 /// What a look at a table gave.
 #[derive(Debug)]
-pub enum Look {
+pub(crate) enum Look {
     /// It is there.
     Found { etag: String, fields: Vec<Value> },
     /// It is not.
@@ -53,7 +53,7 @@ pub enum Look {
 
 impl BigQuery {
     /// A service with an empty dataset.
-    pub fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let settings = SimSettings {
             create_delay_ms: plan.create_delay_ms,
             alter_delay_ms: plan.alter_delay_ms,
@@ -100,7 +100,7 @@ impl BigQuery {
     }
 
     /// Applies an insertAll; the rows that it stored, how many were deduplicated, and the answer.
-    pub fn insert_all(
+    pub(crate) fn insert_all(
         &mut self,
         now_ms: u64,
         table: &str,
@@ -108,8 +108,7 @@ impl BigQuery {
     ) -> (Vec<StoredRow>, u64, RestResponse) {
         let before = self.core.counters().duplicates;
         let path = format!("/projects/p/datasets/d/tables/{table}/insertAll");
-        let Response { status, headers, body } =
-            self.send(now_ms, Method::POST, &path, None, body);
+        let Response { status, headers, body } = self.send(now_ms, Method::POST, &path, None, body);
         let stored = self.new_rows(table);
         let duplicates = self.core.counters().duplicates - before;
         (stored, duplicates, RestResponse { status, headers, body })
@@ -135,7 +134,7 @@ impl BigQuery {
     }
 
     /// Looks at a table.
-    pub fn look(&mut self, now_ms: u64, table: &str) -> Look {
+    pub(crate) fn look(&mut self, now_ms: u64, table: &str) -> Look {
         let path = format!("/projects/p/datasets/d/tables/{table}");
         let answer = self.call(now_ms, Method::GET, &path, None, &Value::Null);
         match answer.status {
@@ -146,7 +145,7 @@ impl BigQuery {
     }
 
     /// Creates a table with the base columns and `extra`.
-    pub fn create(&mut self, now_ms: u64, table: &str, extra: &BTreeSet<String>) -> Look {
+    pub(crate) fn create(&mut self, now_ms: u64, table: &str, extra: &BTreeSet<String>) -> Look {
         let base = BASE.iter().map(|(name, kind)| json!({"name": name, "type": kind}));
         let fields: Vec<Value> = base.chain(extra.iter().map(|name| column(name))).collect();
         let reference = json!({"projectId": "p", "datasetId": "d", "tableId": table});
@@ -157,7 +156,7 @@ impl BigQuery {
     }
 
     /// Adds columns to the table as it was when it had this tag.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         now_ms: u64,
         table: &str,
@@ -185,19 +184,19 @@ fn found(body: &[u8]) -> Look {
 }
 
 /// The names of a table's fields.
-pub fn names(fields: &[Value]) -> BTreeSet<String> {
+pub(crate) fn names(fields: &[Value]) -> BTreeSet<String> {
     fields.iter().filter_map(|field| field["name"].as_str().map(str::to_owned)).collect()
 }
 
 /// An answer of BigQuery's that the service did not give.
-pub fn error(status: u16, reason: &str) -> RestResponse {
+pub(crate) fn error(status: u16, reason: &str) -> RestResponse {
     let body = json!({"error": {"code": status, "message": "injected",
         "errors": [{"reason": reason, "message": "injected", "domain": "global"}]}});
     answer(status, &body)
 }
 
 /// An answer that puts a passing fault, or a neighbour's, on each row.
-pub fn rows_stopped(rows: u32, reason: &str) -> RestResponse {
+pub(crate) fn rows_stopped(rows: u32, reason: &str) -> RestResponse {
     let errors: Vec<Value> = (0..rows)
         .map(|index| json!({"index": index, "errors": [{"reason": reason, "message": ""}]}))
         .collect();
@@ -210,6 +209,6 @@ fn answer(status: u16, body: &Value) -> RestResponse {
 }
 
 /// What a client sees that waited in vain.
-pub fn no_answer() -> RestError {
+pub(crate) fn no_answer() -> RestError {
     RestError::NoAnswer { endpoint: "bigquery".to_owned(), source: "timeout".into() }
 }

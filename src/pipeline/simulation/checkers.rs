@@ -36,7 +36,7 @@ struct Outcome {
 
 /// What is known of the whole history.
 #[derive(Debug, Default)]
-pub struct Checkers {
+pub(crate) struct Checkers {
     lanes: BTreeMap<TopicPartition, Lane>,
     logs: BTreeMap<TopicPartition, BTreeMap<i64, LogRecord>>,
     outcomes: BTreeMap<(TopicPartition, i64), Outcome>,
@@ -46,29 +46,29 @@ pub struct Checkers {
 
 impl Checkers {
     /// A producer wrote a record.
-    pub fn produced(&mut self, lane: &TopicPartition, record: LogRecord) {
+    pub(crate) fn produced(&mut self, lane: &TopicPartition, record: LogRecord) {
         self.logs.entry(lane.clone()).or_default().insert(record.offset, record);
     }
 
     /// The log of a lane.
-    pub fn log(&self, lane: &TopicPartition) -> Option<&BTreeMap<i64, LogRecord>> {
+    pub(crate) fn log(&self, lane: &TopicPartition) -> Option<&BTreeMap<i64, LogRecord>> {
         self.logs.get(lane)
     }
 
     /// Every lane.
-    pub fn lanes(&self) -> impl Iterator<Item = &TopicPartition> {
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &TopicPartition> {
         self.logs.keys()
     }
 
     /// The offset behind a lane's last record.
-    pub fn end(&self, lane: &TopicPartition) -> i64 {
+    pub(crate) fn end(&self, lane: &TopicPartition) -> i64 {
         let last = self.logs.get(lane).and_then(|log| log.last_key_value());
         last.map_or(0, |(offset, _)| offset + 1)
     }
 
     /// A core took in the records from `from` on, below `next`. A core that does not hold the lane
     /// any more (it does not know yet) exposes what it takes in.
-    pub fn delivered(&mut self, lane: &TopicPartition, from: i64, next: i64, holds: bool) {
+    pub(crate) fn delivered(&mut self, lane: &TopicPartition, from: i64, next: i64, holds: bool) {
         let lane = self.lanes.entry(lane.clone()).or_default();
         if holds {
             lane.delivered = lane.delivered.max(next);
@@ -78,12 +78,18 @@ impl Checkers {
     }
 
     /// An owner did not end its assignment in good order.
-    pub fn unclean(&mut self, lane: &TopicPartition, why: &'static str) {
+    pub(crate) fn unclean(&mut self, lane: &TopicPartition, why: &'static str) {
         self.lanes.entry(lane.clone()).or_default().unclean = Some(why);
     }
 
     /// A new owner reads from `start` on.
-    pub fn assigned(&mut self, lane: &TopicPartition, start: i64, history: &mut History, now: u64) {
+    pub(crate) fn assigned(
+        &mut self,
+        lane: &TopicPartition,
+        start: i64,
+        history: &mut History,
+        now: u64,
+    ) {
         let state = self.lanes.entry(lane.clone()).or_default();
         if start < state.delivered {
             history.mark(Mark::ReadAgain);
@@ -99,7 +105,7 @@ impl Checkers {
     }
 
     /// The coordinator took a commit.
-    pub fn committed(
+    pub(crate) fn committed(
         &mut self,
         lane: &TopicPartition,
         offset: i64,
@@ -137,12 +143,12 @@ impl Checkers {
     }
 
     /// A client gave up on a request with this record.
-    pub fn ambiguous(&mut self, lane: &TopicPartition, offset: i64) {
+    pub(crate) fn ambiguous(&mut self, lane: &TopicPartition, offset: i64) {
         self.ambiguous.insert((lane.clone(), offset));
     }
 
     /// BigQuery stored a row.
-    pub fn stored(&mut self, row: &StoredRow, history: &mut History, now: u64) {
+    pub(crate) fn stored(&mut self, row: &StoredRow, history: &mut History, now: u64) {
         let at = (row.lane.clone(), row.offset);
         let record = self.logs.get(&row.lane).and_then(|log| log.get(&row.offset));
         match record {
@@ -157,12 +163,12 @@ impl Checkers {
     }
 
     /// The dead-letter topic has a record.
-    pub fn lettered(&mut self, lane: &TopicPartition, offset: i64) {
+    pub(crate) fn lettered(&mut self, lane: &TopicPartition, offset: i64) {
         self.outcomes.entry((lane.clone(), offset)).or_default().letters += 1;
     }
 
     /// Everything has settled: every record has become what it should, and nothing else.
-    pub fn finish(&self, dedupe_ms: u64, history: &mut History, now: u64) {
+    pub(crate) fn finish(&self, dedupe_ms: u64, history: &mut History, now: u64) {
         for (lane, log) in &self.logs {
             for (offset, record) in log {
                 let none = Outcome::default();
@@ -215,11 +221,13 @@ fn is_faithful(record: &LogRecord, row: &StoredRow) -> bool {
     let text = |name: &str| row.cells.get(name).and_then(|cell| cell.as_str());
     let column = payload.x.map(|x| format!("x{x}"));
     let extra = row.cells.iter().filter(|(name, cell)| name.starts_with('x') && !cell.is_null());
-    record.fate == Fate::Row(match row.table.as_str() {
-        "ab" => "ab",
-        "c0" => "c0",
-        _ => "c1",
-    }) && text("id") == Some(&payload.id.to_string())
+    record.fate
+        == Fate::Row(match row.table.as_str() {
+            "ab" => "ab",
+            "c0" => "c0",
+            _ => "c1",
+        })
+        && text("id") == Some(&payload.id.to_string())
         && text("v") == Some(&payload.v)
         && text("pad") == Some(&payload.pad)
         && extra.map(|(name, _)| name.as_str()).collect::<Vec<_>>()

@@ -10,7 +10,7 @@ use crate::delivery::commit_book::{Entry, Outcome};
 
 impl Replica {
     /// Sends what there is to commit, if anything.
-    pub(super) fn commit(&mut self, env: &mut Env) {
+    pub(crate) fn commit(&mut self, env: &mut Env) {
         let Some(member) = self.member else { return };
         self.note_progress();
         let (owned, gone): (Vec<_>, Vec<_>) = self
@@ -72,7 +72,7 @@ impl Replica {
     }
 
     /// The commit in flight has an outcome, or its time is up; whichever comes first counts.
-    pub(super) fn committed(&mut self, env: &mut Env, flight: u64, answer: CommitAnswer) {
+    pub(crate) fn committed(&mut self, env: &mut Env, flight: u64, answer: CommitAnswer) {
         if self.flight.as_ref().is_none_or(|(current, _)| *current != flight) {
             return;
         }

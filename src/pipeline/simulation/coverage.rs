@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 /// Everything that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mark {
+pub(crate) enum Mark {
     Kill,
     KillWithUnacknowledged,
     Rebalance,
@@ -53,10 +53,10 @@ pub enum Mark {
 
 impl Mark {
     /// What every single history must reach.
-    pub const EACH: [Self; 3] = [Self::Kill, Self::Rebalance, Self::AmbiguousAnswer];
+    pub(crate) const EACH: [Self; 3] = [Self::Kill, Self::Rebalance, Self::AmbiguousAnswer];
 
     /// What a set of histories must reach.
-    pub const SET: [Self; 44] = [
+    pub(crate) const SET: [Self; 44] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -106,28 +106,28 @@ impl Mark {
 
 /// The counters.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Coverage(BTreeMap<Mark, u64>);
+pub(crate) struct Coverage(BTreeMap<Mark, u64>);
 
 impl Coverage {
     /// Counts one.
-    pub fn mark(&mut self, mark: Mark) {
+    pub(crate) fn mark(&mut self, mark: Mark) {
         *self.0.entry(mark).or_default() += 1;
     }
 
     /// How often.
-    pub fn count(&self, mark: Mark) -> u64 {
+    pub(crate) fn count(&self, mark: Mark) -> u64 {
         self.0.get(&mark).copied().unwrap_or(0)
     }
 
     /// Adds another history's counters.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for (mark, count) in &other.0 {
             *self.0.entry(*mark).or_default() += count;
         }
     }
 
     /// Those of `marks` that were never reached.
-    pub fn missing(&self, marks: &[Mark]) -> Vec<Mark> {
+    pub(crate) fn missing(&self, marks: &[Mark]) -> Vec<Mark> {
         marks.iter().copied().filter(|mark| self.count(*mark) == 0).collect()
     }
 }

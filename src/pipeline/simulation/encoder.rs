@@ -18,14 +18,14 @@ use crate::{
 
 /// What the encoder knows about a lane.
 #[derive(Debug)]
-pub struct Origin {
+pub(crate) struct Origin {
     lane: TopicPartition,
     prefix: LanePrefix,
 }
 
 /// What a need asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// The table with at least these columns.
     Columns(&'static str, BTreeSet<String>),
     /// A column that the policy refuses.
@@ -43,7 +43,7 @@ struct Plan {
 
 /// The encoder of one worker.
 #[derive(Debug)]
-pub struct TestEncoder {
+pub(crate) struct TestEncoder {
     plans: Vec<Plan>,
     /// The table of each slot.
     slots: Vec<&'static str>,
@@ -54,7 +54,7 @@ pub struct TestEncoder {
 }
 
 /// The columns every table is created with.
-pub const BASE: [(&str, &str); 6] = [
+pub(crate) const BASE: [(&str, &str); 6] = [
     ("id", "INTEGER"),
     ("v", "STRING"),
     ("pad", "STRING"),
@@ -65,7 +65,7 @@ pub const BASE: [(&str, &str); 6] = [
 
 impl TestEncoder {
     /// An encoder that knows nothing yet.
-    pub fn new(plan: &super::plan::Plan, defect: Option<Defect>) -> Self {
+    pub(crate) fn new(plan: &super::plan::Plan, defect: Option<Defect>) -> Self {
         let plans = ["ab", "c0", "c1"].map(|table| Plan {
             table,
             ready: None,
@@ -83,12 +83,12 @@ impl TestEncoder {
     }
 
     /// What a need asks for.
-    pub fn need(&self, id: NeedId) -> &Need {
+    pub(crate) fn need(&self, id: NeedId) -> &Need {
         &self.needs[id.0 as usize]
     }
 
     /// Notes that a need was answered, with the table's columns if it was prepared.
-    pub fn answered(&mut self, id: NeedId, columns: Option<BTreeSet<String>>) {
+    pub(crate) fn answered(&mut self, id: NeedId, columns: Option<BTreeSet<String>>) {
         for plan in &mut self.plans {
             if plan.forbidden_need == Some(id) {
                 plan.forbidden_need = None;
@@ -110,7 +110,8 @@ impl TestEncoder {
         if id == next {
             self.needs.push(Need::Columns(table, BTreeSet::new()));
         }
-        if let (Need::Columns(_, columns), Some(column)) = (&mut self.needs[id.0 as usize], column) {
+        if let (Need::Columns(_, columns), Some(column)) = (&mut self.needs[id.0 as usize], column)
+        {
             columns.insert(column.to_owned());
         }
         id
@@ -175,18 +176,12 @@ impl Encoder for TestEncoder {
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
         let payload: Payload = serde_json::from_slice(record.value.unwrap()).unwrap();
-        let start = body.len();
         origin.prefix.begin_row(record.offset, body);
-        // The framing puts the comma before a row, the batch cuts rows out with what follows them.
-        if body.get(start) == Some(&b',') {
-            body.remove(start);
-        }
         serde_json::to_writer(&mut *body, &row(&origin.lane, record.offset, &payload)).unwrap();
         if payload.unfit {
             return Err(NotEncoded::Bad(reason(Stage::Transcode, "does not fit")));
         }
         framing::end_row(body);
-        body.push(b',');
         Ok(())
     }
 
@@ -194,8 +189,11 @@ impl Encoder for TestEncoder {
         framing::begin_body(body);
     }
 
+    fn separator(&self) -> &'static [u8] {
+        b","
+    }
+
     fn close_body(&self, body: &mut Vec<u8>) {
-        assert_eq!(body.pop(), Some(b','));
         framing::end_body(body);
     }
 

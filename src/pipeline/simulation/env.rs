@@ -28,33 +28,33 @@ use crate::{
 
 /// A process: a replica and which life of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Who {
+pub(crate) struct Who {
     /// Which replica.
-    pub replica: usize,
+    pub(crate) replica: usize,
     /// Which of its lives.
-    pub life: u32,
+    pub(crate) life: u32,
 }
 
 /// A commit on its way.
 #[derive(Clone, Debug)]
-pub struct CommitOnWire {
+pub(crate) struct CommitOnWire {
     /// Its number in that process.
-    pub flight: u64,
+    pub(crate) flight: u64,
     /// The member it is stamped with.
-    pub member: MemberId,
+    pub(crate) member: MemberId,
     /// The generation it is stamped with.
-    pub generation: i32,
+    pub(crate) generation: i32,
     /// What it commits.
-    pub entries: Vec<Entry<()>>,
+    pub(crate) entries: Vec<Entry<()>>,
     /// Whether its client has given up already.
-    pub late: bool,
+    pub(crate) late: bool,
     /// Whether an answer gets back.
-    pub answered: bool,
+    pub(crate) answered: bool,
 }
 
 /// What a process learns about its commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitAnswer {
+pub(crate) enum CommitAnswer {
     /// The coordinator's word.
     Verdict(Verdict),
     /// The coordinator is not ready.
@@ -65,7 +65,7 @@ pub enum CommitAnswer {
 
 /// Something that happens.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// A turn of a process's loops.
     Turn(Who),
     /// An insertAll reaches BigQuery.
@@ -108,36 +108,36 @@ pub enum Event {
 
 /// The shared part of the world.
 #[derive(Debug)]
-pub struct Env {
+pub(crate) struct Env {
     /// Milliseconds since the start.
-    pub now: u64,
+    pub(crate) now: u64,
     base: Instant,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     /// All chance.
-    pub rng: Rng,
+    pub(crate) rng: Rng,
     /// The parameters.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// The log.
-    pub history: History,
+    pub(crate) history: History,
     /// The consumer group.
-    pub group: Group,
+    pub(crate) group: Group,
     /// BigQuery.
-    pub bigquery: BigQuery,
+    pub(crate) bigquery: BigQuery,
     /// The checkers.
-    pub checkers: Checkers,
+    pub(crate) checkers: Checkers,
     /// Every lane there is.
-    pub lanes: BTreeSet<TopicPartition>,
+    pub(crate) lanes: BTreeSet<TopicPartition>,
     /// Whether faults are over.
-    pub healed: bool,
+    pub(crate) healed: bool,
     /// The deliberate mistake.
-    pub defect: Option<Defect>,
+    pub(crate) defect: Option<Defect>,
     ids: u64,
 }
 
 impl Env {
     /// The world of one seed before anything happens.
-    pub fn new(seed: u64, defect: Option<Defect>, keep: bool) -> Self {
+    pub(crate) fn new(seed: u64, defect: Option<Defect>, keep: bool) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
         Self {
@@ -159,50 +159,50 @@ impl Env {
     }
 
     /// The present as the core sees it.
-    pub fn instant(&self) -> Instant {
+    pub(crate) fn instant(&self) -> Instant {
         self.base + Duration::from_millis(self.now)
     }
 
     /// Lets something happen after so many milliseconds.
-    pub fn after(&mut self, ms: u64, event: Event) {
+    pub(crate) fn after(&mut self, ms: u64, event: Event) {
         self.sequence += 1;
         self.queue.insert((self.now + ms, self.sequence), event);
     }
 
     /// The next thing that happens; time moves there.
-    pub fn next(&mut self) -> Option<Event> {
+    pub(crate) fn next(&mut self) -> Option<Event> {
         let ((at, _), event) = self.queue.pop_first()?;
         self.now = self.now.max(at);
         Some(event)
     }
 
     /// Adds to the log.
-    pub fn log(&mut self, event: std::fmt::Arguments<'_>) {
+    pub(crate) fn log(&mut self, event: std::fmt::Arguments<'_>) {
         self.history.log(self.now, event);
     }
 
     /// Counts.
-    pub fn mark(&mut self, mark: Mark) {
+    pub(crate) fn mark(&mut self, mark: Mark) {
         self.history.mark(mark);
     }
 
     /// A checker's finding.
-    pub fn violation(&mut self, what: String) {
+    pub(crate) fn violation(&mut self, what: String) {
         self.history.violation(self.now, what);
     }
 
     /// How often things go wrong now.
-    pub fn chances(&self) -> Chances {
+    pub(crate) fn chances(&self) -> Chances {
         if self.healed { Chances::default() } else { self.plan.chances }
     }
 
     /// A network delay.
-    pub fn delay(&mut self) -> u64 {
+    pub(crate) fn delay(&mut self) -> u64 {
         self.rng.between(2, 80)
     }
 
     /// A producer writes one record, sometimes behind a gap.
-    pub fn produce(&mut self, lane: &TopicPartition) {
+    pub(crate) fn produce(&mut self, lane: &TopicPartition) {
         let mut offset = self.checkers.end(lane);
         if self.rng.chance(100) {
             offset += self.rng.between(1, 4) as i64;
@@ -215,7 +215,7 @@ impl Env {
     }
 
     /// A commit at the coordinator.
-    pub fn commit_arrives(&mut self, who: Who, commit: CommitOnWire) {
+    pub(crate) fn commit_arrives(&mut self, who: Who, commit: CommitOnWire) {
         if self.now < self.group.away_until {
             let answer = CommitAnswer::NotReady;
             return self.after(5, Event::CommitAnswered(who, commit.flight, answer));

@@ -9,7 +9,7 @@ use crate::record::TopicPartition;
 
 /// A member's id; every join of a new incarnation gets another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MemberId(pub u64);
+pub(crate) struct MemberId(pub u64);
 
 #[derive(Debug)]
 struct Member {
@@ -21,7 +21,7 @@ struct Member {
 
 /// What a heartbeat tells the member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Beat {
+pub(crate) enum Beat {
     /// Nothing new, under this generation.
     Stable(i32),
     /// A rebalance is under way: join.
@@ -34,7 +34,7 @@ pub enum Beat {
 
 /// What the coordinator says to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Durable.
     Accepted,
     /// Another generation.
@@ -45,34 +45,34 @@ pub enum Verdict {
 
 /// The coordinator's state.
 #[derive(Debug, Default)]
-pub struct Group {
+pub(crate) struct Group {
     members: BTreeMap<MemberId, Member>,
     generation: i32,
     /// When the rebalance under way ends without those that have not joined.
     rebalance_until: Option<u64>,
     last_member: u64,
     /// Who may commit a lane: its owner until it has given it up.
-    pub holder: BTreeMap<TopicPartition, MemberId>,
+    pub(crate) holder: BTreeMap<TopicPartition, MemberId>,
     /// The committed offsets.
-    pub committed: BTreeMap<TopicPartition, i64>,
+    pub(crate) committed: BTreeMap<TopicPartition, i64>,
     /// Until when the coordinator does not answer.
-    pub away_until: u64,
+    pub(crate) away_until: u64,
     /// Lanes that the next assignment moves, whatever balance says.
-    pub shuffle: BTreeSet<TopicPartition>,
+    pub(crate) shuffle: BTreeSet<TopicPartition>,
 }
 
 /// What an advance of time did.
 #[derive(Debug, Default)]
-pub struct Advanced {
+pub(crate) struct Advanced {
     /// Members that were put out, with the lanes they held.
-    pub evicted: Vec<(MemberId, Vec<TopicPartition>)>,
+    pub(crate) evicted: Vec<(MemberId, Vec<TopicPartition>)>,
     /// Whether a new generation began.
-    pub rebalanced: bool,
+    pub(crate) rebalanced: bool,
 }
 
 impl Group {
     /// A new member, which has to join.
-    pub fn enter(&mut self, now_ms: u64, rebalance_ms: u64) -> MemberId {
+    pub(crate) fn enter(&mut self, now_ms: u64, rebalance_ms: u64) -> MemberId {
         self.last_member += 1;
         let id = MemberId(self.last_member);
         let member = Member { seen_ms: now_ms, joined: None, assigned: BTreeSet::new() };
@@ -82,13 +82,13 @@ impl Group {
     }
 
     /// A member says goodbye.
-    pub fn leave(&mut self, id: MemberId, now_ms: u64, rebalance_ms: u64) {
+    pub(crate) fn leave(&mut self, id: MemberId, now_ms: u64, rebalance_ms: u64) {
         self.remove(id);
         self.rebalance(now_ms, rebalance_ms);
     }
 
     /// Starts a rebalance, unless one is under way.
-    pub fn rebalance(&mut self, now_ms: u64, rebalance_ms: u64) {
+    pub(crate) fn rebalance(&mut self, now_ms: u64, rebalance_ms: u64) {
         if self.rebalance_until.is_none() {
             self.rebalance_until = Some(now_ms + rebalance_ms);
             for member in self.members.values_mut() {
@@ -98,7 +98,7 @@ impl Group {
     }
 
     /// A member's heartbeat.
-    pub fn beat(&mut self, id: MemberId, now_ms: u64) -> Beat {
+    pub(crate) fn beat(&mut self, id: MemberId, now_ms: u64) -> Beat {
         if now_ms < self.away_until {
             return Beat::Away;
         }
@@ -111,7 +111,7 @@ impl Group {
     }
 
     /// A member joins the rebalance under way with the lanes it still owns.
-    pub fn join(&mut self, id: MemberId, owned: BTreeSet<TopicPartition>) {
+    pub(crate) fn join(&mut self, id: MemberId, owned: BTreeSet<TopicPartition>) {
         for lane in self.held_by(id) {
             if !owned.contains(&lane) {
                 self.holder.remove(&lane);
@@ -123,17 +123,17 @@ impl Group {
     }
 
     /// Whether the member has joined the rebalance under way.
-    pub fn has_joined(&self, id: MemberId) -> bool {
+    pub(crate) fn has_joined(&self, id: MemberId) -> bool {
         self.members.get(&id).is_some_and(|member| member.joined.is_some())
     }
 
     /// The member's lanes in the present generation.
-    pub fn assignment(&self, id: MemberId) -> BTreeSet<TopicPartition> {
+    pub(crate) fn assignment(&self, id: MemberId) -> BTreeSet<TopicPartition> {
         self.members.get(&id).map(|member| member.assigned.clone()).unwrap_or_default()
     }
 
     /// Whether a commit of this member is taken.
-    pub fn commit_verdict(&self, id: MemberId, generation: i32) -> Verdict {
+    pub(crate) fn commit_verdict(&self, id: MemberId, generation: i32) -> Verdict {
         if !self.members.contains_key(&id) {
             Verdict::UnknownMember
         } else if generation != self.generation {
@@ -144,13 +144,13 @@ impl Group {
     }
 
     /// Lanes that this member may commit.
-    pub fn held_by(&self, id: MemberId) -> Vec<TopicPartition> {
+    pub(crate) fn held_by(&self, id: MemberId) -> Vec<TopicPartition> {
         let held = self.holder.iter().filter(|(_, holder)| **holder == id);
         held.map(|(lane, _)| lane.clone()).collect()
     }
 
     /// Sessions and rebalances that are over.
-    pub fn advance(
+    pub(crate) fn advance(
         &mut self,
         now_ms: u64,
         session_ms: u64,

@@ -6,20 +6,20 @@ use super::coverage::{Coverage, Mark};
 
 /// The log, the counters, and what the checkers found.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     hash: u64,
     events: u64,
     line: String,
     trace: Option<Vec<String>>,
     /// What was reached.
-    pub coverage: Coverage,
+    pub(crate) coverage: Coverage,
     /// What the checkers found, with the time.
-    pub violations: Vec<String>,
+    pub(crate) violations: Vec<String>,
 }
 
 impl History {
     /// An empty log; `keep` keeps the text.
-    pub fn new(keep: bool) -> Self {
+    pub(crate) fn new(keep: bool) -> Self {
         Self {
             hash: 0xcbf2_9ce4_8422_2325,
             events: 0,
@@ -31,7 +31,7 @@ impl History {
     }
 
     /// Adds an event.
-    pub fn log(&mut self, now_ms: u64, event: std::fmt::Arguments<'_>) {
+    pub(crate) fn log(&mut self, now_ms: u64, event: std::fmt::Arguments<'_>) {
         self.line.clear();
         write!(self.line, "{now_ms:>7} {event}").unwrap();
         for byte in self.line.bytes() {
@@ -44,23 +44,23 @@ impl History {
     }
 
     /// Counts a mark.
-    pub fn mark(&mut self, mark: Mark) {
+    pub(crate) fn mark(&mut self, mark: Mark) {
         self.coverage.mark(mark);
     }
 
     /// A checker's finding.
-    pub fn violation(&mut self, now_ms: u64, what: String) {
+    pub(crate) fn violation(&mut self, now_ms: u64, what: String) {
         self.log(now_ms, format_args!("VIOLATION {what}"));
         self.violations.push(format!("at {now_ms} ms: {what}"));
     }
 
     /// The hash over all events, and their number.
-    pub fn fingerprint(&self) -> (u64, u64) {
+    pub(crate) fn fingerprint(&self) -> (u64, u64) {
         (self.hash, self.events)
     }
 
     /// The text, if it was kept.
-    pub fn trace(&self) -> &[String] {
+    pub(crate) fn trace(&self) -> &[String] {
         self.trace.as_deref().unwrap_or_default()
     }
 }

@@ -9,73 +9,73 @@ use crate::delivery::{
 
 /// Chances per 1,000 requests while faults are on.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Chances {
+pub(crate) struct Chances {
     /// insertAll: refused before anything happened (503, 403 rate limit, quota).
-    pub refuse: u64,
+    pub(crate) refuse: u64,
     /// insertAll: stored, and answered with an error.
-    pub fail_after: u64,
+    pub(crate) fail_after: u64,
     /// insertAll: stored, and never answered.
-    pub lose_answer: u64,
+    pub(crate) lose_answer: u64,
     /// insertAll: never arrives.
-    pub lose_request: u64,
+    pub(crate) lose_request: u64,
     /// insertAll: arrives after the client has given up.
-    pub hold: u64,
+    pub(crate) hold: u64,
     /// insertAll: every row is marked `stopped` or with a passing fault.
-    pub stop_rows: u64,
+    pub(crate) stop_rows: u64,
     /// Table calls that fail.
-    pub table: u64,
+    pub(crate) table: u64,
     /// Dead letters that fail.
-    pub letter: u64,
+    pub(crate) letter: u64,
     /// Commits without an answer.
-    pub commit_lost: u64,
+    pub(crate) commit_lost: u64,
     /// Commits that arrive after the client has given up.
-    pub commit_late: u64,
+    pub(crate) commit_late: u64,
     /// Commits that are refused by a coordinator that loads.
-    pub commit_refused: u64,
+    pub(crate) commit_refused: u64,
 }
 
 /// The parameters.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// How many replicas.
-    pub replicas: usize,
+    pub(crate) replicas: usize,
     /// Partitions of topics `a`, `b`, `c`.
-    pub partitions: [i32; 3],
+    pub(crate) partitions: [i32; 3],
     /// When faults and producers stop.
-    pub heal_ms: u64,
+    pub(crate) heal_ms: u64,
     /// Records per lane, about.
-    pub records: u64,
+    pub(crate) records: u64,
     /// What the producers write.
-    pub mix: Mix,
+    pub(crate) mix: Mix,
     /// How often requests fail.
-    pub chances: Chances,
+    pub(crate) chances: Chances,
     /// Visibility of created and altered tables.
-    pub create_delay_ms: u64,
+    pub(crate) create_delay_ms: u64,
     /// The same for alterations.
-    pub alter_delay_ms: u64,
+    pub(crate) alter_delay_ms: u64,
     /// How long BigQuery remembers insertIds.
-    pub dedupe_ms: u64,
+    pub(crate) dedupe_ms: u64,
     /// The cores' settings.
-    pub core: CoreSettings,
+    pub(crate) core: CoreSettings,
     /// The batches' limits.
-    pub limits: BatchLimits,
+    pub(crate) limits: BatchLimits,
     /// The dead-letter budget.
-    pub budget: BudgetSettings,
+    pub(crate) budget: BudgetSettings,
     /// The clients' patience with insertAll.
-    pub write_timeout_ms: u64,
+    pub(crate) write_timeout_ms: u64,
     /// The clients' patience with a commit.
-    pub commit_timeout_ms: u64,
+    pub(crate) commit_timeout_ms: u64,
     /// How long a revoke may take.
-    pub drain_ms: u64,
+    pub(crate) drain_ms: u64,
     /// The group's session timeout.
-    pub session_ms: u64,
+    pub(crate) session_ms: u64,
     /// How long the coordinator waits for members to join again.
-    pub rebalance_ms: u64,
+    pub(crate) rebalance_ms: u64,
 }
 
 impl Plan {
     /// Draws a plan.
-    pub fn draw(rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
         let fat = rng.chance(250);
         let tight = rng.chance(150);
         let heavy = if rng.chance(300) { 4 } else { 1 };

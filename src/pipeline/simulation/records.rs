@@ -8,28 +8,28 @@ use crate::record::TopicPartition;
 /// A record's value as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Payload {
+pub(crate) struct Payload {
     /// Unique over the whole history.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Some text.
-    pub v: String,
+    pub(crate) v: String,
     /// Which of the topic's tables it is for.
-    pub t: u8,
+    pub(crate) t: u8,
     /// A column that not every table has yet: `x0`, `x1`, …
-    pub x: Option<u8>,
+    pub(crate) x: Option<u8>,
     /// A column that the policy refuses.
-    pub forbidden: bool,
+    pub(crate) forbidden: bool,
     /// Cannot be encoded.
-    pub unfit: bool,
+    pub(crate) unfit: bool,
     /// BigQuery refuses the row.
-    pub bad: bool,
+    pub(crate) bad: bool,
     /// Makes it large.
-    pub pad: String,
+    pub(crate) pad: String,
 }
 
 /// What must become of a record.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// A row of this table.
     Row(&'static str),
     /// A dead letter.
@@ -40,19 +40,19 @@ pub enum Fate {
 
 /// One record of a log.
 #[derive(Clone, Debug)]
-pub struct LogRecord {
+pub(crate) struct LogRecord {
     /// Its offset.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// Its value.
-    pub value: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
     /// The value, where it can be read.
-    pub payload: Option<Payload>,
+    pub(crate) payload: Option<Payload>,
     /// What must become of it.
-    pub fate: Fate,
+    pub(crate) fate: Fate,
 }
 
 /// The table of a record: `a` and `b` share one, `c` feeds two.
-pub fn table_of(lane: &TopicPartition, payload: &Payload) -> &'static str {
+pub(crate) fn table_of(lane: &TopicPartition, payload: &Payload) -> &'static str {
     match (&*lane.topic, payload.t) {
         ("a" | "b", _) => "ab",
         (_, 0) => "c0",
@@ -62,19 +62,25 @@ pub fn table_of(lane: &TopicPartition, payload: &Payload) -> &'static str {
 
 /// How often what is produced, per 1,000 records.
 #[derive(Clone, Copy, Debug)]
-pub struct Mix {
+pub(crate) struct Mix {
     /// Tombstones.
-    pub null: u64,
+    pub(crate) null: u64,
     /// Of each kind of bad record.
-    pub bad: u64,
+    pub(crate) bad: u64,
     /// With an extra column.
-    pub column: u64,
+    pub(crate) column: u64,
     /// How large records are, in bytes beside the rest.
-    pub pad: u64,
+    pub(crate) pad: u64,
 }
 
 /// Makes the record at `offset`.
-pub fn produce(rng: &mut Rng, mix: &Mix, lane: &TopicPartition, offset: i64, id: u64) -> LogRecord {
+pub(crate) fn produce(
+    rng: &mut Rng,
+    mix: &Mix,
+    lane: &TopicPartition,
+    offset: i64,
+    id: u64,
+) -> LogRecord {
     let made = |value, payload, fate| LogRecord { offset, value, payload, fate };
     if rng.chance(mix.null) {
         return made(None, None, Fate::Skip);

@@ -17,15 +17,15 @@ use crate::{
 
 /// A lane in this process.
 #[derive(Debug)]
-pub struct Owned {
+pub(crate) struct Owned {
     /// Its worker.
-    pub worker: usize,
+    pub(crate) worker: usize,
     /// Its number there.
-    pub slot: LaneSlot,
+    pub(crate) slot: LaneSlot,
     /// Its assignment.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Where it started; `None` while it recovers.
-    pub start: Option<i64>,
+    pub(crate) start: Option<i64>,
     recovered_ms: u64,
     next: i64,
     paused: bool,
@@ -33,43 +33,43 @@ pub struct Owned {
 
 /// Lanes that are on their way out.
 #[derive(Debug)]
-pub struct Revoking {
+pub(crate) struct Revoking {
     /// Which.
-    pub lanes: Vec<TopicPartition>,
+    pub(crate) lanes: Vec<TopicPartition>,
     until: u64,
     /// Final commits sent so far.
-    pub finals: u32,
+    pub(crate) finals: u32,
     /// Whether the process ends with it.
     leave: bool,
 }
 
 /// A process.
 #[derive(Debug)]
-pub struct Replica {
+pub(crate) struct Replica {
     /// Who it is.
-    pub who: Who,
+    pub(crate) who: Who,
     /// Whether it runs.
-    pub up: bool,
+    pub(crate) up: bool,
     /// Until when it is stopped.
-    pub stopped_until: u64,
-    pub(super) member: Option<MemberId>,
-    pub(super) generation: i32,
-    pub(super) workers: Vec<Worker>,
-    pub(super) lanes: BTreeMap<TopicPartition, Owned>,
-    pub(super) ownership: Ownership,
-    pub(super) book: CommitBook<()>,
-    pub(super) flight: Option<(u64, Vec<Entry<()>>)>,
-    pub(super) flights: u64,
-    pub(super) commit_due: u64,
-    pub(super) revoking: Option<Revoking>,
-    pub(super) lost: bool,
+    pub(crate) stopped_until: u64,
+    pub(crate) member: Option<MemberId>,
+    pub(crate) generation: i32,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) lanes: BTreeMap<TopicPartition, Owned>,
+    pub(crate) ownership: Ownership,
+    pub(crate) book: CommitBook<()>,
+    pub(crate) flight: Option<(u64, Vec<Entry<()>>)>,
+    pub(crate) flights: u64,
+    pub(crate) commit_due: u64,
+    pub(crate) revoking: Option<Revoking>,
+    pub(crate) lost: bool,
     slots: u32,
     epochs: u64,
 }
 
 impl Replica {
     /// A process that does not run yet.
-    pub fn new(replica: usize) -> Self {
+    pub(crate) fn new(replica: usize) -> Self {
         Self {
             who: Who { replica, life: 0 },
             up: false,
@@ -91,7 +91,7 @@ impl Replica {
     }
 
     /// Starts a new life.
-    pub fn start(&mut self, env: &mut Env) {
+    pub(crate) fn start(&mut self, env: &mut Env) {
         let who = Who { replica: self.who.replica, life: self.who.life + 1 };
         *self = Self { who, up: true, ..Self::new(who.replica) };
         self.workers = (0..2).map(|index| Worker::new(env, who, index)).collect();
@@ -100,7 +100,7 @@ impl Replica {
     }
 
     /// Ends it where it stands.
-    pub fn kill(&mut self, env: &mut Env) {
+    pub(crate) fn kill(&mut self, env: &mut Env) {
         env.mark(Mark::Kill);
         if self.workers.iter().any(Worker::is_writing) && !self.lanes.is_empty() {
             env.mark(Mark::KillWithUnacknowledged);
@@ -117,7 +117,7 @@ impl Replica {
     }
 
     /// Ends it in good order: all lanes are given up, then it leaves.
-    pub fn shut_down(&mut self, env: &mut Env) {
+    pub(crate) fn shut_down(&mut self, env: &mut Env) {
         if self.revoking.is_none() && !self.lost && self.member.is_some() {
             env.log(format_args!("shutdown {:?}", self.who));
             let all = self.lanes.keys().cloned().collect();
@@ -126,7 +126,7 @@ impl Replica {
     }
 
     /// One turn of all loops.
-    pub fn turn(&mut self, env: &mut Env) {
+    pub(crate) fn turn(&mut self, env: &mut Env) {
         self.membership(env);
         if self.lost {
             self.abandon(env);
@@ -176,7 +176,7 @@ impl Replica {
     }
 
     /// The group has gone on without this member.
-    pub(super) fn expelled(&mut self, env: &mut Env) {
+    pub(crate) fn expelled(&mut self, env: &mut Env) {
         env.mark(Mark::Lost);
         env.log(format_args!("lost {:?}", self.who));
         self.member = None;

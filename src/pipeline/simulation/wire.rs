@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// What comes back; `None` is nothing.
-pub type WriteAnswer = Option<RestResponse>;
+pub(crate) type WriteAnswer = Option<RestResponse>;
 
 /// What becomes of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetterAnswer {
+pub(crate) enum LetterAnswer {
     /// Stored.
     Stored,
     /// Not stored.
@@ -31,7 +31,7 @@ pub enum LetterAnswer {
 
 /// An insertAll on its way to BigQuery.
 #[derive(Debug)]
-pub struct WriteOnWire {
+pub(crate) struct WriteOnWire {
     who: Who,
     worker: usize,
     id: BatchId,
@@ -53,7 +53,7 @@ enum Fate {
 }
 
 /// Sends an insertAll.
-pub fn send_write(env: &mut Env, who: Who, worker: usize, serial: u64, write: Write) {
+pub(crate) fn send_write(env: &mut Env, who: Who, worker: usize, serial: u64, write: Write) {
     let fate = fate(env, write.rows);
     let Write { id, table, body, rows, attempt, .. } = write;
     let table = table.table.to_string();
@@ -108,7 +108,7 @@ fn fate(env: &mut Env, rows: u32) -> Fate {
 }
 
 /// An insertAll at BigQuery.
-pub fn write_arrives(env: &mut Env, wire: WriteOnWire) {
+pub(crate) fn write_arrives(env: &mut Env, wire: WriteOnWire) {
     let WriteOnWire { who, worker, id, serial, table, body, fate } = wire;
     let answer = match fate {
         Fate::Refuse(status, reason) => bigquery::error(status, reason),
@@ -153,7 +153,7 @@ fn apply(env: &mut Env, table: &str, body: Bytes, serial: u64) -> RestResponse {
 }
 
 /// What a client makes of an answer, through the production classifier.
-pub fn outcome(env: &mut Env, answer: WriteAnswer, rows: u32, body: &Bytes) -> WriteOutcome {
+pub(crate) fn outcome(env: &mut Env, answer: WriteAnswer, rows: u32, body: &Bytes) -> WriteOutcome {
     let outcome = classify::outcome(answer.ok_or_else(bigquery::no_answer), rows);
     if let WriteOutcome::Unknown(_) = outcome {
         env.mark(Mark::AmbiguousAnswer);
@@ -177,7 +177,7 @@ fn coordinates(body: &Bytes) -> Vec<(TopicPartition, i64)> {
 }
 
 /// Sends a dead letter.
-pub fn send_letter(
+pub(crate) fn send_letter(
     env: &mut Env,
     who: Who,
     worker: usize,
@@ -200,7 +200,7 @@ pub fn send_letter(
 }
 
 /// A dead letter at its topic.
-pub fn letter_arrives(
+pub(crate) fn letter_arrives(
     env: &mut Env,
     (who, worker, id): (Who, usize, LetterId),
     lane: &TopicPartition,
@@ -216,7 +216,7 @@ pub fn letter_arrives(
 }
 
 /// What a client makes of a dead letter's answer.
-pub fn letter_result(answer: LetterAnswer) -> Result<(), Fault> {
+pub(crate) fn letter_result(answer: LetterAnswer) -> Result<(), Fault> {
     match answer {
         LetterAnswer::Stored => Ok(()),
         LetterAnswer::Refused => Err(Fault::refused(FaultKind::Transient, "injected", "refused")),

@@ -25,18 +25,18 @@ use crate::{
 
 /// Records of one lane between the poll thread and the core.
 #[derive(Debug)]
-pub struct Parcel {
+pub(crate) struct Parcel {
     /// The lane's number in the core.
-    pub slot: LaneSlot,
+    pub(crate) slot: LaneSlot,
     /// The lane.
-    pub lane: TopicPartition,
+    pub(crate) lane: TopicPartition,
     /// Offsets and values.
-    pub records: Vec<(i64, Option<Vec<u8>>)>,
+    pub(crate) records: Vec<(i64, Option<Vec<u8>>)>,
 }
 
 /// What the poll thread has to do for the core.
 #[derive(Debug)]
-pub enum Flow {
+pub(crate) enum Flow {
     /// Stop fetching.
     Pause(LaneSlot),
     /// Fetch again from there.
@@ -45,32 +45,32 @@ pub enum Flow {
 
 /// One worker.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     who: Who,
     index: usize,
     /// The core.
-    pub core: Core<TestEncoder>,
+    pub(crate) core: Core<TestEncoder>,
     /// Records on their way in.
-    pub inbox: VecDeque<Parcel>,
+    pub(crate) inbox: VecDeque<Parcel>,
     writes: BTreeMap<u64, (u32, Bytes)>,
     serial: u64,
 }
 
 impl Worker {
     /// A worker without lanes.
-    pub fn new(env: &Env, who: Who, index: usize) -> Self {
+    pub(crate) fn new(env: &Env, who: Who, index: usize) -> Self {
         let mut core = Core::new(TestEncoder::new(&env.plan, env.defect), env.plan.core);
         core.defect = env.defect;
         Self { who, index, core, inbox: VecDeque::new(), writes: BTreeMap::new(), serial: 0 }
     }
 
     /// Whether requests are without an answer.
-    pub fn is_writing(&self) -> bool {
+    pub(crate) fn is_writing(&self) -> bool {
         !self.writes.is_empty()
     }
 
     /// Takes in what is queued, does what is due, starts what the core asks for.
-    pub fn turn(&mut self, env: &mut Env, member: Option<MemberId>) -> Vec<Flow> {
+    pub(crate) fn turn(&mut self, env: &mut Env, member: Option<MemberId>) -> Vec<Flow> {
         if env.healed || env.rng.chance(800) {
             while let Some(parcel) = self.inbox.pop_front() {
                 self.take_in(env, member, &parcel);
@@ -107,7 +107,10 @@ impl Worker {
         }
         let (Some(before), Some(after)) = (before, self.next(parcel.slot)) else { return };
         if before < after {
-            env.log(format_args!("in {:?}.{} {} {before}..{after}", self.who, self.index, parcel.lane));
+            env.log(format_args!(
+                "in {:?}.{} {} {before}..{after}",
+                self.who, self.index, parcel.lane
+            ));
             let holds = env.group.holder.get(&parcel.lane).copied() == member && member.is_some();
             env.checkers.delivered(&parcel.lane, before, after, holds);
         }
@@ -156,7 +159,7 @@ impl Worker {
     }
 
     /// An insertAll has an outcome, or its time is up; whichever comes first counts.
-    pub fn written(&mut self, env: &mut Env, id: BatchId, serial: u64, answer: WriteAnswer) {
+    pub(crate) fn written(&mut self, env: &mut Env, id: BatchId, serial: u64, answer: WriteAnswer) {
         let Some((rows, body)) = self.writes.remove(&serial) else { return };
         let outcome = wire::outcome(env, answer, rows, &body);
         env.log(format_args!("outcome {:?}.{} #{serial} {}", self.who, self.index, name(&outcome)));
@@ -164,7 +167,7 @@ impl Worker {
     }
 
     /// A dead letter has an outcome.
-    pub fn lettered(&mut self, env: &mut Env, id: LetterId, answer: LetterAnswer) {
+    pub(crate) fn lettered(&mut self, env: &mut Env, id: LetterId, answer: LetterAnswer) {
         self.core.lettered(id, wire::letter_result(answer), env.instant());
     }
 
@@ -180,7 +183,7 @@ impl Worker {
     }
 
     /// Looks at the table that a need is about; creates it, or goes on to add columns.
-    pub fn look(&mut self, env: &mut Env, need: NeedId) {
+    pub(crate) fn look(&mut self, env: &mut Env, need: NeedId) {
         let Need::Columns(table, wants) = self.core.encoder_mut().need(need).clone() else {
             unreachable!("forbidden needs are answered otherwise")
         };
@@ -201,7 +204,7 @@ impl Worker {
     }
 
     /// Adds a need's columns to the table as it was looked at.
-    pub fn change(
+    pub(crate) fn change(
         &mut self,
         env: &mut Env,
         need: NeedId,
@@ -236,7 +239,7 @@ impl Worker {
     }
 
     /// A need is refused by policy.
-    pub fn forbid(&mut self, env: &mut Env, need: NeedId) {
+    pub(crate) fn forbid(&mut self, env: &mut Env, need: NeedId) {
         env.mark(Mark::ColumnRefused);
         self.core.encoder_mut().answered(need, None);
         let message = "the policy refuses the column".to_owned();

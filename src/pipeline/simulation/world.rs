@@ -15,23 +15,23 @@ const AFTER_MS: u64 = 30_000;
 
 /// What a history came to.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// Its seed.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// The hash over all events, and their number.
-    pub fingerprint: (u64, u64),
+    pub(crate) fingerprint: (u64, u64),
     /// What was reached.
-    pub coverage: Coverage,
+    pub(crate) coverage: Coverage,
     /// What the checkers found.
-    pub violations: Vec<String>,
+    pub(crate) violations: Vec<String>,
     /// The events, if they were kept.
-    pub trace: Vec<String>,
+    pub(crate) trace: Vec<String>,
     /// How long it took to settle after the faults, in virtual milliseconds.
-    pub settled_ms: u64,
+    pub(crate) settled_ms: u64,
 }
 
 /// Runs one history.
-pub fn run(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
+pub(crate) fn run(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
     let env = Env::new(seed, defect, keep);
     let replicas = (0..env.plan.replicas).map(Replica::new).collect();
     let mut world = World { env, replicas, settled: None };
@@ -220,8 +220,7 @@ impl World {
     fn advance(&mut self) {
         let env = &mut self.env;
         let plan = &env.plan;
-        let advanced =
-            env.group.advance(env.now, plan.session_ms, plan.rebalance_ms, &env.lanes);
+        let advanced = env.group.advance(env.now, plan.session_ms, plan.rebalance_ms, &env.lanes);
         for (member, lanes) in advanced.evicted {
             env.log(format_args!("evicted {member:?} {lanes:?}"));
             for lane in lanes {
