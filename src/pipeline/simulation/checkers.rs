@@ -25,6 +25,7 @@ struct Lane {
     /// Offsets that were read again for a reason.
     exposed: Vec<(i64, i64)>,
     committed: i64,
+    committed_max: i64,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +102,13 @@ impl Checkers {
                 ),
             }
         }
-        state.unclean = None;
+        // What earlier owners took in beyond that is accounted for.
+        (state.delivered, state.unclean) = (start, None);
+    }
+
+    /// The highest offset that was ever committed for a lane.
+    pub(crate) fn committed_max(&self, lane: &TopicPartition) -> i64 {
+        self.lanes.get(lane).map_or(0, |state| state.committed_max)
     }
 
     /// The coordinator took a commit.
@@ -124,6 +131,7 @@ impl Checkers {
         }
         let before = state.committed;
         state.committed = offset;
+        state.committed_max = state.committed_max.max(offset);
         let Some(log) = self.logs.get(lane).filter(|_| before < offset) else { return };
         for (at, record) in log.range(before..offset) {
             if !self.is_settled(lane, *at, &record.fate) {

@@ -114,7 +114,13 @@ impl BigQuery {
         let etag = self.next_etag();
         let TablePath { project, dataset, table: id } = path;
         let identity = TableIdentity { project, dataset, id, location: &location };
-        server_fields::complete_table(&mut document, identity, &etag, created.unwrap_or(now), now);
+        server_fields::complete_table(
+            &mut document,
+            identity,
+            &etag,
+            created.unwrap_or(now),
+            now,
+        );
         let (document, columns) = self.checked(document)?;
         let current = self.table(path)?;
         change::check(&path.name(), &current.columns, &columns, via)?;
@@ -178,9 +184,9 @@ impl BigQuery {
 
 fn list_entry(table: &Table) -> Value {
     let keys = ["kind", "id", "tableReference", "type", "creationTime", "timePartitioning"];
-    let entries = keys
-        .iter()
-        .filter_map(|key| table.document.get(*key).map(|value| ((*key).to_owned(), value.clone())));
+    let entries = keys.iter().filter_map(|key| {
+        table.document.get(*key).map(|value| ((*key).to_owned(), value.clone()))
+    });
     Value::Object(entries.collect())
 }
 
