@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
 
+mod kill;
 mod rig;
 mod selftest;
 

@@ -155,9 +155,7 @@ pub(crate) fn inferred(column: &Column, value: &Value) -> Result<Cell> {
             cell::array(cells?)
         }
         (Value::Object(_), "RECORD" | "STRUCT") => Some(inferred_row(&column.fields, value)?),
-        (Value::String(text), "TIMESTAMP") => {
-            Some(cell::timestamp(cell::parse_timestamp(text)?))
-        }
+        (Value::String(text), "TIMESTAMP") => Some(cell::timestamp(cell::parse_timestamp(text)?)),
         (Value::String(text), ty) => Some(read_scalar(ty, text)?),
         (Value::Number(_) | Value::Bool(_), "STRING" | "TIMESTAMP" | "JSON") => {
             bail!("a number or boolean in a {} column", column.ty)

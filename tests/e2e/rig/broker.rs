@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rdkafka::{ClientConfig, consumer::{BaseConsumer, Consumer}};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+};
 
 use super::{
     place::{self, Place},

@@ -186,9 +186,8 @@ pub(crate) fn parse_time(source: &str) -> Result<i64> {
 
 /// Microseconds since the epoch of `date T time`, UTC where it has an offset.
 pub(crate) fn parse_timestamp(source: &str) -> Result<i64> {
-    let (day, clock) = source
-        .split_once(['T', ' '])
-        .with_context(|| format!("{source:?} is not a timestamp"))?;
+    let (day, clock) =
+        source.split_once(['T', ' ']).with_context(|| format!("{source:?} is not a timestamp"))?;
     Ok(parse_date(day)? * MICROS_PER_DAY + parse_time(clock.trim_end_matches(" UTC"))?)
 }
 

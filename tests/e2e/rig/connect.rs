@@ -98,7 +98,8 @@ impl Meaning {
     pub(crate) fn of_connect(name: &str, parameter: impl Fn(&str) -> Option<String>) -> Self {
         match name {
             "org.apache.kafka.connect.data.Decimal" => Self::Decimal {
-                precision: parameter("connect.decimal.precision").and_then(|text| text.parse().ok()),
+                precision: parameter("connect.decimal.precision")
+                    .and_then(|text| text.parse().ok()),
                 scale: parameter("scale").and_then(|text| text.parse().ok()).unwrap_or(0),
             },
             "io.debezium.data.VariableScaleDecimal" => Self::VariableScale,
@@ -169,9 +170,7 @@ impl Node {
     /// Reads a schema of Connect's JSON envelope.
     pub(crate) fn of_connect(schema: &Value) -> Result<Self> {
         let text = |key: &str| schema.get(key).and_then(Value::as_str);
-        let parameter = |key: &str| {
-            schema.get("parameters")?.get(key)?.as_str().map(str::to_owned)
-        };
+        let parameter = |key: &str| schema.get("parameters")?.get(key)?.as_str().map(str::to_owned);
         let inner = |key: &str| {
             Self::of_connect(schema.get(key).context("an element type is missing")?).map(Box::new)
         };
@@ -228,7 +227,8 @@ impl Node {
 }
 
 fn connect_fields(schema: &Value) -> Result<Vec<(String, Node)>> {
-    let fields = schema.get("fields").and_then(Value::as_array).context("a struct has no fields")?;
+    let fields =
+        schema.get("fields").and_then(Value::as_array).context("a struct has no fields")?;
     fields
         .iter()
         .map(|field| {

@@ -1,9 +1,6 @@
 //! `kcbq sim` as a process: BigQuery and schema registry, the ledger and the counters behind them.
 
-use std::{
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -24,6 +21,8 @@ pub(crate) struct SimulatorPlan<'a> {
     pub(crate) store: &'a str,
     /// How long an answer takes.
     pub(crate) answer_delay: Duration,
+    /// How long an insertId is remembered; BigQuery's minute if not given.
+    pub(crate) dedupe_ms: Option<u64>,
     /// The fault script, if any.
     pub(crate) faults: Option<&'a Path>,
 }
@@ -56,6 +55,9 @@ impl Simulator {
         command.args(["--rest", &format!("127.0.0.1:{rest}")]);
         command.args(["--registry", &format!("127.0.0.1:{registry}")]);
         command.args(["--answer-delay", &format!("{}ms", plan.answer_delay.as_millis())]);
+        if let Some(ms) = plan.dedupe_ms {
+            command.args(["--dedupe", &format!("{ms}ms")]);
+        }
         if let Some(faults) = plan.faults {
             command.arg("--faults").arg(faults);
         }
@@ -90,6 +92,11 @@ impl Simulator {
         let answer = http.get(&format!("{}/sim/v1/ledger", self.endpoint()))?;
         ensure!(answer.status == 200, "the ledger answers {}", answer.status);
         answer.body.lines().filter(|line| !line.is_empty()).map(read_entry).collect()
+    }
+
+    /// Makes schemas known under ids of our choice.
+    pub(crate) fn preload(&self, http: &Http, schemas: &Value) -> Result<()> {
+        http.post(&format!("{}/sim/v1/schemas", self.endpoint()), schemas)?.json().map(drop)
     }
 
     /// The counters.

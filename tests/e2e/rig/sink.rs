@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) registry: Option<String>,
     /// The entries of `topics`.
     pub(crate) topics: Vec<Value>,
+    /// Further keys of the section `kafka`.
+    pub(crate) kafka: Value,
     /// Properties of librdkafka.
     pub(crate) properties: Vec<(&'static str, String)>,
     /// The section `limits`.
@@ -81,6 +83,9 @@ impl Plan {
         });
         if let Some(registry) = &self.registry {
             file["schema_registry"] = json!({"url": registry});
+        }
+        for (key, value) in self.kafka.as_object().into_iter().flatten() {
+            file["kafka"][key] = value.clone();
         }
         if !self.limits.is_null() {
             file["limits"] = self.limits.clone();
