@@ -2,3 +2,8 @@
 
 pub mod schema_gate;
 pub mod settings;
+
+// The defects are switches that exist only in tests, so the simulation is a module and not a test of
+// its own; it needs the BigQuery simulator.
+#[cfg(all(test, feature = "sim"))]
+mod simulation;

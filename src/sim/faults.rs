@@ -205,7 +205,9 @@ mod tests {
     #[test]
     fn counted_rules() {
         let rule = |condition: &str| {
-            format!(r#"{{"rules":[{{"operation":"tables.*",{condition}"fault":{{"kind":"lose"}}}}]}}"#)
+            format!(
+                r#"{{"rules":[{{"operation":"tables.*",{condition}"fault":{{"kind":"lose"}}}}]}}"#
+            )
         };
         assert_eq!(fired(&rule(r#""nth":3,"#), 6), [3]);
         assert_eq!(fired(&rule(r#""nth":3,"times":2,"#), 6), [3, 4]);

@@ -79,8 +79,7 @@ async fn handle(
 
 fn respond(response: Response) -> Result<http::Response<Body>, io::Error> {
     let mut answer = http::Response::new(Body::from(response.body));
-    *answer.status_mut() =
-        http::StatusCode::from_u16(response.status).map_err(io::Error::other)?;
+    *answer.status_mut() = http::StatusCode::from_u16(response.status).map_err(io::Error::other)?;
     *answer.headers_mut() = response.headers;
     Ok(answer)
 }
@@ -110,4 +109,3 @@ impl Pace {
         tokio::time::sleep_until(until).await;
     }
 }
-

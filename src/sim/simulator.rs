@@ -74,7 +74,7 @@ impl Simulator {
     pub async fn call(&self, request: Request) -> Option<Response> {
         let request = match decoded(request, self.bytes_max) {
             Ok(request) => request,
-            Err(response) => return Some(response),
+            Err(refusal) => return Some(refusal.into()),
         };
         let control = request.path.starts_with(control::PREFIX);
         let released = self.released.subscribe();
@@ -119,7 +119,7 @@ impl Simulator {
 }
 
 /// The request with its content encoding removed, or the refusal.
-fn decoded(mut request: Request, bytes_max: usize) -> Result<Request, Response> {
+fn decoded(mut request: Request, bytes_max: usize) -> Result<Request, ApiError> {
     match request.headers.get(header::CONTENT_ENCODING).map(http::HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(request),
         Some(b"gzip") => {
@@ -132,7 +132,7 @@ fn decoded(mut request: Request, bytes_max: usize) -> Result<Request, Response> 
             request.body = Bytes::from(body);
             Ok(request)
         }
-        Some(_) => Err(ApiError::new(415, "badRequest", "Unsupported content encoding").into()),
+        Some(_) => Err(ApiError::new(415, "badRequest", "Unsupported content encoding")),
     }
 }
 

@@ -36,7 +36,9 @@ fn check_level(old: &[Column], new: &[Column], path: &str, via: Via) -> Result<(
     for column in added {
         if column.mode == Mode::Required {
             let path = join(path, &column.name);
-            return Err(format!("Cannot add required fields to an existing schema. (field: {path})"));
+            return Err(format!(
+                "Cannot add required fields to an existing schema. (field: {path})"
+            ));
         }
     }
     Ok(())
@@ -80,7 +82,8 @@ fn type_may_become(old: &Type, new: &Type, via: Via) -> bool {
             grows && (from == to || (ddl && !*from))
         }
         (Type::Int64, Type::Decimal { precision, scale, .. }) => {
-            let integer_digits = precision.map(|precision| precision - scale.unwrap_or(0).min(precision));
+            let integer_digits =
+                precision.map(|precision| precision - scale.unwrap_or(0).min(precision));
             ddl && integer_digits.is_none_or(|digits| digits >= 19)
         }
         (Type::Int64 | Type::Decimal { big: false, .. }, Type::Float64) => ddl,
@@ -103,8 +106,7 @@ fn digits_grow(old: (Option<u32>, Option<u32>), new: (Option<u32>, Option<u32>))
     };
     let (new_scale, old_scale) = (new.1.unwrap_or(0), old.1.unwrap_or(0));
     let integer = |precision: u32, scale: u32| precision.saturating_sub(scale);
-    new_scale >= old_scale
-        && integer(new_precision, new_scale) >= integer(old_precision, old_scale)
+    new_scale >= old_scale && integer(new_precision, new_scale) >= integer(old_precision, old_scale)
 }
 
 fn join(path: &str, name: &str) -> String {

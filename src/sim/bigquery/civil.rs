@@ -112,7 +112,8 @@ fn parse_date(text: &str) -> Option<(i64, i64, i64)> {
         return None;
     }
     let (year, month, day) = (number(year, 4, 4)?, number(month, 1, 2)?, number(day, 1, 2)?);
-    let fits = year >= 1 && (1..=12).contains(&month) && (1..=month_days(year, month)).contains(&day);
+    let fits =
+        year >= 1 && (1..=12).contains(&month) && (1..=month_days(year, month)).contains(&day);
     fits.then_some((year, month, day))
 }
 
@@ -126,7 +127,8 @@ fn parse_time(text: &str) -> Option<i64> {
     if parts.next().is_some() {
         return None;
     }
-    let (hour, minute, second) = (number(hour, 1, 2)?, number(minute, 1, 2)?, number(second, 1, 2)?);
+    let (hour, minute, second) =
+        (number(hour, 1, 2)?, number(minute, 1, 2)?, number(second, 1, 2)?);
     let fits = hour < 24 && minute < 60 && second < 60;
     let micros = match fraction {
         Some(digits) => {

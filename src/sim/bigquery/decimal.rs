@@ -111,7 +111,10 @@ mod tests {
         assert!(canonical("0.1234567890", false, None, None).is_ok());
         let (integer, fraction) = BIG_MAX.split_at(39);
         assert!(canonical(&format!("{integer}.{fraction}"), true, None, None).is_ok());
-        assert!(canonical(&format!("{integer}.{fraction}").replace("967", "968"), true, None, None).is_err());
+        assert!(
+            canonical(&format!("{integer}.{fraction}").replace("967", "968"), true, None, None)
+                .is_err()
+        );
         assert!(canonical("123.45", false, Some(5), Some(2)).is_ok());
         assert!(canonical("1234.5", false, Some(5), Some(2)).is_err());
         assert!(canonical("1.5", false, Some(5), None).is_err());

@@ -129,15 +129,12 @@ fn check_row(row: &BodyRow<'_>, checker: &RowChecker<'_>, settings: &SimSettings
 fn insert_errors(checked: &[Checked], skip_invalid: bool) -> Vec<Value> {
     let none_bad = checked.iter().all(Result::is_ok);
     let entry = |index: usize, errors: Vec<Value>| json!({"index": index, "errors": errors});
-    let error = |reason: &str, location: &str, message: &str| {
-        json!({"reason": reason, "location": location, "debugInfo": "", "message": message})
-    };
+    let error = |reason: &str, location: &str, message: &str| json!({"reason": reason, "location": location, "debugInfo": "", "message": message});
     let listed = checked.iter().enumerate().filter_map(|(index, row)| match row {
         Ok(_) if none_bad || skip_invalid => None,
         Ok(_) => Some(entry(index, vec![error("stopped", "", "")])),
         Err(errors) => {
-            let errors =
-                errors.iter().map(|e| error("invalid", &e.location, &e.message)).collect();
+            let errors = errors.iter().map(|e| error("invalid", &e.location, &e.message)).collect();
             Some(entry(index, errors))
         }
     });

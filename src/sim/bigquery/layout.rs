@@ -30,7 +30,9 @@ fn check_partitioning(partitioning: &Value, columns: &[Column]) -> Result<(), Ap
     }
     let Some(name) = partitioning.get("field").and_then(Value::as_str) else { return Ok(()) };
     let column = find(columns, name).ok_or_else(|| {
-        ApiError::invalid(format!("The field specified for partitioning cannot be found in the schema: {name}"))
+        ApiError::invalid(format!(
+            "The field specified for partitioning cannot be found in the schema: {name}"
+        ))
     })?;
     let fits = match column.ty {
         Type::Date => granularity != "HOUR",
@@ -49,9 +51,12 @@ fn check_partitioning(partitioning: &Value, columns: &[Column]) -> Result<(), Ap
 
 fn check_clustering(name: &str, columns: &[Column]) -> Result<(), ApiError> {
     let column = find(columns, name).ok_or_else(|| {
-        ApiError::invalid(format!("The field specified for clustering cannot be found in the schema: {name}"))
+        ApiError::invalid(format!(
+            "The field specified for clustering cannot be found in the schema: {name}"
+        ))
     })?;
-    let refused = matches!(column.ty, Type::Record(_) | Type::Json | Type::Float64 | Type::Bytes(_));
+    let refused =
+        matches!(column.ty, Type::Record(_) | Type::Json | Type::Float64 | Type::Bytes(_));
     if refused || column.mode == Mode::Repeated {
         return Err(ApiError::invalid(format!(
             "Clustering is not supported for field {name} of type {}",
@@ -73,5 +78,7 @@ pub fn check_change(old: &Value, new: &Value) -> Result<(), ApiError> {
     if key(old) == key(new) {
         return Ok(());
     }
-    Err(ApiError::invalid("Cannot change partitioning/clustering spec for a partitioned/clustered table."))
+    Err(ApiError::invalid(
+        "Cannot change partitioning/clustering spec for a partitioned/clustered table.",
+    ))
 }

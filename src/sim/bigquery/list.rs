@@ -51,7 +51,8 @@ impl BigQuery {
 }
 
 fn record(row: &Map<String, Value>, columns: &[&Column], micros: bool) -> Value {
-    let cells = columns.iter().map(|column| json!({"v": cell(row.get(&column.name), column, micros)}));
+    let cells =
+        columns.iter().map(|column| json!({"v": cell(row.get(&column.name), column, micros)}));
     json!({"f": cells.collect::<Vec<_>>()})
 }
 
@@ -71,9 +72,9 @@ fn single(value: &Value, ty: &Type, micros: bool) -> Value {
         (Type::Record(fields), Value::Object(row)) => {
             record(row, &fields.iter().collect::<Vec<_>>(), micros)
         }
-        (Type::Timestamp, Value::String(text)) if !micros => {
-            text.parse::<f64>().map_or_else(|_| value.clone(), |us| json!(format!("{:E}", us / 1e6)))
-        }
+        (Type::Timestamp, Value::String(text)) if !micros => text
+            .parse::<f64>()
+            .map_or_else(|_| value.clone(), |us| json!(format!("{:E}", us / 1e6))),
         // Canonical cells follow Rust where BigQuery spells differently.
         (Type::Float64, Value::String(text)) => match text.as_str() {
             "inf" => json!("Infinity"),

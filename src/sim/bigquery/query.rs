@@ -100,7 +100,10 @@ fn set_type(field: &mut Map<String, Value>, ty: &SqlType) -> Result<(), String> 
     }
 }
 
-fn set_members(field: &mut Map<String, Value>, members: &[(String, SqlType)]) -> Result<(), String> {
+fn set_members(
+    field: &mut Map<String, Value>,
+    members: &[(String, SqlType)],
+) -> Result<(), String> {
     let fields = field.get_mut("fields").and_then(Value::as_array_mut);
     let fields = fields.ok_or("ALTER COLUMN cannot make a column a STRUCT")?;
     if fields.len() > members.len() {

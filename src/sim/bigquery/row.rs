@@ -88,7 +88,8 @@ impl RowChecker<'_> {
             }
             (Mode::Repeated, Value::Array(items)) => self.array(items, &column.ty, path, errors),
             (Mode::Repeated, _) => {
-                let message = format!("Repeated field must be imported as a JSON array. Field: {path}.");
+                let message =
+                    format!("Repeated field must be imported as a JSON array. Field: {path}.");
                 report(errors, path, message);
                 None
             }
@@ -113,7 +114,11 @@ impl RowChecker<'_> {
             match item {
                 Value::Null => report(errors, &here, null_message(path)),
                 Value::Array(_) => {
-                    report(errors, &here, format!("Array specified for non-repeated field: {path}."));
+                    report(
+                        errors,
+                        &here,
+                        format!("Array specified for non-repeated field: {path}."),
+                    );
                 }
                 item => cells.extend(self.single(item, ty, &here, errors)),
             }

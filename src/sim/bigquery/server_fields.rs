@@ -83,8 +83,7 @@ pub fn complete_table(
     document.insert("kind".into(), json!("bigquery#table"));
     document.insert("etag".into(), json!(etag));
     document.insert("id".into(), json!(format!("{project}:{dataset}.{id}")));
-    document
-        .insert("selfLink".into(), json!(format!("https://bigquery.googleapis.com{path}")));
+    document.insert("selfLink".into(), json!(format!("https://bigquery.googleapis.com{path}")));
     document.insert(
         "tableReference".into(),
         json!({"projectId": project, "datasetId": dataset, "tableId": id}),

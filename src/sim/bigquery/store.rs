@@ -4,7 +4,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use crate::sim::{bigquery::hash::value_hash, settings::{SimSettings, StoreMode}};
+use crate::sim::{
+    bigquery::hash::value_hash,
+    settings::{SimSettings, StoreMode},
+};
 
 /// The rows of one table.
 #[derive(Debug)]

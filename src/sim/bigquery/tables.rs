@@ -1,6 +1,6 @@
 //! `tables.*`: get, insert, patch, update, list, delete.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::header;
 use serde_json::{Map, Value, json};
@@ -114,18 +114,12 @@ impl BigQuery {
         let etag = self.next_etag();
         let TablePath { project, dataset, table: id } = path;
         let identity = TableIdentity { project, dataset, id, location: &location };
-        server_fields::complete_table(
-            &mut document,
-            identity,
-            &etag,
-            created.unwrap_or(now),
-            now,
-        );
+        server_fields::complete_table(&mut document, identity, &etag, created.unwrap_or(now), now);
         let (document, columns) = self.checked(document)?;
         let current = self.table(path)?;
         change::check(&path.name(), &current.columns, &columns, via)?;
         layout::check_change(&current.document, &document)?;
-        let settings = self.settings.clone();
+        let settings = Arc::clone(&self.settings);
         let current = self.table_mut(path)?;
         current.spend_update(&path.name(), now, &settings)?;
         current.replace(document, columns, now, &settings);
@@ -184,9 +178,9 @@ impl BigQuery {
 
 fn list_entry(table: &Table) -> Value {
     let keys = ["kind", "id", "tableReference", "type", "creationTime", "timePartitioning"];
-    let entries = keys.iter().filter_map(|key| {
-        table.document.get(*key).map(|value| ((*key).to_owned(), value.clone()))
-    });
+    let entries = keys
+        .iter()
+        .filter_map(|key| table.document.get(*key).map(|value| ((*key).to_owned(), value.clone())));
     Value::Object(entries.collect())
 }
 

@@ -166,7 +166,11 @@ impl Registry {
         }
     }
 
-    pub(crate) fn put_config(&mut self, subject: &str, body: &Value) -> Result<Value, RegistryError> {
+    pub(crate) fn put_config(
+        &mut self,
+        subject: &str,
+        body: &Value,
+    ) -> Result<Value, RegistryError> {
         let level = body.get("compatibility").and_then(Value::as_str).unwrap_or_default();
         if !LEVELS.contains(&level) {
             return Err(RegistryError::new(422, 42203, "Invalid compatibility level"));
@@ -277,7 +281,11 @@ impl Registry {
         let number = match version {
             "latest" | "-1" => versions.len(),
             number => number.parse().map_err(|_| {
-                RegistryError::new(422, 42202, format!("The specified version '{number}' is not a valid version id."))
+                RegistryError::new(
+                    422,
+                    42202,
+                    format!("The specified version '{number}' is not a valid version id."),
+                )
             })?,
         };
         let id = number.checked_sub(1).and_then(|at| versions.get(at)).copied();

@@ -192,16 +192,16 @@ mod tests {
             (alter.project.as_deref(), alter.dataset.as_str(), alter.table.as_str()),
             (Some("p-1"), "d", "t")
         );
-        let numeric = SqlType::Scalar {
-            name: "NUMERIC",
-            parameters: vec![("precision", 10), ("scale", 2)],
-        };
+        let numeric =
+            SqlType::Scalar { name: "NUMERIC", parameters: vec![("precision", 10), ("scale", 2)] };
         assert_eq!((alter.column.as_str(), &alter.ty), ("c", &numeric));
         let nested = parse(
             "alter table d.t alter column c set data type ARRAY<STRUCT<a INT64, b ARRAY<STRING>>>",
         )
         .unwrap();
-        assert!(matches!(nested.ty, SqlType::Array(item) if matches!(&*item, SqlType::Struct(m) if m.len() == 2)));
+        assert!(
+            matches!(nested.ty, SqlType::Array(item) if matches!(&*item, SqlType::Struct(m) if m.len() == 2))
+        );
     }
 
     #[test]

@@ -1,0 +1,13 @@
+//! In-process integration tests: one binary, so that everything is linked once.
+
+// `cfg(test)` is what tells clippy that functions outside `#[test]` are test code too.
+#[cfg(test)]
+mod kafka_consume;
+#[cfg(test)]
+mod kafka_mock;
+#[cfg(test)]
+mod sim_contract;
+#[cfg(test)]
+mod sim_contract_fronts;
+#[cfg(test)]
+mod sim_contract_registry;
