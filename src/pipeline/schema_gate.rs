@@ -209,5 +209,6 @@ pub(crate) struct Known {
     pub(crate) description: TableDescription,
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;

@@ -152,7 +152,7 @@ impl TableGate {
         let mut wishes = lock(&self.wishes);
         let id = wishes.next;
         wishes.next += 1;
-        wishes.waiting.insert(id, (wanted.to_vec(), policy.clone()));
+        wishes.waiting.insert(id, (wanted.to_vec(), *policy));
         lock(&self.state).waiting = wishes.waiting.len();
         Ticket { gate: self, id }
     }
@@ -200,7 +200,8 @@ impl TableGate {
                 (self.shared.on_event)(&self.table, GateEvent::Altered { changes: changes.len() });
                 let known = self.learn(&after, generation);
                 pace.changed(&after, Instant::now(), &self.shared.settings);
-                let ready = plan::plan(&known.schema, wish.wanted, wish.policy) == Verdict::UpToDate;
+                let ready =
+                    plan::plan(&known.schema, wish.wanted, wish.policy) == Verdict::UpToDate;
                 Ok(ready.then_some(known))
             }
             Err(fault) if is_final(&fault) && changes != own => {
