@@ -264,3 +264,7 @@ fn unreadable() -> Fault {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+#[cfg(feature = "sim")]
+mod contract;

@@ -31,10 +31,10 @@ use crate::{
     catalog::{Catalog, TableDescription},
     fault::{Fault, FaultKind},
     jitter::Jitter,
+    schema::policy::Policy,
     table::{Column, TableLayout, TableRef, TableSchema},
 };
 
-pub use plan::Policy;
 pub use settings::GateSettings;
 pub use state::{GatePhase, GateState};
 
@@ -209,5 +209,6 @@ pub(crate) struct Known {
     pub(crate) description: TableDescription,
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;

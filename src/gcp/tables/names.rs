@@ -51,14 +51,13 @@ pub fn quoted(name: &str) -> Option<String> {
     Some(out)
 }
 
-/// The table as SQL names it, each part quoted by itself.
+/// The table as SQL names it, in one pair of backticks. `None` for a dataset or table with a dot, which
+/// BigQuery does not have and which would shift the parts.
 pub fn quoted_table(table: &TableRef) -> Option<String> {
-    Some(format!(
-        "{}.{}.{}",
-        quoted(&table.project)?,
-        quoted(&table.dataset)?,
-        quoted(&table.table)?
-    ))
+    if table.dataset.contains('.') || table.table.contains('.') {
+        return None;
+    }
+    quoted(&table.to_string())
 }
 
 #[cfg(test)]
@@ -76,7 +75,9 @@ mod tests {
             table_path(&table),
             "/bigquery/v2/projects/example.com:p/datasets/%2E%2E/tables/a%2Fb%3Fc%23d%60e%5Cf"
         );
-        assert_eq!(quoted_table(&table).unwrap(), r"`example.com:p`.`..`.`a/b?c#d\`e\\f`");
+        assert_eq!(quoted_table(&table), None);
+        let table = TableRef { dataset: "d".into(), ..table };
+        assert_eq!(quoted_table(&table).unwrap(), r"`example.com:p.d.a/b?c#d\`e\\f`");
         assert_eq!(quoted("a\nb"), None);
         assert_eq!(quoted(""), None);
     }

@@ -107,7 +107,7 @@ async fn widening_is_a_statement_in_the_tables_location() {
     assert_eq!(after.schema.column("a").unwrap().kind, ColumnKind::Numeric);
     let (call, body) = rest.asked().remove(2);
     assert_eq!(call, "POST /bigquery/v2/projects/p/queries");
-    assert_eq!(body["query"], "ALTER TABLE `p`.`d`.`t` ALTER COLUMN `a` SET DATA TYPE NUMERIC");
+    assert_eq!(body["query"], "ALTER TABLE `p.d.t` ALTER COLUMN `a` SET DATA TYPE NUMERIC");
     assert_eq!((&body["location"], &body["useLegacySql"]), (&json!("EU"), &json!(false)));
 }
 

@@ -186,7 +186,7 @@ mod tests {
         let fields = json!([{"name": "a", "type": "INTEGER", "policyTags": {"names": ["x"]}}]);
         assert_eq!(
             sql(fields, &["A"], ColumnKind::Numeric).unwrap(),
-            r"ALTER TABLE `p`.`d`.`t\`` ALTER COLUMN `a` SET DATA TYPE NUMERIC"
+            r"ALTER TABLE `p.d.t\`` ALTER COLUMN `a` SET DATA TYPE NUMERIC"
         );
     }
 
@@ -200,7 +200,7 @@ mod tests {
         ]}]);
         assert_eq!(
             sql(fields, &["r", "x"], ColumnKind::Float64).unwrap(),
-            "ALTER TABLE `p`.`d`.`t\\`` ALTER COLUMN `r` SET DATA TYPE ARRAY<STRUCT<\
+            "ALTER TABLE `p.d.t\\`` ALTER COLUMN `r` SET DATA TYPE ARRAY<STRUCT<\
              `x` FLOAT64 NOT NULL OPTIONS(description=\"a \\\"b\\\"\\u000a\"), `n` NUMERIC(10, 2), \
              `s` ARRAY<STRING(5)>, `g` RANGE<DATE>>>"
         );

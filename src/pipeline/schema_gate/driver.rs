@@ -16,9 +16,12 @@ use crate::{
     pipeline::schema_gate::{
         GateError, GateEvent, GatePhase, GateState, Known, ReadyTable, Shared, bounded, lock,
         pace::{Pace, Turn},
-        plan::{self, Plan, Policy},
+        plan,
     },
-    schema::diff::Change,
+    schema::{
+        diff::{self, Change},
+        policy::{Policy, Verdict},
+    },
     table::{Column, TableLayout, TableRef, TableSchema},
 };
 
@@ -99,7 +102,7 @@ impl TableGate {
     pub fn cached(&self, wanted: &[Column], policy: &Policy) -> Option<ReadyTable> {
         let cache = lock(&self.cache);
         let known = cache.known.as_ref()?;
-        let ready = plan::plan(&known.ready.schema, wanted, policy) == Plan::Ready;
+        let ready = plan::plan(&known.ready.schema, wanted, policy) == Verdict::UpToDate;
         ready.then(|| known.ready.clone())
     }
 
@@ -149,7 +152,7 @@ impl TableGate {
         let mut wishes = lock(&self.wishes);
         let id = wishes.next;
         wishes.next += 1;
-        wishes.waiting.insert(id, (wanted.to_vec(), policy.clone()));
+        wishes.waiting.insert(id, (wanted.to_vec(), *policy));
         lock(&self.state).waiting = wishes.waiting.len();
         Ticket { gate: self, id }
     }
@@ -171,10 +174,10 @@ impl TableGate {
         let (settings, jitter) = (&self.shared.settings, &self.shared.jitter);
         let turn = pace.looked(&description, Instant::now(), settings, jitter);
         match plan::plan(&known.schema, wish.wanted, wish.policy) {
-            Plan::Ready => Ok(Some(known)),
-            Plan::Refused(difference) => Err(GateError::Refused { difference }),
-            Plan::Change(_) if turn == Turn::Wait => Ok(None),
-            Plan::Change(own) => self.alter(pace, wish, &description, own).await,
+            Verdict::UpToDate => Ok(Some(known)),
+            Verdict::Refuse(difference) => Err(GateError::Refused { difference }),
+            Verdict::Apply(_) if turn == Turn::Wait => Ok(None),
+            Verdict::Apply(own) => self.alter(pace, wish, &description, own).await,
         }
     }
 
@@ -197,7 +200,8 @@ impl TableGate {
                 (self.shared.on_event)(&self.table, GateEvent::Altered { changes: changes.len() });
                 let known = self.learn(&after, generation);
                 pace.changed(&after, Instant::now(), &self.shared.settings);
-                let ready = plan::plan(&known.schema, wish.wanted, wish.policy) == Plan::Ready;
+                let ready =
+                    plan::plan(&known.schema, wish.wanted, wish.policy) == Verdict::UpToDate;
                 Ok(ready.then_some(known))
             }
             Err(fault) if is_final(&fault) && changes != own => {
@@ -237,11 +241,8 @@ impl TableGate {
         wish: &Wish<'_>,
     ) -> Result<Option<ReadyTable>, GateError> {
         self.forget();
-        if !wish.policy.create {
-            let difference = format!(
-                "table {} does not exist and the topic's policy does not create it",
-                self.table
-            );
+        if let Err(why) = wish.policy.may_create() {
+            let difference = format!("table {}: {why}", self.table);
             return Err(GateError::Refused { difference });
         }
         self.phase(GatePhase::Creating);
@@ -285,11 +286,8 @@ impl TableGate {
 
     /// This caller's columns as they are, and what the others add to them.
     fn first_schema(&self, wish: &Wish<'_>) -> TableSchema {
-        let mut schema = TableSchema { columns: wish.wanted.to_vec() };
-        for change in self.changes(&schema, wish) {
-            plan::apply(&mut schema.columns, &change);
-        }
-        schema
+        let schema = TableSchema { columns: wish.wanted.to_vec() };
+        diff::apply(&schema, &self.changes(&schema, wish))
     }
 
     /// Sorts a call's outcome: a value, `None` after a fault that may pass (with the pace moved), or

@@ -1,49 +1,16 @@
 //! From what a table has and what its callers want to the changes that are to be made: pure.
 
 use crate::{
-    schema::diff::Change,
-    table::{Column, ColumnKind, Mode, TableSchema, find},
+    schema::{
+        diff::{self, Change},
+        policy::{self, Policy, Verdict},
+    },
+    table::{Column, TableSchema},
 };
 
-/// STUB until the schema branch is merged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Create the table.
-    pub create: bool,
-    /// Add columns.
-    pub add_columns: bool,
-}
-
-impl Policy {
-    /// Nothing is allowed.
-    pub fn refuse_all() -> Self {
-        Self::default()
-    }
-}
-
-/// What is to be done so that a table has a place for some columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
-    /// Nothing.
-    Ready,
-    /// These changes.
-    Change(Vec<Change>),
-    /// They are not allowed, or there are none: the difference.
-    Refused(String),
-}
-
 /// Plans for one caller.
-pub fn plan(current: &TableSchema, wanted: &[Column], policy: &Policy) -> Plan {
-    let missing: Vec<_> =
-        wanted.iter().filter(|c| find(&current.columns, &c.name).is_none()).collect();
-    if missing.is_empty() {
-        return Plan::Ready;
-    }
-    if !policy.add_columns {
-        return Plan::Refused("columns are missing and policy does not add them".into());
-    }
-    let add = |column: &Column| Change::AddColumn { parent: Vec::new(), column: column.clone() };
-    Plan::Change(missing.into_iter().map(add).collect())
+pub fn plan(current: &TableSchema, wanted: &[Column], policy: &Policy) -> Verdict {
+    policy::judge(policy, diff::diff(current, wanted))
 }
 
 /// The changes for all callers together: each caller's plan is made for the table as the plans before
@@ -55,9 +22,9 @@ pub fn plan_all<'a>(
     let mut schema = current.clone();
     let mut all = Vec::new();
     for (wanted, policy) in wishes {
-        let Plan::Change(changes) = plan(&schema, wanted, policy) else { continue };
+        let Verdict::Apply(changes) = plan(&schema, wanted, policy) else { continue };
+        schema = diff::apply(&schema, &changes);
         for change in changes {
-            apply(&mut schema.columns, &change);
             merge(&mut all, change);
         }
     }
@@ -78,9 +45,9 @@ fn merge(all: &mut Vec<Change>, change: Change) {
         if path.len() >= added.len()
             && same_path(path.get(..added.len()).unwrap_or_default(), &added)
         {
-            let mut columns = vec![column.clone()];
-            apply(&mut columns, &change.below(parent.len()));
-            if let Some(changed) = columns.pop() {
+            let inside = TableSchema { columns: vec![column.clone()] };
+            let inside = diff::apply(&inside, &[change.below(parent.len())]);
+            if let Some(changed) = inside.columns.into_iter().next() {
                 *column = changed;
             }
             return;
@@ -112,48 +79,10 @@ impl Below for Change {
     }
 }
 
-/// Makes a change to columns; one that does not fit is left out.
-pub fn apply(columns: &mut Vec<Column>, change: &Change) {
-    match change {
-        Change::AddColumn { parent, column } => {
-            if let Some(siblings) = siblings(columns, parent)
-                && find(siblings, &column.name).is_none()
-            {
-                siblings.push(column.clone());
-            }
-        }
-        Change::Relax { path } => {
-            if let Some(column) = column_mut(columns, path) {
-                column.mode = Mode::Nullable;
-            }
-        }
-        Change::Widen { path, to } => {
-            if let Some(column) = column_mut(columns, path) {
-                column.kind = to.clone();
-            }
-        }
-    }
-}
-
-fn siblings<'a>(columns: &'a mut Vec<Column>, parent: &[String]) -> Option<&'a mut Vec<Column>> {
-    if parent.is_empty() {
-        return Some(columns);
-    }
-    match &mut column_mut(columns, parent)?.kind {
-        ColumnKind::Record(fields) => Some(fields),
-        _ => None,
-    }
-}
-
-fn column_mut<'a>(columns: &'a mut Vec<Column>, path: &[String]) -> Option<&'a mut Column> {
-    let (name, parent) = path.split_last()?;
-    let siblings = siblings(columns, parent)?;
-    siblings.iter_mut().find(|column| column.name.eq_ignore_ascii_case(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::ColumnKind;
 
     fn add(parent: &[&str], column: Column) -> Change {
         Change::AddColumn { parent: parent.iter().map(|n| (*n).to_owned()).collect(), column }

@@ -73,7 +73,7 @@ fn column(name: &str) -> Column {
 }
 
 fn allow() -> Policy {
-    Policy { create: true, add_columns: true }
+    Policy::default()
 }
 
 fn post(path: &str, body: &serde_json::Value) -> RestRequest {

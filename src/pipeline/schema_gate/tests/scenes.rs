@@ -64,7 +64,10 @@ async fn the_wishes_of_many_callers_are_one_change() {
 async fn what_policy_refuses_is_refused_with_the_difference_and_changes_nothing() {
     let sim = simulator(SimSettings::default());
     let gate = gate(&sim, 1);
-    let refuse_all = Policy::refuse_all();
+    let refuse_all = {
+        use crate::schema::policy::Permission::Refuse;
+        Policy { create: Refuse, add_columns: Refuse, ..allow() }
+    };
     let layout = TableLayout::default();
     let wanted = || vec![column("b")];
     let refused = gate.ensure(&table(), wanted(), &refuse_all, &layout).await.unwrap_err();
