@@ -7,6 +7,7 @@ pub mod columns;
 pub mod connect;
 pub mod diff;
 pub mod error;
+pub mod infer;
 pub mod model;
 pub mod names;
 pub mod policy;

@@ -1,0 +1,274 @@
+//! Types from JSON objects that have no schema.
+//!
+//! | JSON | Type |
+//! |---|---|
+//! | null | null: no column until a value is seen |
+//! | boolean, string | boolean, string |
+//! | a number without fraction or exponent, within 64 bits | long |
+//! | any other number | double; an exact column (`NUMERIC`, `STRING`) must be made beforehand |
+//! | array | array of what all its elements merge to; no column while that is null |
+//! | object | a record without name: nothing is required, and a key's column depends on the key alone |
+//!
+//! Text is never taken for a date or a number: what looks like one today may not tomorrow.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use crate::schema::{
+    error::{Problem, SchemaError},
+    model::{Field, Kind, RecordType, Type},
+    names::json_column_name,
+};
+
+/// Most bytes of one JSON text.
+pub const BYTES_MAX: usize = 16 << 20;
+/// Most levels of arrays and objects.
+pub const DEPTH_MAX: usize = 64;
+/// Most fields of the type, nested ones included.
+pub const FIELDS_MAX: usize = 10_000;
+
+/// The path segment of an array's elements.
+const ELEMENTS: &str = "[]";
+
+/// The type of one JSON text.
+///
+/// # Errors
+///
+/// Text that is not JSON, two keys of one object for one column, array elements that no one type
+/// covers, or a limit. The path names keys, such as `order.lines[].price`.
+pub fn infer(json: &[u8]) -> Result<Type, SchemaError> {
+    if json.len() > BYTES_MAX {
+        return Err(SchemaError::new("", Problem::Limit { what: "bytes", limit: BYTES_MAX }));
+    }
+    let mut walk = Walk { path: Vec::new(), fields: 0, error: None };
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let ty = Seed { walk: &mut walk }
+        .deserialize(&mut deserializer)
+        .and_then(|ty| deserializer.end().map(|()| ty));
+    ty.map_err(|error| {
+        walk.error.take().unwrap_or_else(|| {
+            let problem = Problem::NotJson { line: error.line(), column: error.column() };
+            SchemaError::new("", problem)
+        })
+    })
+}
+
+/// The type that covers both: null gives way to anything, long to double; records have the fields
+/// of both, arrays merge their elements.
+///
+/// Made for types from [`infer`]; a type from a declared schema merges with its equal only.
+///
+/// # Errors
+///
+/// Two types that no one type covers, such as a string and an object; the path names the keys.
+pub fn merge(one: Type, other: Type) -> Result<Type, SchemaError> {
+    merge_at(one, other, &mut Vec::new())
+}
+
+fn merge_at(one: Type, other: Type, path: &mut Vec<String>) -> Result<Type, SchemaError> {
+    let kind = match (one.kind, other.kind) {
+        (Kind::Null, kind) | (kind, Kind::Null) => kind,
+        (one, other) if one == other => one,
+        (Kind::Long, Kind::Double) | (Kind::Double, Kind::Long) => Kind::Double,
+        (Kind::Record(one), Kind::Record(other)) => {
+            Kind::Record(Arc::new(merge_records(Arc::unwrap_or_clone(one), &other, path)?))
+        }
+        (Kind::Array(one), Kind::Array(other)) => {
+            path.push(ELEMENTS.to_owned());
+            let items = merge_at(Arc::unwrap_or_clone(one), Arc::unwrap_or_clone(other), path)?;
+            path.pop();
+            Kind::Array(Arc::new(items))
+        }
+        (one, other) => {
+            let problem = Problem::Mixed { one: json_name(&one), other: json_name(&other) };
+            return Err(SchemaError::new(shown(path), problem));
+        }
+    };
+    Ok(Type::plain(kind))
+}
+
+/// The fields of `one` in their order, then those that only `other` has. Keys for one column are
+/// one field, called by the first spelling.
+fn merge_records(
+    mut one: RecordType,
+    other: &RecordType,
+    path: &mut Vec<String>,
+) -> Result<RecordType, SchemaError> {
+    let positions: HashMap<String, usize> =
+        one.fields.iter().map(|field| column_of(&field.name)).zip(0..).collect();
+    for field in &other.fields {
+        let position = positions.get(&column_of(&field.name));
+        match position.and_then(|position| one.fields.get_mut(*position)) {
+            Some(known) => {
+                path.push(field.name.to_string());
+                let ty = std::mem::replace(&mut known.ty, Type::plain(Kind::Null));
+                known.ty = merge_at(ty, field.ty.clone(), path)?;
+                path.pop();
+            }
+            None => one.fields.push(field.clone()),
+        }
+    }
+    Ok(one)
+}
+
+/// What two keys for one column have in common.
+fn column_of(key: &str) -> String {
+    json_column_name(key).to_ascii_lowercase()
+}
+
+/// What JSON calls such a value.
+fn json_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Long => "an integer",
+        Kind::Double => "a number",
+        Kind::Boolean => "a boolean",
+        Kind::String => "a string",
+        Kind::Record(_) => "an object",
+        Kind::Array(_) => "an array",
+        kind => kind.name(),
+    }
+}
+
+fn shown(path: &[String]) -> String {
+    let mut shown = String::new();
+    for segment in path {
+        if !shown.is_empty() && segment != ELEMENTS {
+            shown.push('.');
+        }
+        shown.push_str(segment);
+    }
+    shown
+}
+
+/// The fields in a type, nested ones included.
+fn count_fields(ty: &Type) -> usize {
+    match &ty.kind {
+        Kind::Record(record) => record.fields.iter().map(|field| 1 + count_fields(&field.ty)).sum(),
+        Kind::Array(items) => count_fields(items),
+        _ => 0,
+    }
+}
+
+/// The state of reading one text.
+struct Walk {
+    /// The keys that lead to the current place.
+    path: Vec<String>,
+    /// Fields of the type so far.
+    fields: usize,
+    /// The error behind the deserializer's, which can carry text only.
+    error: Option<SchemaError>,
+}
+
+impl Walk {
+    fn fail<E: serde::de::Error>(&mut self, problem: Problem) -> E {
+        self.error = Some(SchemaError::new(shown(&self.path), problem));
+        E::custom("refused")
+    }
+
+    fn enter<E: serde::de::Error>(&mut self, segment: &str) -> Result<(), E> {
+        if self.path.len() >= DEPTH_MAX {
+            return Err(self.fail(Problem::Limit { what: "levels", limit: DEPTH_MAX }));
+        }
+        self.path.push(segment.to_owned());
+        Ok(())
+    }
+
+    fn count<E: serde::de::Error>(&mut self) -> Result<(), E> {
+        self.fields += 1;
+        if self.fields > FIELDS_MAX {
+            return Err(self.fail(Problem::Limit { what: "fields", limit: FIELDS_MAX }));
+        }
+        Ok(())
+    }
+}
+
+/// Reads one value for its type.
+struct Seed<'a> {
+    walk: &'a mut Walk,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Type;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Type, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Type;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Type, E> {
+        Ok(Type::plain(Kind::Null))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Type, E> {
+        Ok(Type::plain(Kind::Boolean))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Type, E> {
+        Ok(Type::plain(Kind::Long))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Type, E> {
+        Ok(Type::plain(if i64::try_from(value).is_ok() { Kind::Long } else { Kind::Double }))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Type, E> {
+        Ok(Type::plain(Kind::Double))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Type, E> {
+        Ok(Type::plain(Kind::String))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Type, A::Error> {
+        let walk = self.walk;
+        walk.enter(ELEMENTS)?;
+        let mut items = Type::plain(Kind::Null);
+        let mut fields = walk.fields;
+        let before = walk.fields;
+        while let Some(element) = elements.next_element_seed(Seed { walk: &mut *walk })? {
+            if element != items {
+                items = merge_at(items, element, &mut walk.path).map_err(|error| {
+                    walk.error = Some(error);
+                    A::Error::custom("refused")
+                })?;
+                fields = before + count_fields(&items);
+            }
+            // What merged into known fields does not count again.
+            walk.fields = fields;
+        }
+        walk.path.pop();
+        Ok(Type::plain(Kind::Array(Arc::new(items))))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Type, A::Error> {
+        let walk = self.walk;
+        let mut columns = HashSet::new();
+        let mut fields = Vec::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            walk.enter(&name)?;
+            walk.count()?;
+            if !columns.insert(column_of(&name)) {
+                return Err(walk.fail(Problem::DuplicateField { name }));
+            }
+            let ty = entries.next_value_seed(Seed { walk: &mut *walk })?;
+            walk.path.pop();
+            fields.push(Field { name: Arc::from(name), ty, doc: None });
+        }
+        Ok(Type::plain(Kind::Record(Arc::new(RecordType { name: Arc::from(""), fields }))))
+    }
+}
+
+#[cfg(test)]
+mod tests;
