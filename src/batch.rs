@@ -163,9 +163,11 @@ impl Batch {
 
     /// A new batch with copies of the rows that `keep` chooses by index, their encoded bytes taken
     /// from `body`, the whole body as it was sent. `open` writes the framing before the first row.
+    /// Every row but a body's first begins with `separator`; another row is the first now.
     pub fn subset(
         &self,
         body: &[u8],
+        separator: &[u8],
         open: impl FnOnce(&mut Vec<u8>),
         keep: impl Fn(usize) -> bool,
     ) -> Self {
@@ -174,7 +176,11 @@ impl Batch {
         for (_, row) in self.rows.iter().enumerate().filter(|(index, _)| keep(*index)) {
             let start = subset.body.len();
             let encoded = body.get(row.body_start as usize..row.body_end as usize);
-            subset.body.extend_from_slice(encoded.unwrap_or_default());
+            let encoded = encoded.unwrap_or_default();
+            if !subset.rows.is_empty() {
+                subset.body.extend_from_slice(separator);
+            }
+            subset.body.extend_from_slice(encoded.strip_prefix(separator).unwrap_or(encoded));
             subset.append(row.lane, row.span, &self.record(row), start);
         }
         subset
@@ -252,7 +258,7 @@ mod tests {
     fn a_subset_carries_its_own_bytes() {
         let mut batch = Batch::default();
         batch.body_mut().extend_from_slice(b"[");
-        for (offset, text) in [(1, "A,"), (2, "BB,"), (3, "C,")] {
+        for (offset, text) in [(1, "A"), (2, ",BB"), (3, ",C")] {
             batch
                 .push(
                     LaneSlot(4),
@@ -262,10 +268,20 @@ mod tests {
                 )
                 .unwrap();
         }
+        batch.body_mut().extend_from_slice(b"]");
         let body = batch.take_body();
-        let mut subset = batch.subset(&body, |body| body.push(b'['), |index| index != 1);
-        assert_eq!(subset.rows().iter().map(|row| row.offset).collect::<Vec<_>>(), [1, 3]);
-        assert_eq!(subset.record(&subset.rows()[1]).value, Some(&b"C,"[..]));
-        assert_eq!(&subset.take_body()[..], b"[A,C,");
+        let part = |keep: &[usize]| {
+            let open = |body: &mut Vec<u8>| body.push(b'[');
+            batch.subset(&body, b",", open, |index| keep.contains(&index))
+        };
+        let mut ends = part(&[0, 2]);
+        assert_eq!(ends.rows().iter().map(|row| row.offset).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(ends.record(&ends.rows()[1]).value, Some(&b",C"[..]));
+        assert_eq!(&ends.take_body()[..], b"[A,C");
+        // A body that begins with another row than before.
+        let mut rest = part(&[1, 2]);
+        let body = rest.take_body();
+        assert_eq!(&body[..], b"[BB,C");
+        assert_eq!(&rest.subset(&body, b",", |_| {}, |index| index == 1).take_body()[..], b"C");
     }
 }

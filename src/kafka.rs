@@ -1,3 +1,16 @@
 //! Adapter to Kafka and the Schema Registry; the only place that knows `rdkafka`.
 
+pub mod commit;
+pub mod consumer;
+pub mod context;
+pub mod deliver;
+pub mod ffi;
+pub mod lanes;
+pub mod oauth;
+pub mod ownership;
+pub mod poll;
+pub mod properties;
+pub mod recovery;
 pub mod settings;
+pub mod start;
+pub mod topics;

@@ -21,9 +21,11 @@ pub mod transcode;
 
 // Ports: traits with their contracts.
 pub mod catalog;
+pub mod committer;
 pub mod dead_letter;
 pub mod registry;
 pub mod rest;
+pub mod source;
 pub mod write;
 
 // Drivers.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 pub const REDACTED: &str = "[redacted]";
 
 /// A secret: shown and serialised as [`REDACTED`], wiped from memory when dropped.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

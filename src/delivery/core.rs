@@ -323,7 +323,9 @@ impl<E: Encoder> Core<E> {
         let middle = sent.batch.rows().len() / 2;
         for first in [true, false] {
             let open = |body: &mut Vec<u8>| self.encoder.open_body(body);
-            let half = sent.batch.subset(&sent.body, open, |index| (index < middle) == first);
+            let half = sent.batch.subset(&sent.body, self.encoder.separator(), open, |index| {
+                (index < middle) == first
+            });
             self.charge(half.memory_bytes());
             self.dispatch(sent.slot, half, sent.replans);
         }

@@ -95,7 +95,11 @@ pub trait Encoder {
     /// Writes the framing before the first row.
     fn open_body(&self, body: &mut Vec<u8>);
 
-    /// Writes the framing behind the last row.
+    /// What [`encode`](Self::encode) writes before a row that is not the body's first, and no row
+    /// begins with: `,` in JSON; empty where rows are length-delimited. Needed to cut rows out.
+    fn separator(&self) -> &'static [u8];
+
+    /// Writes the framing behind the last row. It changes nothing of what is there.
     fn close_body(&self, body: &mut Vec<u8>);
 
     /// The slot's table.

@@ -144,9 +144,10 @@ pub fn kind_of(reason: &str, status: u16, message: &str) -> (FaultKind, Certaint
         "requestTooLarge" | "uploadTooLarge" | "resourcesExceeded" => {
             (FaultKind::TooLarge, Refused)
         }
-        // DML or DDL that met another change of the same table may be tried again.
+        // DML or DDL that met another statement on the same table may be tried again. No ETag is
+        // involved, so it is no conflict in the sense of a compare-and-swap.
         "invalidQuery" if message.contains("Could not serialize access") => {
-            (FaultKind::Conflict, Refused)
+            (FaultKind::Transient, Refused)
         }
         // A defect or a missing feature: the same request will never succeed.
         "invalidQuery" | "responseTooLarge" | "notImplemented" => {
@@ -273,7 +274,7 @@ mod tests {
                 "invalidQuery",
                 400,
                 "Could not serialize access to table t due to concurrent update",
-                FaultKind::Conflict,
+                FaultKind::Transient,
             ),
             ("resourcesExceeded", 400, "", FaultKind::TooLarge),
             ("stopped", 200, "", FaultKind::Transient),

@@ -127,7 +127,8 @@ impl Tables {
         changes: &[Change],
     ) -> Result<TableDescription, Fault> {
         let mut fields = patch::fields(&base.document, changes).map_err(|misfit| {
-            Fault::refused(FaultKind::Conflict, "misfit", misfit.to_string()).with_source(misfit)
+            Fault::refused(FaultKind::InvalidRequest, "misfit", misfit.to_string())
+                .with_source(misfit)
         })?;
         match self.patch_fields(table, base, &fields).await {
             Err(fault)

@@ -144,3 +144,26 @@ pub enum Sasl {
     /// Service for Apache Kafka.
     OauthGoogle,
 }
+
+/// How to reach the Schema Registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrySettings {
+    /// The registry's URL; several, separated by commas, are tried in turn.
+    pub url: String,
+    /// User name for HTTP basic authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Password for HTTP basic authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token: Option<Secret>,
+    /// PEM file with the certificates that may sign the registry's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the client's certificate chain and key, for mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_identity_file: Option<PathBuf>,
+}

@@ -136,7 +136,9 @@ fn compare_column(
     if matches!(actual.kind, ColumnKind::Other(_)) {
         return relax(actual, wanted, path, difference);
     }
-    let arrays_agree = (actual.mode == Mode::Repeated) == (wanted.mode == Mode::Repeated);
+    // A JSON column takes an array as one value.
+    let arrays_agree = (actual.mode == Mode::Repeated) == (wanted.mode == Mode::Repeated)
+        || (&actual.kind, actual.mode != Mode::Repeated) == (&ColumnKind::Json, true);
     let fit = if arrays_agree { fit(&actual.kind, &wanted.kind) } else { Fit::Conflict };
     match fit {
         Fit::AsIs => {}
@@ -196,16 +198,19 @@ pub fn fit(actual: &ColumnKind, wanted: &ColumnKind) -> Fit {
         | (Type::Int64, Type::Date | Type::Time | Type::DateTime | Type::Timestamp)
         | (Type::DateTime, Type::Timestamp)
         | (Type::Timestamp, Type::DateTime) => Fit::AsIs,
-        // Text is read as the column's type.
+        // Anything is JSON. (From an Avro schema only text is, says the transcoder.)
+        (Type::Json, _) => Fit::AsIs,
+        // Text is read as the column's type; from JSON also as a whole number or base64.
         (
-            Type::Float64
+            Type::Int64
+            | Type::Float64
             | Type::Numeric
             | Type::BigNumeric
+            | Type::Bytes
             | Type::Date
             | Type::Time
             | Type::DateTime
             | Type::Timestamp
-            | Type::Json
             | Type::Geography,
             Type::String,
         ) => Fit::AsIs,

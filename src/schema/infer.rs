@@ -17,12 +17,18 @@ use std::{
     sync::Arc,
 };
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
-use crate::schema::{
-    error::{Problem, SchemaError},
-    model::{Field, Kind, RecordType, Type},
-    names::json_column_name,
+use crate::{
+    schema::{
+        diff::{Change, Difference},
+        error::{Problem, SchemaError},
+        model::{Field, Kind, Logical, RecordType, Type},
+        names::json_column_name,
+    },
+    table::{Column, ColumnKind, Mode, find},
 };
 
 /// Most bytes of one JSON text.
@@ -42,12 +48,22 @@ const ELEMENTS: &str = "[]";
 /// Text that is not JSON, two keys of one object for one column, array elements that no one type
 /// covers, or a limit. The path names keys, such as `order.lines[].price`.
 pub fn infer(json: &[u8]) -> Result<Type, SchemaError> {
+    infer_beside(json, &[])
+}
+
+/// The type of one JSON text whose table has the columns `known`: like [`infer`], except that what
+/// goes into a `JSON` column is JSON, whatever it is, and not looked into.
+///
+/// # Errors
+///
+/// See [`infer`].
+pub fn infer_beside(json: &[u8], known: &[Column]) -> Result<Type, SchemaError> {
     if json.len() > BYTES_MAX {
         return Err(SchemaError::new("", Problem::Limit { what: "bytes", limit: BYTES_MAX }));
     }
     let mut walk = Walk { path: Vec::new(), fields: 0, error: None };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let ty = Seed { walk: &mut walk }
+    let ty = Seed { walk: &mut walk, known }
         .deserialize(&mut deserializer)
         .and_then(|ty| deserializer.end().map(|()| ty));
     ty.map_err(|error| {
@@ -71,9 +87,11 @@ pub fn merge(one: Type, other: Type) -> Result<Type, SchemaError> {
 }
 
 fn merge_at(one: Type, other: Type, path: &mut Vec<String>) -> Result<Type, SchemaError> {
+    if one == other || other.kind == Kind::Null {
+        return Ok(one);
+    }
     let kind = match (one.kind, other.kind) {
-        (Kind::Null, kind) | (kind, Kind::Null) => kind,
-        (one, other) if one == other => one,
+        (Kind::Null, kind) => return Ok(Type { kind, ..other }),
         (Kind::Long, Kind::Double) | (Kind::Double, Kind::Long) => Kind::Double,
         (Kind::Record(one), Kind::Record(other)) => {
             Kind::Record(Arc::new(merge_records(Arc::unwrap_or_clone(one), &other, path)?))
@@ -114,6 +132,31 @@ fn merge_records(
         }
     }
     Ok(one)
+}
+
+/// Takes back the relaxing of columns for which a text of type `ty` has a value.
+///
+/// An inferred type promises nothing, so [`diff`](crate::schema::diff::diff) would relax every
+/// `REQUIRED` column of a table that somebody made with more knowledge. Only what this text leaves
+/// out, or has null, needs it. Inside arrays elements may differ, and relaxing stays.
+pub fn spare_filled(difference: &mut Difference, ty: &Type) {
+    let is_needed = |change: &Change| match change {
+        Change::Relax { path } => !is_filled(ty, path),
+        _ => true,
+    };
+    difference.changes.retain(is_needed);
+}
+
+fn is_filled(ty: &Type, path: &[String]) -> bool {
+    match (&ty.kind, path.split_first()) {
+        (Kind::Null, _) => false,
+        (_, None) => true,
+        (Kind::Record(record), Some((name, rest))) => {
+            let is_called = |field: &&Field| column_of(&field.name) == name.to_ascii_lowercase();
+            record.fields.iter().find(is_called).is_some_and(|field| is_filled(&field.ty, rest))
+        }
+        _ => false,
+    }
 }
 
 /// What two keys for one column have in common.
@@ -190,6 +233,8 @@ impl Walk {
 /// Reads one value for its type.
 struct Seed<'a> {
     walk: &'a mut Walk,
+    /// The columns for the keys of an object here.
+    known: &'a [Column],
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -232,12 +277,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Type, A::Error> {
-        let walk = self.walk;
+        let Self { walk, known } = self;
         walk.enter(ELEMENTS)?;
         let mut items = Type::plain(Kind::Null);
         let mut fields = walk.fields;
         let before = walk.fields;
-        while let Some(element) = elements.next_element_seed(Seed { walk: &mut *walk })? {
+        while let Some(element) = elements.next_element_seed(Seed { walk: &mut *walk, known })? {
             if element != items {
                 items = merge_at(items, element, &mut walk.path).map_err(|error| {
                     walk.error = Some(error);
@@ -253,7 +298,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Type, A::Error> {
-        let walk = self.walk;
+        let Self { walk, known } = self;
         let mut columns = HashSet::new();
         let mut fields = Vec::new();
         while let Some(name) = entries.next_key::<String>()? {
@@ -262,11 +307,28 @@ impl<'de> Visitor<'de> for Seed<'_> {
             if !columns.insert(column_of(&name)) {
                 return Err(walk.fail(Problem::DuplicateField { name }));
             }
-            let ty = entries.next_value_seed(Seed { walk: &mut *walk })?;
+            let column = find(known, &json_column_name(&name));
+            let ty = match column.filter(|column| column.kind == ColumnKind::Json) {
+                Some(column) => json_type(entries.next_value()?, column.mode),
+                None => {
+                    let known = column.map(Column::fields).unwrap_or_default();
+                    entries.next_value_seed(Seed { walk: &mut *walk, known })?
+                }
+            };
             walk.path.pop();
             fields.push(Field { name: Arc::from(name), ty, doc: None });
         }
         Ok(Type::plain(Kind::Record(Arc::new(RecordType { name: Arc::from(""), fields }))))
+    }
+}
+
+/// The type of what goes into a `JSON` column.
+fn json_type(value: Option<IgnoredAny>, mode: Mode) -> Type {
+    let json = Type::logical(Kind::String, Logical::Json);
+    match (value, mode) {
+        (None, _) => Type::plain(Kind::Null),
+        (Some(_), Mode::Repeated) => Type::plain(Kind::Array(Arc::new(json))),
+        (Some(_), _) => json,
     }
 }
 

@@ -40,7 +40,7 @@ impl Default for KeyPlacement {
 /// Topic, partition and offset together identify a row; they make duplicates after a crash findable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct MetadataSettings {
+pub struct Metadata {
     /// Whether rows carry metadata at all.
     pub enabled: bool,
     /// Put the four columns into one RECORD column of this name instead of the top level.
@@ -55,7 +55,7 @@ pub struct MetadataSettings {
     pub timestamp: String,
 }
 
-impl Default for MetadataSettings {
+impl Default for Metadata {
     fn default() -> Self {
         Self {
             enabled: true,
@@ -77,7 +77,7 @@ pub struct RowSettings {
     /// Where the key goes, if it has a format.
     pub key: KeyPlacement,
     /// The metadata columns.
-    pub metadata: MetadataSettings,
+    pub metadata: Metadata,
     /// Name of a REPEATED RECORD column `{key STRING, value BYTES}` for the headers; none by
     /// default.
     pub headers_column: Option<String>,
@@ -90,9 +90,9 @@ impl Default for RowSettings {
         Self {
             value_column: "value".to_owned(),
             key: KeyPlacement::default(),
-            metadata: MetadataSettings::default(),
+            metadata: Metadata::default(),
             headers_column: None,
-            row_bytes_max: 10_000_000,
+            row_bytes_max: super::Limits::default().row_bytes_max,
         }
     }
 }

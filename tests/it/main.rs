@@ -1,6 +1,10 @@
-//! In-process integration tests: one binary, everything over the simulator.
+//! In-process integration tests: one binary, so that everything is linked once.
 
-// `cfg(test)` is what tells clippy that helpers outside `#[test]` functions are test code too.
+// `cfg(test)` is what tells clippy that functions outside `#[test]` are test code too.
+#[cfg(test)]
+mod kafka_consume;
+#[cfg(test)]
+mod kafka_mock;
 #[cfg(test)]
 mod sim_contract;
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl<E: Encoder> Core<E> {
         now: Instant,
     ) {
         let open = |body: &mut Vec<u8>| self.encoder.open_body(body);
-        let mut batch = sent.batch.subset(&sent.body, open, is_unsent);
+        let mut batch = sent.batch.subset(&sent.body, self.encoder.separator(), open, is_unsent);
         self.encoder.close_body(batch.body_mut());
         let body = batch.take_body();
         let id = BatchId(self.next_id());

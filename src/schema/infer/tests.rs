@@ -3,8 +3,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    schema::columns::{ColumnRules, derive},
-    table::{Column, ColumnKind, Mode},
+    schema::{
+        columns::{ColumnRules, derive},
+        diff::diff,
+    },
+    table::{Column, ColumnKind, Mode, TableSchema},
 };
 
 fn inferred(json: &Value) -> Type {
@@ -87,6 +90,52 @@ fn conflicts_name_the_place() {
         let problem = infer(text.as_bytes()).unwrap_err().problem;
         assert!(matches!(problem, Problem::NotJson { .. }), "{text}");
     }
+}
+
+#[test]
+fn what_goes_into_json_columns_is_not_looked_into() {
+    let json = Column::new("Attrs", ColumnKind::Json);
+    let nested = Column::new("o", ColumnKind::Record(vec![json.clone()]));
+    let known = [json, nested.clone()];
+    let text = br#"{"attrs": [1, "a", {"x": 1, "X": 2}], "o": {"attrs": 7}, "new": 1}"#;
+    let ty = infer_beside(text, &known).unwrap();
+    let current = TableSchema { columns: known.to_vec() };
+    let difference = diff(&current, &columns(&ty));
+    let parent = Vec::new();
+    let column = Column::new("new", ColumnKind::Int64);
+    assert_eq!(difference.changes, [Change::AddColumn { parent, column }]);
+    assert_eq!(difference.conflicts, []);
+    let list = known[0].clone().with_mode(Mode::Repeated);
+    let ty = infer_beside(br#"{"attrs": [1, "a"], "os": null}"#, &[list.clone()]).unwrap();
+    assert!(diff(&TableSchema { columns: vec![list] }, &columns(&ty)).is_empty());
+}
+
+#[test]
+fn only_what_is_left_out_is_relaxed() {
+    let required = |name: &str, kind| Column::new(name, kind).with_mode(Mode::Required);
+    let inner = vec![required("a", ColumnKind::Int64), required("b", ColumnKind::Int64)];
+    let current = TableSchema {
+        columns: vec![
+            required("Id", ColumnKind::Int64),
+            required("gone", ColumnKind::Int64),
+            required("void", ColumnKind::Int64),
+            required("o", ColumnKind::Record(inner.clone())),
+            Column::new("l", ColumnKind::Record(inner)).with_mode(Mode::Repeated),
+        ],
+    };
+    let json = json!({"id": 1, "void": null, "o": {"a": 1}, "l": [{"a": 1, "b": 2}, {"b": 2}]});
+    let ty = inferred(&json);
+    let mut difference = diff(&current, &columns(&ty));
+    spare_filled(&mut difference, &ty);
+    let relaxed: Vec<String> = difference
+        .changes
+        .iter()
+        .map(|change| match change {
+            Change::Relax { path } => path.join("."),
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(relaxed, ["o.b", "l.a", "l.b", "gone", "void"]);
 }
 
 #[test]

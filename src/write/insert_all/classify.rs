@@ -85,6 +85,7 @@ const ROW_TEXTS: &[(&str, FaultKind, &str)] = &[
         "the partition is outside the window of streaming inserts",
     ),
     // The row by itself is too large: BigQuery takes 10 MB.
+    ("maximum allowed row size", FaultKind::TooLarge, "the row is larger than 10 MB"),
     ("row payload", FaultKind::TooLarge, "the row is larger than 10 MB"),
     ("row size is larger", FaultKind::TooLarge, "the row is larger than 10 MB"),
     ("row is too large", FaultKind::TooLarge, "the row is larger than 10 MB"),

@@ -1,0 +1,320 @@
+//! The end-to-end throughput harness: preloaded topic on a real broker → `kcbq run` → `kcbq sim`
+//! that only counts and answers late, beside librdkafka alone reading the same topic in batches.
+//!
+//! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N]`. Never timed by
+//! `cargo test`. CPU time and ratios within one run mean something; wall times on a shared machine
+//! do not.
+#![expect(clippy::print_stdout, reason = "the report goes to standard output")]
+#![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
+#![expect(unsafe_code, reason = "the rdkafka crate has no safe call for batch consumption")]
+
+#[path = "../tests/e2e/rig/mod.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use the rest")]
+mod rig;
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+use rdkafka_sys as native;
+use serde_json::{Value, json};
+
+use rig::{
+    broker::Broker,
+    clients::{self, Observer, Sender},
+    http::Http,
+    place::Place,
+    process::{self, Process, Usage},
+    simulator::{Simulator, SimulatorPlan},
+    sink::{self, Plan},
+    workload,
+};
+
+const TOPIC: &str = "bench.orders";
+const PARTITIONS: i32 = 4;
+/// The byte budget that the sink is given.
+const BUDGET_BYTES: u64 = 64 << 20;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == "--consume-only") {
+        return consume_only(&arguments[1], arguments[2].parse()?);
+    }
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        println!("end_to_end: measures only under `cargo bench`");
+        return Ok(());
+    }
+    let option = |name: &str, default: u64| -> Result<u64> {
+        let Some(at) = arguments.iter().position(|argument| argument == name) else {
+            return Ok(default);
+        };
+        arguments
+            .get(at + 1)
+            .with_context(|| format!("{name} needs a number"))?
+            .parse()
+            .context(name.to_owned())
+    };
+    let bench = Bench {
+        records: option("--records", 1_000_000)?,
+        runs: option("--runs", 5)?,
+        answer_delay: Duration::from_millis(option("--answer-delay-ms", 50)?),
+    };
+    bench.run()
+}
+
+struct Bench {
+    records: u64,
+    runs: u64,
+    answer_delay: Duration,
+}
+
+/// One run of the sink.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    seconds: f64,
+    /// Records per second while the first tenth was counted.
+    first_rate: f64,
+    sink: Usage,
+    broker_cpu_seconds: f64,
+    simulator_cpu_seconds: f64,
+}
+
+impl Bench {
+    fn run(&self) -> Result<()> {
+        let place = Place::new("bench")?;
+        let broker = Broker::start(&place)?;
+        clients::create_topics(&broker.address(), &[(TOPIC, PARTITIONS)])?;
+        let http = Http::new(Duration::from_secs(60))?;
+        let binary = sink::binary(env!("CARGO_BIN_EXE_kcbq"));
+        let bytes = self.preload(&place, &http, &binary, &broker)?;
+        println!(
+            "{} records of {bytes} bytes, {PARTITIONS} partitions, answer delay {:?}, budget {} MB, \
+             {} CPUs, {} interleaved runs",
+            self.records,
+            self.answer_delay,
+            BUDGET_BYTES >> 20,
+            std::thread::available_parallelism()?,
+            self.runs
+        );
+        println!(
+            "run  consume-only µs | records/s  first tenth/s  sink µs  broker µs  counter µs  sink RSS MB  ratio"
+        );
+        let (mut consumers, mut samples) = (Vec::new(), Vec::new());
+        for run in 1..=self.runs {
+            let consumer = self.consume(&place, &broker, run)?;
+            let sample = self.sink(&place, &http, &binary, &broker, run)?;
+            self.print(&format!("{run:>3}"), consumer, &sample);
+            consumers.push(consumer);
+            samples.push(sample);
+        }
+        self.conclude(&consumers, &samples)
+    }
+
+    fn micros(&self, cpu_seconds: f64) -> f64 {
+        cpu_seconds * 1e6 / self.records as f64
+    }
+
+    fn print(&self, label: &str, consumer: f64, sample: &Sample) {
+        println!(
+            "{label} {:>16.2} | {:>9.0} {:>14.0} {:>8.2} {:>10.2} {:>11.2} {:>12.1} {:>6.2}",
+            self.micros(consumer),
+            self.records as f64 / sample.seconds,
+            sample.first_rate,
+            self.micros(sample.sink.cpu_seconds),
+            self.micros(sample.broker_cpu_seconds),
+            self.micros(sample.simulator_cpu_seconds),
+            sample.sink.rss_max_bytes as f64 / 1e6,
+            sample.sink.cpu_seconds / consumer
+        );
+    }
+
+    /// Registers the schema where the sink will find it under the same id, and fills the topic.
+    fn preload(&self, place: &Place, http: &Http, binary: &Path, broker: &Broker) -> Result<usize> {
+        let simulator = self.simulator(place, http, binary)?;
+        let id = simulator.register(http, &format!("{TOPIC}-value"), &workload::schema(0))?;
+        let sender = Sender::new(&broker.address())?;
+        let (mut value, mut bytes) = (Vec::new(), 0);
+        for index in 0..self.records {
+            workload::encode(&mut value, id, 0, 11, index);
+            bytes += value.len();
+            let partition = (index % PARTITIONS as u64) as i32;
+            sender.send((TOPIC, partition), None, Some(&value))?;
+        }
+        sender.flush()?;
+        Ok(bytes / self.records.max(1) as usize)
+    }
+
+    fn simulator(&self, place: &Place, http: &Http, binary: &Path) -> Result<Simulator> {
+        let plan = SimulatorPlan {
+            binary,
+            store: "count",
+            answer_delay: self.answer_delay,
+            dedupe_ms: None,
+            faults: None,
+        };
+        Simulator::start(place, http, plan)
+    }
+
+    /// CPU seconds of librdkafka reading the topic in batches, in a process of its own.
+    fn consume(&self, place: &Place, broker: &Broker, run: u64) -> Result<f64> {
+        let mut command = process::command(&std::env::current_exe()?);
+        command.args(["--consume-only", &broker.address(), &self.records.to_string()]);
+        let mut child = Process::spawn(&format!("consume-{run}"), &mut command, place.path())?;
+        let status = child.wait(Duration::from_secs(600))?;
+        ensure!(status.success(), "consume-only ended with {status}\n{}", child.tail());
+        let text = child.stdout();
+        text.trim().parse().with_context(|| format!("consume-only said {text:?}"))
+    }
+
+    fn sink(
+        &self,
+        place: &Place,
+        http: &Http,
+        binary: &Path,
+        broker: &Broker,
+        run: u64,
+    ) -> Result<Sample> {
+        let simulator = self.simulator(place, http, binary)?;
+        simulator.register(http, &format!("{TOPIC}-value"), &workload::schema(0))?;
+        let plan = plan(binary, broker, &simulator, run);
+        let observer = Observer::new(&broker.address(), &plan.group)?;
+        let lanes = observer.lanes(&[TOPIC.to_owned()])?;
+        let broker_before = broker.usage()?.cpu_seconds;
+        let mut sink = plan.start(place, &format!("sink-{run}"), None)?;
+        let count = || -> Result<u64> {
+            let counters = simulator.counters(http)?;
+            counters.get("rows").and_then(Value::as_u64).context("the simulator counts no rows")
+        };
+        let (first, first_at) = wait_for(&count, 1, &mut sink)?;
+        let (tenth, tenth_at) = wait_for(&count, self.records / 10, &mut sink)?;
+        let (all, _) = wait_for(&count, self.records, &mut sink)?;
+        let seconds = first_at.elapsed().as_secs_f64();
+        ensure!(all == self.records, "{all} rows for {} records", self.records);
+        observer.wait_for_no_lag(&lanes, Duration::from_secs(60))?;
+        let sample = Sample {
+            seconds,
+            first_rate: (tenth - first) as f64 / (tenth_at - first_at).as_secs_f64().max(1e-3),
+            sink: sink.usage()?,
+            broker_cpu_seconds: broker.usage()?.cpu_seconds - broker_before,
+            simulator_cpu_seconds: simulator.usage()?.cpu_seconds,
+        };
+        sink.stop(Duration::from_secs(60))?;
+        Ok(sample)
+    }
+
+    fn conclude(&self, consumers: &[f64], samples: &[Sample]) -> Result<()> {
+        let of = |value: fn(&Sample) -> f64| spread(samples.iter().map(value).collect());
+        let (consumer, sink) = (spread(consumers.to_vec()), of(|sample| sample.sink.cpu_seconds));
+        let ratios =
+            samples.iter().zip(consumers).map(|(sample, own)| sample.sink.cpu_seconds / own);
+        let ratio = spread(ratios.collect());
+        let rate = of(|sample| 1.0 / sample.seconds).map(|rate| rate * self.records as f64);
+        let rss = of(|sample| sample.sink.rss_max_bytes as f64);
+        println!("\nmedian [least – most] of {} runs", samples.len());
+        let line = |what: &str, [least, median, most]: [f64; 3]| {
+            println!("{what:<34} {median:>10.2} [{least:.2} – {most:.2}]");
+        };
+        line("records/s", rate);
+        line("consume-only, CPU µs per record", consumer.map(|cpu| self.micros(cpu)));
+        line("sink, CPU µs per record", sink.map(|cpu| self.micros(cpu)));
+        line("sink ÷ consume-only (at most 4)", ratio);
+        line("sink, peak RSS in MB", rss.map(|bytes| bytes / 1e6));
+        let allowed = (60 << 20) + (4 << 10) * PARTITIONS as u64 + (32 << 10) + BUDGET_BYTES;
+        println!(
+            "allowed: 60 MB + 4 KB × {PARTITIONS} lanes + 32 KB × 1 table + budget = {:.2} MB",
+            allowed as f64 / 1e6
+        );
+        let kept = ratio[1] <= 4.0 && rss[1] < allowed as f64;
+        println!("verdict: {}", if kept { "within both limits" } else { "OVER A LIMIT" });
+        ensure!(kept, "over a limit");
+        Ok(())
+    }
+}
+
+/// Least, median, most.
+fn spread(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [values[0], values[values.len() / 2], values[values.len() - 1]]
+}
+
+fn wait_for(
+    count: &impl Fn() -> Result<u64>,
+    wanted: u64,
+    sink: &mut sink::Sink,
+) -> Result<(u64, Instant)> {
+    let end = Instant::now() + Duration::from_secs(600);
+    loop {
+        let rows = count()?;
+        if rows >= wanted {
+            return Ok((rows, Instant::now()));
+        }
+        let status = sink.exited()?;
+        ensure!(status.is_none(), "the sink ended: {status:?}\n{}", sink.tail());
+        ensure!(Instant::now() < end, "only {rows} rows came\n{}", sink.tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn plan(binary: &Path, broker: &Broker, simulator: &Simulator, run: u64) -> Plan {
+    Plan {
+        binary: binary.to_owned(),
+        bootstrap: broker.address(),
+        group: format!("kcbq-bench-{run}"),
+        endpoint: simulator.endpoint(),
+        project: "bench".to_owned(),
+        dataset: "raw".to_owned(),
+        registry: Some(simulator.registry()),
+        topics: vec![json!({"match": TOPIC, "value_format": "avro"})],
+        kafka: Value::Null,
+        properties: Vec::new(),
+        limits: json!({"bytes_in_flight": BUDGET_BYTES}),
+    }
+}
+
+/// Reads `wanted` records in batches and prints the process's CPU seconds from start to end.
+fn consume_only(address: &str, wanted: u64) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("group.id", "kcbq-bench-consume-only")
+        .set("enable.auto.commit", "false")
+        .set("fetch.message.max.bytes", "4000000")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.wait.max.ms", "100")
+        .create()?;
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset(TOPIC, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&list)?;
+    let (mut count, mut bytes) = (0_u64, 0_u64);
+    // SAFETY: the handle lives as long as `consumer`; the queue is destroyed before it.
+    let queue = unsafe { native::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+    let mut batch = vec![std::ptr::null_mut::<native::rd_kafka_message_t>(); 1_000];
+    while count < wanted {
+        // SAFETY: `batch` has room for as many pointers as are asked for.
+        let got = unsafe {
+            native::rd_kafka_consume_batch_queue(queue, 200, batch.as_mut_ptr(), batch.len())
+        };
+        for message in batch.iter().take(usize::try_from(got).unwrap_or(0)) {
+            // SAFETY: the first `got` pointers are messages that are ours until destroyed, once.
+            unsafe {
+                if (**message).err == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    count += 1;
+                    bytes += (**message).len as u64;
+                }
+                native::rd_kafka_message_destroy(*message);
+            }
+        }
+    }
+    // SAFETY: got from `rd_kafka_queue_get_consumer` and not used any more.
+    unsafe { native::rd_kafka_queue_destroy(queue) };
+    ensure!(bytes > 0, "the records are empty");
+    println!("{}", process::usage_of(std::process::id())?.cpu_seconds);
+    Ok(())
+}

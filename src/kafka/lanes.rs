@@ -1,0 +1,150 @@
+//! The poll loop's view of the lanes it was given.
+
+use std::{collections::HashMap, time::Instant};
+
+use crate::{
+    committer::Fingerprint,
+    record::TopicPartition,
+    source::{Epoch, OwnedLane},
+};
+
+/// A lane's state. It leaves the map when it is revoked or lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The committed offset and the watermarks are being asked for.
+    Recovering(Recovering),
+    /// Records flow; the lane is part of librdkafka's assignment.
+    Running(Running),
+    /// The lane stands still for a reason that was reported; a person must act.
+    Halted,
+}
+
+/// See [`State::Recovering`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovering {
+    /// How often it failed so far.
+    pub failures: u32,
+    /// When to ask again; `None` while a question is under way.
+    pub due: Option<Instant>,
+    /// The lane's own next offset, if it was running already.
+    pub own: Option<i64>,
+}
+
+/// See [`State::Running`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// The next offset to deliver: what comes below is dropped.
+    pub next: i64,
+    /// A record below `next` that is compared when it comes by.
+    pub verify: Option<Fingerprint>,
+    /// Whether the handler has paused the lane.
+    pub paused: bool,
+    /// Set after an error: the client's position is not trusted until it was sought back to `next`
+    /// at this time; until then all that comes is dropped.
+    pub rewind: Option<Instant>,
+}
+
+/// One assigned lane.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Its assignment.
+    pub epoch: Epoch,
+    /// Its state.
+    pub state: State,
+}
+
+/// All assigned lanes.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    map: HashMap<TopicPartition, Lane>,
+    last_epoch: Epoch,
+}
+
+impl Lanes {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Adds newly assigned lanes as recovering, each under an epoch of its own.
+    pub fn assign(&mut self, lanes: Vec<TopicPartition>) -> Vec<OwnedLane> {
+        let mut owned = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            self.last_epoch += 1;
+            let epoch = self.last_epoch;
+            let state = State::Recovering(Recovering::default());
+            self.map.insert(lane.clone(), Lane { epoch, state });
+            owned.push(OwnedLane { lane, epoch });
+        }
+        owned
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<OwnedLane> {
+        let of = |(lane, held): (&TopicPartition, &Lane)| OwnedLane {
+            lane: lane.clone(),
+            epoch: held.epoch,
+        };
+        self.map.iter().map(of).collect()
+    }
+
+    /// Those of `lanes` that are assigned.
+    pub fn owned(&self, lanes: &[TopicPartition]) -> Vec<OwnedLane> {
+        let of = |lane: &TopicPartition| {
+            self.map.get(lane).map(|held| OwnedLane { lane: lane.clone(), epoch: held.epoch })
+        };
+        lanes.iter().filter_map(of).collect()
+    }
+
+    /// Removes lanes; returns those that are part of librdkafka's assignment.
+    pub fn remove(&mut self, lanes: &[OwnedLane]) -> Vec<TopicPartition> {
+        let removed = lanes.iter().filter_map(|owned| {
+            let lane = self.map.remove(&owned.lane)?;
+            matches!(lane.state, State::Running(_)).then(|| owned.lane.clone())
+        });
+        removed.collect()
+    }
+
+    /// The lane, whatever its assignment.
+    pub fn get_mut(&mut self, lane: &TopicPartition) -> Option<&mut Lane> {
+        self.map.get_mut(lane)
+    }
+
+    /// The lane under this very assignment.
+    pub fn owned_mut(&mut self, owned: &OwnedLane) -> Option<&mut Lane> {
+        self.map.get_mut(&owned.lane).filter(|lane| lane.epoch == owned.epoch)
+    }
+
+    /// The lane under this very assignment, if it is running.
+    pub fn running_mut(&mut self, owned: &OwnedLane) -> Option<&mut Running> {
+        match self.owned_mut(owned) {
+            Some(Lane { state: State::Running(running), .. }) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// Lanes whose recovery is due, marked as under way, each with its own next offset.
+    pub fn take_due(&mut self, now: Instant) -> Vec<(OwnedLane, Option<i64>)> {
+        let mut due = Vec::new();
+        for (lane, held) in &mut self.map {
+            if let State::Recovering(recovering) = &mut held.state
+                && recovering.due.is_some_and(|at| at <= now)
+            {
+                recovering.due = None;
+                due.push((OwnedLane { lane: lane.clone(), epoch: held.epoch }, recovering.own));
+            }
+        }
+        due
+    }
+
+    /// Running lanes whose rewind is due, with the offset to seek to.
+    pub fn rewinds_due(&self, now: Instant) -> Vec<(OwnedLane, i64)> {
+        let due = self.map.iter().filter_map(|(lane, held)| match &held.state {
+            State::Running(running) if running.rewind.is_some_and(|at| at <= now) => {
+                Some((OwnedLane { lane: lane.clone(), epoch: held.epoch }, running.next))
+            }
+            _ => None,
+        });
+        due.collect()
+    }
+}

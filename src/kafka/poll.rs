@@ -1,0 +1,535 @@
+//! The poll loop: everything that happens on the poll thread, in its order.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message as _, TopicPartitionList,
+    consumer::Consumer as _,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    topic_partition_list::Offset,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    commit::SyncCommitter,
+    consumer::ConsumeError,
+    context::Rebalance,
+    deliver::{self, Verdict},
+    ffi::{BatchQueue, Client, PolledLane, RawMessages},
+    lanes::{Lane, Lanes, Recovering, Running, State},
+    ownership::Ownership,
+    recovery::{Job, Outcome, Report},
+    start::Start,
+};
+use crate::{
+    committer::{Committer as _, LaneCommit, LaneOutcome},
+    record::TopicPartition,
+    source::{AssignedLane, LaneBatch, OwnedLane, SourceFault, SourceHandler},
+};
+
+/// How long a batch is waited for: the delay of a lone record at worst, and of a rebalance.
+const BATCH_WAIT: Duration = Duration::from_millis(20);
+/// Events served per turn at most.
+const EVENTS_MAX: usize = 64;
+/// How often what is due by time is looked for.
+const DUE_INTERVAL: Duration = Duration::from_millis(100);
+/// How long to wait after an error before fetching again.
+const REWIND_WAIT: Duration = Duration::from_millis(500);
+/// How long a seek may take.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the final commit of revoked lanes is tried.
+const FINAL_COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long stopping may take beyond the handler's own drain deadline.
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
+/// The longest wait between two tries of a lane's recovery.
+const RECOVERY_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// To and from the recovery thread.
+#[derive(Debug)]
+pub struct Channels {
+    /// Lanes to recover.
+    pub jobs: SyncSender<Vec<Job>>,
+    /// What was found out.
+    pub reports: Receiver<Report>,
+}
+
+/// The state of the poll thread.
+pub struct PollLoop<'h, H> {
+    client: Arc<Client>,
+    queue: BatchQueue,
+    ownership: Arc<Ownership>,
+    lanes: Lanes,
+    channels: Channels,
+    committer: SyncCommitter,
+    handler: &'h mut H,
+    subscribed: Vec<String>,
+    due_next: Instant,
+    stopping: bool,
+}
+
+impl<H> std::fmt::Debug for PollLoop<'_, H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PollLoop").field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
+impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
+    /// A loop over `client`, whose partitions are read from the queue.
+    pub fn new(
+        (client, queue): (Arc<Client>, BatchQueue),
+        ownership: Arc<Ownership>,
+        channels: Channels,
+        committer: SyncCommitter,
+        handler: &'h mut H,
+    ) -> Self {
+        Self {
+            client,
+            queue,
+            ownership,
+            lanes: Lanes::default(),
+            channels,
+            committer,
+            handler,
+            subscribed: Vec::new(),
+            due_next: Instant::now(),
+            stopping: false,
+        }
+    }
+
+    /// Subscribes to exactly these topics.
+    ///
+    /// # Errors
+    ///
+    /// What the client says; the earlier subscription stands.
+    pub fn subscribe(&mut self, topics: Vec<String>) -> KafkaResult<()> {
+        if topics == self.subscribed || topics.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = topics.iter().map(String::as_str).collect();
+        self.client.subscribe(&names)?;
+        tracing::info!(topics = ?names, "subscribed");
+        self.subscribed = topics;
+        Ok(())
+    }
+
+    /// Turns until `stop`, then until all lanes are given up.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumeError::Fatal`] if the client fails for good.
+    pub fn run(&mut self, stop: &CancellationToken) -> Result<(), ConsumeError> {
+        let mut deadline = None;
+        loop {
+            self.turn()?;
+            if stop.is_cancelled() && deadline.is_none() {
+                self.stopping = true;
+                self.client.unsubscribe();
+                deadline = Some(Instant::now() + STOP_TIMEOUT);
+            }
+            let Some(deadline) = deadline else { continue };
+            if self.lanes.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                tracing::error!("the group did not take the partitions back in time");
+                self.give_up_all();
+                return Ok(());
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), ConsumeError> {
+        self.serve_events()?;
+        while let Some(rebalance) = self.client.context().next_rebalance() {
+            match rebalance {
+                Rebalance::Assign(lanes) => self.assign(lanes),
+                Rebalance::Revoke(lanes, lost) => self.revoke(&lanes, lost),
+            }
+        }
+        self.serve_reports();
+        self.serve_due();
+        self.serve_flow();
+        let polled = self.queue.poll(BATCH_WAIT);
+        self.deliver(polled);
+        self.handler.tick();
+        Ok(())
+    }
+
+    /// Serves the client's own events: rebalances, logs, errors, token refreshes.
+    fn serve_events(&mut self) -> Result<(), ConsumeError> {
+        for _ in 0..EVENTS_MAX {
+            match self.client.poll(Duration::ZERO) {
+                None => {}
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    let message = code.to_string();
+                    self.handler.fault(SourceFault::Fatal { message: message.clone() });
+                    return Err(ConsumeError::Fatal(message));
+                }
+                // Reported with its reason through the context.
+                Some(Err(_)) => {}
+                // Its partition's queue was not forwarded: fetch it again through the right one.
+                Some(Ok(message)) => {
+                    let lane = TopicPartition::new(message.topic(), message.partition());
+                    self.queue.attach(&lane);
+                    self.rewind(&lane, "a record came through the event queue");
+                }
+            }
+            if self.queue.events_pending() == 0 {
+                break;
+            }
+        }
+        let context = Arc::clone(self.client.context());
+        while let Some(message) = context.next_error() {
+            self.handler.fault(SourceFault::Unavailable { message });
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, lanes: Vec<TopicPartition>) {
+        let owned = self.lanes.assign(lanes);
+        self.ownership.claim(&owned);
+        // Answers the rebalance at once; the lanes join the assignment as their recovery completes,
+        // so that a broker's silence about one of them does not hold up the rest.
+        self.log_failure("assign", self.client.incremental_assign(&TopicPartitionList::new()));
+        if owned.is_empty() {
+            return;
+        }
+        self.handler.recovering(&owned);
+        self.ask(owned.into_iter().map(|lane| (lane, None)).collect());
+    }
+
+    /// Hands lanes to the recovery thread, or marks them due again if it is busy.
+    fn ask(&mut self, lanes: Vec<(OwnedLane, Option<i64>)>) {
+        if lanes.is_empty() {
+            return;
+        }
+        let jobs = lanes.into_iter().map(|(lane, own)| Job { lane, own }).collect();
+        if let Err(TrySendError::Full(jobs) | TrySendError::Disconnected(jobs)) =
+            self.channels.jobs.try_send(jobs)
+        {
+            for job in jobs {
+                self.recover_later(&job.lane, "the recovery thread is busy".into());
+            }
+        }
+    }
+
+    fn revoke(&mut self, lanes: &[TopicPartition], lost: bool) {
+        let owned = self.lanes.owned(lanes);
+        if lost || self.ownership.expelled() {
+            self.ownership.release(&owned);
+            self.handler.lost(&owned);
+        } else {
+            let commits = self.handler.revoke(&owned);
+            self.commit_finally(commits);
+            self.ownership.release(&owned);
+        }
+        let assigned = self.lanes.remove(&owned);
+        let removed = self.unassign(&assigned);
+        if removed.is_err() {
+            // librdkafka waits for an answer: an empty one rather than none.
+            self.log_failure("unassign", removed);
+            let empty = TopicPartitionList::new();
+            self.log_failure("unassign", self.client.incremental_unassign(&empty));
+        }
+    }
+
+    fn commit_finally(&self, mut commits: Vec<LaneCommit>) {
+        let deadline = Instant::now() + FINAL_COMMIT_TIMEOUT;
+        while !commits.is_empty() {
+            let outcome = self.committer.commit(&commits);
+            let again = Instant::now() < deadline;
+            let mut rest = Vec::new();
+            for (commit, outcome) in commits.into_iter().zip(outcome.lanes) {
+                match outcome {
+                    LaneOutcome::Landed | LaneOutcome::NotOwned => {}
+                    LaneOutcome::Refused { retryable: true, .. } | LaneOutcome::Unknown(_)
+                        if again =>
+                    {
+                        rest.push(commit);
+                    }
+                    outcome => tracing::warn!(lane = %commit.lane, ?outcome,
+                        "the last commit of a revoked lane failed; its next owner reads again from the last one that landed"),
+                }
+            }
+            commits = rest;
+            if !commits.is_empty() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    }
+
+    fn give_up_all(&mut self) {
+        let owned = self.lanes.all();
+        self.ownership.release(&owned);
+        self.handler.lost(&owned);
+        self.lanes.remove(&owned);
+    }
+
+    fn serve_reports(&mut self) {
+        let mut assigned = Vec::new();
+        while let Ok(report) = self.channels.reports.try_recv() {
+            match report {
+                Report::Recovered(lane, outcome) => assigned.extend(self.recovered(lane, outcome)),
+                Report::Topics(topics) if !self.stopping => {
+                    let subscribed = self.subscribe(topics);
+                    self.log_failure("subscribe", subscribed);
+                }
+                Report::Topics(_) => {}
+                Report::DiscoveryFailed(message) => {
+                    let message = format!("the topics cannot be listed: {message}");
+                    self.handler.fault(SourceFault::Unavailable { message });
+                }
+            }
+        }
+        if assigned.is_empty() {
+            return;
+        }
+        let started = self.start(&assigned);
+        if started.is_err() {
+            self.log_failure("assign", started);
+            for lane in &assigned {
+                self.recover_later(&lane.lane, "the client refused the assignment".into());
+            }
+            return;
+        }
+        self.handler.assigned(assigned);
+    }
+
+    /// Takes one lane's recovery; returns it if it may begin.
+    fn recovered(&mut self, owned: OwnedLane, outcome: Outcome) -> Option<AssignedLane> {
+        if self.stopping {
+            return None;
+        }
+        match outcome {
+            Outcome::Failed(message) => {
+                self.recover_later(&owned, message);
+                None
+            }
+            Outcome::Halt(fault) => {
+                self.lanes.owned_mut(&owned)?.state = State::Halted;
+                self.handler.fault(fault);
+                None
+            }
+            Outcome::Start { start, low, high } => {
+                let lane = self.lanes.owned_mut(&owned)?;
+                let State::Recovering(_) = lane.state else { return None };
+                lane.state = State::Running(running(&start));
+                if let Some(loss) = start.loss {
+                    self.handler.fault(loss);
+                }
+                Some(AssignedLane {
+                    lane: owned,
+                    start: start.offset,
+                    genesis: start.genesis,
+                    metadata: start.metadata,
+                    topic_partitions: start.topic_partitions,
+                    low,
+                    high,
+                })
+            }
+        }
+    }
+
+    /// Adds recovered lanes to librdkafka's assignment, each at its explicit offset.
+    fn start(&mut self, assigned: &[AssignedLane]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(assigned.len());
+        for lane in assigned {
+            self.queue.attach(&lane.lane.lane);
+            let Some(running) = self.lanes.running_mut(&lane.lane) else { continue };
+            let from = running.verify.map_or(running.next, |record| record.offset);
+            let owned = &lane.lane.lane;
+            list.add_partition(&owned.topic, owned.partition).set_offset(Offset::Offset(from))?;
+        }
+        // A pause survives an unassignment inside librdkafka; it must not survive in a new life.
+        self.client.resume(&list)?;
+        self.client.incremental_assign(&list)
+    }
+
+    fn unassign(&self, lanes: &[TopicPartition]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(lanes.len());
+        for lane in lanes {
+            list.add_partition(&lane.topic, lane.partition);
+        }
+        self.client.incremental_unassign(&list)
+    }
+
+    fn recover_later(&mut self, owned: &OwnedLane, message: String) {
+        let Some(lane) = self.lanes.owned_mut(owned) else { return };
+        let mut recovering = match &lane.state {
+            State::Recovering(recovering) => recovering.clone(),
+            State::Running(running) => {
+                Recovering { own: Some(running.next), ..Recovering::default() }
+            }
+            State::Halted => return,
+        };
+        recovering.failures += 1;
+        let wait = Duration::from_millis(250) * 2u32.saturating_pow(recovering.failures.min(10));
+        recovering.due = Some(Instant::now() + wait.min(RECOVERY_WAIT_MAX));
+        lane.state = State::Recovering(recovering);
+        self.handler.fault(SourceFault::Recovering { lane: owned.lane.clone(), message });
+    }
+
+    fn serve_due(&mut self) {
+        let now = Instant::now();
+        if now < self.due_next {
+            return;
+        }
+        self.due_next = now + DUE_INTERVAL;
+        let due = self.lanes.take_due(now);
+        self.ask(due);
+        let rewinds = self.lanes.rewinds_due(now);
+        if !rewinds.is_empty() {
+            self.seek(&rewinds);
+        }
+    }
+
+    fn serve_flow(&mut self) {
+        let flow = self.handler.flow();
+        let pause: Vec<_> = flow
+            .pause
+            .into_iter()
+            .filter(|lane| match self.lanes.running_mut(lane) {
+                Some(running) => !std::mem::replace(&mut running.paused, true),
+                None => false,
+            })
+            .collect();
+        if !pause.is_empty() {
+            let list = list(pause.iter().map(|lane| (lane, Offset::Invalid)));
+            let paused = list.and_then(|list| self.client.pause(&list));
+            self.log_failure("pause", paused);
+        }
+        let resume: Vec<_> = flow
+            .resume
+            .into_iter()
+            .filter(|(lane, next)| match self.lanes.running_mut(lane) {
+                Some(running) if running.paused => {
+                    running.paused = false;
+                    running.next = *next;
+                    true
+                }
+                _ => false,
+            })
+            .collect();
+        if !resume.is_empty() {
+            self.seek(&resume);
+            let list = list(resume.iter().map(|(lane, _)| (lane, Offset::Invalid)));
+            let resumed = list.and_then(|list| self.client.resume(&list));
+            self.log_failure("resume", resumed);
+        }
+    }
+
+    /// Seeks lanes to their own next offset; those that cannot be sought are tried again later, and
+    /// deliver nothing until then.
+    fn seek(&mut self, lanes: &[(OwnedLane, i64)]) {
+        let to = list(lanes.iter().map(|(lane, next)| (lane, Offset::Offset(*next))));
+        let sought = to.and_then(|to| self.client.seek_partitions(to, SEEK_TIMEOUT));
+        let refused = match &sought {
+            Ok(list) => super::ffi::elements(list)
+                .into_iter()
+                .filter(|element| element.error.is_some())
+                .map(|element| element.lane)
+                .collect(),
+            Err(error) => {
+                tracing::warn!(%error, "seeking failed; trying again");
+                lanes.iter().map(|(owned, _)| owned.lane.clone()).collect::<Vec<_>>()
+            }
+        };
+        for (owned, _) in lanes {
+            if let Some(running) = self.lanes.running_mut(owned) {
+                running.rewind =
+                    refused.contains(&owned.lane).then(|| Instant::now() + REWIND_WAIT);
+            }
+        }
+    }
+
+    fn rewind(&mut self, lane: &TopicPartition, message: &str) {
+        let Some(Lane { state: State::Running(running), .. }) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        running.rewind = Some(Instant::now() + REWIND_WAIT);
+        let next = running.next;
+        let message = message.to_owned();
+        self.handler.fault(SourceFault::Read { lane: lane.clone(), next, message });
+    }
+
+    fn deliver(&mut self, polled: Vec<PolledLane>) {
+        let mut batches = Vec::with_capacity(polled.len());
+        for polled in polled {
+            let lane = TopicPartition::new(polled.topic, polled.partition);
+            let mut messages = polled.messages;
+            let verdict = match self.lanes.get_mut(&lane) {
+                Some(Lane { epoch, state: State::Running(running) }) if !self.stopping => {
+                    let epoch = *epoch;
+                    (deliver::admit(running, &mut messages), epoch)
+                }
+                _ => continue,
+            };
+            match verdict {
+                (Verdict::Deliver, epoch) => {
+                    batches.push(LaneBatch {
+                        lane: OwnedLane { lane: lane.clone(), epoch },
+                        messages,
+                    });
+                }
+                (Verdict::Nothing, _) => {}
+                (Verdict::Foreign(offset), _) => self.halt_recreated(&lane, offset),
+            }
+            for error in polled.errors {
+                self.read_error(&lane, error.code, &error.message);
+            }
+        }
+        if !batches.is_empty() {
+            self.handler.records(batches);
+        }
+    }
+
+    fn halt_recreated(&mut self, lane: &TopicPartition, offset: i64) {
+        if let Some(held) = self.lanes.get_mut(lane) {
+            held.state = State::Halted;
+        }
+        self.log_failure("unassign", self.unassign(std::slice::from_ref(lane)));
+        self.handler.fault(SourceFault::Recreated { lane: lane.clone(), offset });
+    }
+
+    fn read_error(&mut self, lane: &TopicPartition, code: Code, message: &str) {
+        if !matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange) {
+            self.rewind(lane, message);
+            return;
+        }
+        // The offset is gone, or was never there: what to do is decided as at an assignment.
+        let Some(held) = self.lanes.get_mut(lane) else { return };
+        let State::Running(running) = &held.state else { return };
+        let own = Some(running.next);
+        held.state =
+            State::Recovering(Recovering { own, due: Some(Instant::now()), ..Default::default() });
+        self.log_failure("unassign", self.unassign(std::slice::from_ref(lane)));
+        let message = message.to_owned();
+        self.handler.fault(SourceFault::Recovering { lane: lane.clone(), message });
+    }
+
+    fn log_failure(&self, what: &str, result: KafkaResult<()>) {
+        if let Err(error) = result {
+            tracing::error!(what, %error, "the Kafka client refused a call");
+        }
+    }
+}
+
+fn running(start: &Start) -> Running {
+    Running { next: start.offset, verify: start.verify, paused: false, rewind: None }
+}
+
+fn list<'a>(
+    lanes: impl Iterator<Item = (&'a OwnedLane, Offset)>,
+) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (owned, offset) in lanes {
+        list.add_partition(&owned.lane.topic, owned.lane.partition).set_offset(offset)?;
+    }
+    Ok(list)
+}

@@ -1,0 +1,318 @@
+//! From settings to librdkafka's properties: what the service owns, what it refuses, why.
+
+use rdkafka::ClientConfig;
+
+use super::settings::{KafkaSettings, Sasl};
+
+/// A property that the settings must not contain, or a combination that is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PropertyError {
+    /// The service owns the property.
+    #[error("kafka.properties.{name} is set by the service and cannot be changed: {reason}")]
+    Owned {
+        /// The property.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A setting of its own exists for the property.
+    #[error("kafka.properties.{name}: use the setting kafka.{setting} instead")]
+    HasSetting {
+        /// The property.
+        name: String,
+        /// The setting.
+        setting: &'static str,
+    },
+    /// Credentials would travel in the clear.
+    #[error(
+        "kafka.security.sasl without kafka.security.tls sends credentials over a connection that anyone may read; configure tls, or set kafka.security.allow_insecure: true"
+    )]
+    Insecure,
+}
+
+/// The properties on which the delivery guarantee rests: (name, value, reason). A value of `None`
+/// means: left at librdkafka's default, but not to be changed.
+const ENFORCED: &[(&str, Option<&str>, &str)] = &[
+    (
+        "enable.auto.commit",
+        Some("false"),
+        "an offset is committed only after BigQuery acknowledged everything below it",
+    ),
+    (
+        "enable.auto.offset.store",
+        Some("false"),
+        "offsets are tracked by the service, record by record",
+    ),
+    (
+        "auto.offset.reset",
+        Some("error"),
+        "a reset inside the client would skip records silently; use kafka.start and kafka.on_data_loss",
+    ),
+    (
+        "isolation.level",
+        Some("read_committed"),
+        "records of aborted transactions must not become rows",
+    ),
+    ("check.crcs", Some("true"), "a corrupt record must not become a row"),
+    (
+        "partition.assignment.strategy",
+        Some("cooperative-sticky"),
+        "rebalances must leave unaffected partitions alone, and all members must agree",
+    ),
+    ("group.protocol", Some("classic"), "the offset fence is built for the classic protocol"),
+    (
+        "max.poll.interval.ms",
+        Some("600000"),
+        "the drain deadline and the liveness probe are derived from it",
+    ),
+    (
+        "allow.auto.create.topics",
+        Some("false"),
+        "a misspelt topic must be an error, not a new topic",
+    ),
+    ("enable.partition.eof", Some("false"), "the client's position is wrong after such an event"),
+    ("statistics.interval.ms", Some("0"), "the service keeps its own metrics"),
+    ("ssl.endpoint.identification.algorithm", Some("https"), "the broker's name must be verified"),
+    ("enable.ssl.certificate.verification", Some("true"), "the broker's name must be verified"),
+    ("consume.callback.max.messages", None, "records are read in batches"),
+    ("offset.store.method", None, "offsets are stored at the broker"),
+    ("offset_commit_cb", None, "commits are made by one module only"),
+    ("rebalance_cb", None, "rebalances are handled by one module only"),
+    ("plugin.library.paths", None, "no foreign code is loaded into the process"),
+    ("sasl.oauthbearer.config", None, "tokens come from the process's own identity"),
+    ("log.queue", None, "the client's log is part of the service's log"),
+];
+
+/// Properties that have a setting of their own.
+const SETTINGS: &[(&str, &str)] = &[
+    ("bootstrap.servers", "bootstrap_servers"),
+    ("metadata.broker.list", "bootstrap_servers"),
+    ("group.id", "group_id"),
+    ("group.instance.id", "group_instance_id"),
+    ("queued.max.messages.kbytes", "prefetch_bytes"),
+    ("topic.metadata.refresh.interval.ms", "discovery_interval_seconds"),
+    ("message.max.bytes", "record_bytes_max"),
+    ("security.protocol", "security"),
+    ("sasl.mechanism", "security.sasl"),
+    ("sasl.mechanisms", "security.sasl"),
+    ("sasl.username", "security.sasl"),
+    ("sasl.password", "security.sasl"),
+    ("ssl.ca.location", "security.tls.ca_file"),
+    ("ssl.certificate.location", "security.tls.certificate_file"),
+    ("ssl.key.location", "security.tls.key_file"),
+    ("ssl.key.password", "security.tls.key_password"),
+];
+
+/// Starting values that settings may override (measured: `docs` on performance).
+const DEFAULTS: &[(&str, &str)] = &[
+    ("session.timeout.ms", "45000"),
+    ("fetch.wait.max.ms", "100"),
+    ("fetch.max.bytes", "8388608"),
+    ("fetch.error.backoff.ms", "500"),
+    ("reconnect.backoff.max.ms", "10000"),
+    ("socket.keepalive.enable", "true"),
+    ("client.id", "kcbq"),
+];
+
+/// The smallest prefetch per partition queue, KiB.
+const QUEUE_KBYTES_MIN: u64 = 64;
+
+/// What every client of the cluster needs: addresses, security, the user's own properties.
+///
+/// # Errors
+///
+/// [`PropertyError`] for a property that the settings must not contain.
+pub fn common(settings: &KafkaSettings) -> Result<ClientConfig, PropertyError> {
+    refuse(settings)?;
+    let mut config = ClientConfig::new();
+    for (name, value) in DEFAULTS {
+        if name.starts_with("socket.") || name.starts_with("reconnect.") || *name == "client.id" {
+            config.set(*name, *value);
+        }
+    }
+    config.set("bootstrap.servers", settings.bootstrap_servers.join(","));
+    config.set(
+        "topic.metadata.refresh.interval.ms",
+        (u64::from(settings.discovery_interval_seconds) * 1000).to_string(),
+    );
+    security(settings, &mut config);
+    for (name, value) in &settings.properties {
+        if !is_consumer_only(name) {
+            config.set(name, value.expose());
+        }
+    }
+    Ok(config)
+}
+
+/// The consumer's properties; `partitions` is how many partitions it may be assigned at worst.
+///
+/// Every partition has a queue of its own, so the prefetch budget is divided among them.
+///
+/// # Errors
+///
+/// [`PropertyError`] as for [`common`].
+pub fn consumer(
+    settings: &KafkaSettings,
+    partitions: usize,
+) -> Result<ClientConfig, PropertyError> {
+    let mut config = common(settings)?;
+    for (name, value) in DEFAULTS {
+        config.set(*name, *value);
+    }
+    config.set("group.id", &settings.group_id);
+    if let Some(instance) = &settings.group_instance_id {
+        config.set("group.instance.id", instance);
+    }
+    let queue = settings.prefetch_bytes / 1024 / partitions.max(1) as u64;
+    let queue = queue.clamp(QUEUE_KBYTES_MIN, 2_097_151);
+    config.set("queued.max.messages.kbytes", queue.to_string());
+    config.set("fetch.message.max.bytes", settings.record_bytes_max.to_string());
+    let fetch = settings.record_bytes_max.max(8 * 1024 * 1024);
+    config.set("fetch.max.bytes", fetch.to_string());
+    config.set("receive.message.max.bytes", (u64::from(fetch) + 1024 * 1024).to_string());
+    for (name, value) in &settings.properties {
+        config.set(name, value.expose());
+    }
+    for (name, value, _) in ENFORCED {
+        if let Some(value) = value
+            && !name.contains("ssl.")
+        {
+            config.set(*name, *value);
+        }
+    }
+    Ok(config)
+}
+
+fn refuse(settings: &KafkaSettings) -> Result<(), PropertyError> {
+    for name in settings.properties.keys() {
+        if let Some((_, _, reason)) = ENFORCED.iter().find(|(owned, ..)| owned == name) {
+            return Err(PropertyError::Owned { name: name.clone(), reason });
+        }
+        if let Some((_, setting)) = SETTINGS.iter().find(|(owned, _)| owned == name) {
+            return Err(PropertyError::HasSetting { name: name.clone(), setting });
+        }
+    }
+    let security = &settings.security;
+    if security.sasl.is_some() && security.tls.is_none() && !security.allow_insecure {
+        return Err(PropertyError::Insecure);
+    }
+    Ok(())
+}
+
+/// Properties that a producer or a bare client warns about.
+fn is_consumer_only(name: &str) -> bool {
+    name.starts_with("fetch.")
+        || name.starts_with("queued.")
+        || name.starts_with("session.")
+        || name.starts_with("heartbeat.")
+        || name.starts_with("group.")
+}
+
+fn security(settings: &KafkaSettings, config: &mut ClientConfig) {
+    let security = &settings.security;
+    let protocol = match (&security.tls, &security.sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    config.set("security.protocol", protocol);
+    if let Some(tls) = &security.tls {
+        config.set("ssl.endpoint.identification.algorithm", "https");
+        config.set("enable.ssl.certificate.verification", "true");
+        let files = [
+            ("ssl.ca.location", &tls.ca_file),
+            ("ssl.certificate.location", &tls.certificate_file),
+            ("ssl.key.location", &tls.key_file),
+        ];
+        for (name, file) in files {
+            if let Some(file) = file {
+                config.set(name, file.to_string_lossy());
+            }
+        }
+        if let Some(password) = &tls.key_password {
+            config.set("ssl.key.password", password.expose());
+        }
+    }
+    match &security.sasl {
+        None => {}
+        Some(Sasl::Plain { username, password }) => {
+            login(config, "PLAIN", username, password.expose())
+        }
+        Some(Sasl::ScramSha256 { username, password }) => {
+            login(config, "SCRAM-SHA-256", username, password.expose());
+        }
+        Some(Sasl::ScramSha512 { username, password }) => {
+            login(config, "SCRAM-SHA-512", username, password.expose());
+        }
+        Some(Sasl::OauthGoogle) => {
+            config.set("sasl.mechanism", "OAUTHBEARER");
+        }
+    }
+}
+
+fn login(config: &mut ClientConfig, mechanism: &str, username: &str, password: &str) {
+    config.set("sasl.mechanism", mechanism);
+    config.set("sasl.username", username);
+    config.set("sasl.password", password);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn settings(yaml: &str) -> KafkaSettings {
+        let base = "bootstrap_servers: [localhost:1]\ngroup_id: g\n";
+        serde_saphyr::from_str(&format!("{base}{yaml}")).unwrap()
+    }
+
+    #[test]
+    fn everything_the_guarantee_rests_on_is_refused_by_name() {
+        for (name, _, reason) in ENFORCED {
+            let mut settings = settings("");
+            settings.properties.insert((*name).into(), Secret::new("x"));
+            let refused = consumer(&settings, 1).unwrap_err().to_string();
+            assert!(refused.contains(name) && refused.contains(reason), "{refused}");
+        }
+        for (name, setting) in SETTINGS {
+            let mut settings = settings("");
+            settings.properties.insert((*name).into(), Secret::new("x"));
+            let refused = consumer(&settings, 1).unwrap_err().to_string();
+            assert!(refused.contains(setting), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_enforced_values_stand_and_librdkafka_takes_them_all() {
+        let config = consumer(&settings("properties: {fetch.wait.max.ms: '5'}"), 8).unwrap();
+        assert_eq!(config.get("auto.offset.reset"), Some("error"));
+        assert_eq!(config.get("isolation.level"), Some("read_committed"));
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("5"));
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
+        config.create_native_config().unwrap();
+        let tls = "security: {tls: {}, sasl: {mechanism: scram_sha512, username: u, password: p}}";
+        let config = consumer(&settings(tls), 8).unwrap();
+        assert_eq!(config.get("security.protocol"), Some("sasl_ssl"));
+        config.create_native_config().unwrap();
+    }
+
+    #[test]
+    fn credentials_in_the_clear_need_an_explicit_word() {
+        let sasl = "sasl: {mechanism: plain, username: u, password: canary}";
+        let refused = consumer(&settings(&format!("security: {{{sasl}}}")), 1);
+        assert_eq!(refused.unwrap_err(), PropertyError::Insecure);
+        let allowed = settings(&format!("security: {{allow_insecure: true, {sasl}}}"));
+        assert!(consumer(&allowed, 1).is_ok());
+        assert!(!format!("{allowed:?}").contains("canary"));
+    }
+
+    #[test]
+    fn the_prefetch_budget_is_divided_but_never_to_nothing() {
+        let queue = |partitions| {
+            let config = consumer(&settings(""), partitions).unwrap();
+            config.get("queued.max.messages.kbytes").unwrap().to_owned()
+        };
+        assert_eq!([queue(0), queue(1), queue(1900)], ["65536", "65536", "64"]);
+    }
+}

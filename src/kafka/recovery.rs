@@ -1,0 +1,289 @@
+//! The blocking questions to the brokers, asked on a thread of their own: committed offsets and
+//! watermarks of newly assigned lanes, and which topics there are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::Duration,
+};
+
+use rdkafka::{TopicPartitionList, consumer::Consumer as _, error::KafkaResult};
+use rdkafka::{error::KafkaError, topic_partition_list::Offset};
+
+use super::{
+    ffi::{self, Client, Element},
+    settings::{OnDataLoss, StartPosition},
+    start::{self, Found, Known, Position, Start},
+    topics::Topics,
+};
+use crate::{
+    committer::CommitMetadata,
+    record::TopicPartition,
+    source::{OwnedLane, SourceFault},
+};
+
+/// How long one question may take. A failed one is asked again.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A lane to recover.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which lane, under which assignment.
+    pub lane: OwnedLane,
+    /// This process's own next offset, where the lane was running already.
+    pub own: Option<i64>,
+}
+
+/// What the thread has found out.
+#[derive(Debug)]
+pub enum Report {
+    /// One lane's recovery.
+    Recovered(OwnedLane, Outcome),
+    /// The topics that match now; to be subscribed to.
+    Topics(Vec<String>),
+    /// The topics could not be listed.
+    DiscoveryFailed(String),
+}
+
+/// What a lane's recovery came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Begin here; with the watermarks.
+    Start {
+        /// Where.
+        start: Start,
+        /// The earliest offset left.
+        low: i64,
+        /// The last stable offset.
+        high: i64,
+    },
+    /// The lane must stand still.
+    Halt(SourceFault),
+    /// A question failed; ask again later.
+    Failed(String),
+}
+
+/// Asks the questions.
+pub struct Recovery {
+    client: Arc<Client>,
+    start: StartPosition,
+    on_data_loss: OnDataLoss,
+    topics: Topics,
+    discovery_interval: Duration,
+}
+
+impl std::fmt::Debug for Recovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recovery").field("topics", &self.topics).finish_non_exhaustive()
+    }
+}
+
+impl Recovery {
+    /// Recovers lanes of `topics` by the given policies.
+    pub fn new(
+        client: Arc<Client>,
+        policy: (StartPosition, OnDataLoss),
+        topics: Topics,
+        discovery_interval: Duration,
+    ) -> Self {
+        let (start, on_data_loss) = policy;
+        Self { client, start, on_data_loss, topics, discovery_interval }
+    }
+
+    /// Works until the other end of either channel is dropped.
+    pub fn run(&self, jobs: &Receiver<Vec<Job>>, reports: &SyncSender<Report>) {
+        if self.topics.has_patterns() && reports.send(self.discover()).is_err() {
+            return;
+        }
+        loop {
+            let answers = match jobs.recv_timeout(self.discovery_interval) {
+                Ok(jobs) => self.recover(&jobs),
+                Err(RecvTimeoutError::Timeout) if self.topics.has_patterns() => {
+                    vec![self.discover()]
+                }
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for answer in answers {
+                if reports.send(answer).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn discover(&self) -> Report {
+        match self.client.fetch_metadata(None, REQUEST_TIMEOUT) {
+            Ok(metadata) => {
+                let names = metadata.topics().iter().map(|topic| topic.name());
+                Report::Topics(self.topics.matching(names))
+            }
+            Err(error) => Report::DiscoveryFailed(error.to_string()),
+        }
+    }
+
+    fn recover(&self, jobs: &[Job]) -> Vec<Report> {
+        match self.ask(jobs) {
+            Ok(answers) => jobs
+                .iter()
+                .map(|job| {
+                    let outcome = answers.outcome(job, self.start, self.on_data_loss);
+                    Report::Recovered(job.lane.clone(), outcome)
+                })
+                .collect(),
+            Err(error) => jobs
+                .iter()
+                .map(|job| Report::Recovered(job.lane.clone(), Outcome::Failed(error.to_string())))
+                .collect(),
+        }
+    }
+
+    fn ask(&self, jobs: &[Job]) -> KafkaResult<Answers> {
+        let lanes: Vec<_> = jobs.iter().map(|job| job.lane.lane.clone()).collect();
+        let committed = self.committed(&lanes)?;
+        let unknown: BTreeSet<_> = committed
+            .values()
+            .filter(|element| element.error.is_none() && element.offset < 0)
+            .map(|element| Arc::clone(&element.lane.topic))
+            .collect();
+        let mut topics = BTreeMap::new();
+        for topic in unknown {
+            let known = self.known(&topic)?;
+            topics.insert(topic, known);
+        }
+        let at_time = match self.start {
+            StartPosition::TimestampMs(at) if !topics.is_empty() => {
+                self.offsets(&lanes, Offset::Offset(at.max(0)))?
+            }
+            _ => HashMap::new(),
+        };
+        Ok(Answers {
+            committed,
+            low: self.offsets(&lanes, Offset::Beginning)?,
+            high: self.offsets(&lanes, Offset::End)?,
+            at_time,
+            topics,
+        })
+    }
+
+    fn committed(&self, lanes: &[TopicPartition]) -> KafkaResult<Elements> {
+        let list = list(lanes, Offset::Invalid)?;
+        Ok(by_lane(&self.client.committed_offsets(list, REQUEST_TIMEOUT)?))
+    }
+
+    /// `ListOffsets`: one request per leader for all lanes. librdkafka passes the logical offsets
+    /// −2 and −1 through as the protocol's own words for earliest and latest.
+    fn offsets(&self, lanes: &[TopicPartition], at: Offset) -> KafkaResult<Elements> {
+        Ok(by_lane(&self.client.offsets_for_times(list(lanes, at)?, REQUEST_TIMEOUT)?))
+    }
+
+    /// What the group knows of a topic.
+    fn known(&self, topic: &Arc<str>) -> KafkaResult<Known> {
+        let metadata = self.client.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+        let partitions =
+            metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
+        let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
+        let lanes: Vec<_> = (0..i32::try_from(partitions).unwrap_or(i32::MAX))
+            .map(|partition| TopicPartition::new(Arc::clone(topic), partition))
+            .collect();
+        if lanes.is_empty() {
+            return Err(KafkaError::MetadataFetch(
+                rdkafka::error::RDKafkaErrorCode::UnknownTopicOrPartition,
+            ));
+        }
+        let committed = self.committed(&lanes)?;
+        if let Some(code) = committed.values().find_map(|element| element.error) {
+            return Err(KafkaError::OffsetFetch(code));
+        }
+        let committed: Vec<_> = committed.values().filter(|element| element.offset >= 0).collect();
+        let at_genesis = committed
+            .iter()
+            .filter_map(|element| CommitMetadata::decode(&element.metadata).ok()?.topic_partitions)
+            .max();
+        Ok(Known { partitions, committed: !committed.is_empty(), at_genesis })
+    }
+}
+
+type Elements = HashMap<TopicPartition, Element>;
+
+/// The brokers' answers about some lanes.
+struct Answers {
+    committed: Elements,
+    low: Elements,
+    high: Elements,
+    at_time: Elements,
+    topics: BTreeMap<Arc<str>, Known>,
+}
+
+impl Answers {
+    fn outcome(&self, job: &Job, start: StartPosition, on_data_loss: OnDataLoss) -> Outcome {
+        match self.found(job) {
+            Err(message) => Outcome::Failed(message),
+            Ok(found) => match start::decide(&found, start, on_data_loss) {
+                Ok(start) => Outcome::Start { start, low: found.low, high: found.high },
+                Err(fault) => Outcome::Halt(fault),
+            },
+        }
+    }
+
+    fn found(&self, job: &Job) -> Result<Found, String> {
+        let lane = &job.lane.lane;
+        let low = answer(&self.low, lane, "its earliest offset")?.offset;
+        let high = answer(&self.high, lane, "its end offset")?.offset;
+        if low < 0 || high < 0 {
+            return Err("the brokers did not tell its earliest or its end offset".into());
+        }
+        let at_time = self.at_time.get(lane).filter(|element| element.error.is_none());
+        let at_time = at_time.map(|element| element.offset).filter(|offset| *offset >= 0);
+        let position = self.position(job)?;
+        Ok(Found { lane: lane.clone(), position, low, high, at_time })
+    }
+
+    fn position(&self, job: &Job) -> Result<Position, String> {
+        let lane = &job.lane.lane;
+        if let Some(own) = job.own {
+            return Ok(Position::Own(own));
+        }
+        let committed = answer(&self.committed, lane, "its committed offset")?;
+        if committed.offset < 0 {
+            let known = self.topics.get(&lane.topic).copied();
+            return known.map(Position::Uncommitted).ok_or_else(|| "its topic vanished".to_owned());
+        }
+        let metadata = match CommitMetadata::decode(&committed.metadata) {
+            Ok(metadata) => Some(metadata),
+            Err(reason) => {
+                tracing::warn!(%lane, offset = committed.offset, %reason,
+                    "the committed offset's metadata tells nothing; taken as an operator's reset");
+                None
+            }
+        };
+        Ok(Position::Committed(committed.offset, metadata))
+    }
+}
+
+fn answer<'a>(
+    elements: &'a Elements,
+    lane: &TopicPartition,
+    what: &str,
+) -> Result<&'a Element, String> {
+    let element = elements.get(lane).ok_or_else(|| format!("no answer about {what}"))?;
+    match element.error {
+        Some(code) => Err(format!("asking for {what} was answered with {code}")),
+        None => Ok(element),
+    }
+}
+
+fn list(lanes: &[TopicPartition], at: Offset) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(lanes.len());
+    for lane in lanes {
+        list.add_partition(&lane.topic, lane.partition).set_offset(at)?;
+    }
+    Ok(list)
+}
+
+fn by_lane(list: &TopicPartitionList) -> Elements {
+    ffi::elements(list).into_iter().map(|element| (element.lane.clone(), element)).collect()
+}

@@ -1,0 +1,244 @@
+//! What must hold in every history (`lost`, `duplicate`, `both`, `phantom`, `corrupt`, `regress`,
+//! `zombie commit`; `stuck`, `memory` and `pause` are looked at where they show).
+//!
+//! A row may be stored twice only if a hand-over explains it: the lane's owner was killed, lost its
+//! lane, or had to give it up undrained or uncommitted, and the offset lies between what was
+//! committed and what was delivered then. Or if BigQuery had forgotten the insertId when a request of
+//! unknown outcome was repeated.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    bigquery::StoredRow,
+    coverage::Mark,
+    history::History,
+    records::{Fate, LogRecord},
+};
+use crate::record::TopicPartition;
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Behind the last record that any core took in.
+    delivered: i64,
+    /// Why the next owner may read again from below `delivered`.
+    unclean: Option<&'static str>,
+    /// Offsets that were read again for a reason.
+    exposed: Vec<(i64, i64)>,
+    committed: i64,
+    committed_max: i64,
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    /// When it was stored.
+    rows: Vec<u64>,
+    letters: u32,
+}
+
+/// What is known of the whole history.
+#[derive(Debug, Default)]
+pub(crate) struct Checkers {
+    lanes: BTreeMap<TopicPartition, Lane>,
+    logs: BTreeMap<TopicPartition, BTreeMap<i64, LogRecord>>,
+    outcomes: BTreeMap<(TopicPartition, i64), Outcome>,
+    /// Records that were in a request whose outcome the client did not learn.
+    ambiguous: BTreeSet<(TopicPartition, i64)>,
+}
+
+impl Checkers {
+    /// A producer wrote a record.
+    pub(crate) fn produced(&mut self, lane: &TopicPartition, record: LogRecord) {
+        self.logs.entry(lane.clone()).or_default().insert(record.offset, record);
+    }
+
+    /// The log of a lane.
+    pub(crate) fn log(&self, lane: &TopicPartition) -> Option<&BTreeMap<i64, LogRecord>> {
+        self.logs.get(lane)
+    }
+
+    /// Every lane.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.logs.keys()
+    }
+
+    /// The offset behind a lane's last record.
+    pub(crate) fn end(&self, lane: &TopicPartition) -> i64 {
+        let last = self.logs.get(lane).and_then(|log| log.last_key_value());
+        last.map_or(0, |(offset, _)| offset + 1)
+    }
+
+    /// A core took in the records from `from` on, below `next`. A core that does not hold the lane
+    /// any more (it does not know yet) exposes what it takes in.
+    pub(crate) fn delivered(&mut self, lane: &TopicPartition, from: i64, next: i64, holds: bool) {
+        let lane = self.lanes.entry(lane.clone()).or_default();
+        if holds {
+            lane.delivered = lane.delivered.max(next);
+        } else {
+            lane.exposed.push((from, next));
+        }
+    }
+
+    /// An owner did not end its assignment in good order.
+    pub(crate) fn unclean(&mut self, lane: &TopicPartition, why: &'static str) {
+        self.lanes.entry(lane.clone()).or_default().unclean = Some(why);
+    }
+
+    /// A new owner reads from `start` on.
+    pub(crate) fn assigned(
+        &mut self,
+        lane: &TopicPartition,
+        start: i64,
+        history: &mut History,
+        now: u64,
+    ) {
+        let state = self.lanes.entry(lane.clone()).or_default();
+        if start < state.delivered {
+            history.mark(Mark::ReadAgain);
+            match state.unclean {
+                Some(_) => state.exposed.push((start, state.delivered)),
+                None => history.violation(
+                    now,
+                    format!("unclean: {lane} reads {start}..{} again", state.delivered),
+                ),
+            }
+        }
+        // What earlier owners took in beyond that is accounted for.
+        (state.delivered, state.unclean) = (start, None);
+    }
+
+    /// The highest offset that was ever committed for a lane.
+    pub(crate) fn committed_max(&self, lane: &TopicPartition) -> i64 {
+        self.lanes.get(lane).map_or(0, |state| state.committed_max)
+    }
+
+    /// The coordinator took a commit.
+    pub(crate) fn committed(
+        &mut self,
+        lane: &TopicPartition,
+        offset: i64,
+        late: bool,
+        history: &mut History,
+        now: u64,
+    ) {
+        let state = self.lanes.entry(lane.clone()).or_default();
+        if offset < state.committed {
+            if late {
+                state.unclean = Some("late commit");
+            } else {
+                let before = state.committed;
+                history.violation(now, format!("regress: {lane} from {before} to {offset}"));
+            }
+        }
+        let before = state.committed;
+        state.committed = offset;
+        state.committed_max = state.committed_max.max(offset);
+        let Some(log) = self.logs.get(lane).filter(|_| before < offset) else { return };
+        for (at, record) in log.range(before..offset) {
+            if !self.is_settled(lane, *at, &record.fate) {
+                let what = format!("lost: {lane}@{at} is committed and {:?}", record.fate);
+                history.violation(now, what);
+            }
+        }
+    }
+
+    fn is_settled(&self, lane: &TopicPartition, offset: i64, fate: &Fate) -> bool {
+        let outcome = self.outcomes.get(&(lane.clone(), offset));
+        match fate {
+            Fate::Skip => true,
+            Fate::Row(_) => outcome.is_some_and(|o| !o.rows.is_empty() || o.letters > 0),
+            Fate::Letter => outcome.is_some_and(|o| o.letters > 0),
+        }
+    }
+
+    /// A client gave up on a request with this record.
+    pub(crate) fn ambiguous(&mut self, lane: &TopicPartition, offset: i64) {
+        self.ambiguous.insert((lane.clone(), offset));
+    }
+
+    /// BigQuery stored a row.
+    pub(crate) fn stored(&mut self, row: &StoredRow, history: &mut History, now: u64) {
+        let at = (row.lane.clone(), row.offset);
+        let record = self.logs.get(&row.lane).and_then(|log| log.get(&row.offset));
+        match record {
+            Some(record) if record.fate != Fate::Skip => {
+                if !is_faithful(record, row) {
+                    history.violation(now, format!("corrupt: {}@{} {row:?}", at.0, at.1));
+                }
+            }
+            _ => history.violation(now, format!("phantom: {}@{}", at.0, at.1)),
+        }
+        self.outcomes.entry(at).or_default().rows.push(now);
+    }
+
+    /// The dead-letter topic has a record.
+    pub(crate) fn lettered(&mut self, lane: &TopicPartition, offset: i64) {
+        self.outcomes.entry((lane.clone(), offset)).or_default().letters += 1;
+    }
+
+    /// Everything has settled: every record has become what it should, and nothing else.
+    pub(crate) fn finish(&self, dedupe_ms: u64, history: &mut History, now: u64) {
+        for (lane, log) in &self.logs {
+            for (offset, record) in log {
+                let none = Outcome::default();
+                let outcome = self.outcomes.get(&(lane.clone(), *offset)).unwrap_or(&none);
+                if !self.is_settled(lane, *offset, &record.fate) {
+                    history.violation(now, format!("lost: {lane}@{offset} {:?}", record.fate));
+                }
+                let wrong = match record.fate {
+                    Fate::Row(_) => outcome.letters > 0,
+                    Fate::Letter => !outcome.rows.is_empty(),
+                    Fate::Skip => outcome.letters > 0,
+                };
+                if wrong && !outcome.rows.is_empty() && outcome.letters > 0 {
+                    history.violation(now, format!("both: {lane}@{offset} stored and lettered"));
+                } else if wrong {
+                    history.violation(now, format!("fate: {lane}@{offset} {:?}", record.fate));
+                }
+                if outcome.rows.len() > 1 {
+                    self.duplicate(lane, *offset, outcome, dedupe_ms, history, now);
+                }
+            }
+        }
+    }
+
+    fn duplicate(
+        &self,
+        lane: &TopicPartition,
+        offset: i64,
+        outcome: &Outcome,
+        dedupe_ms: u64,
+        history: &mut History,
+        now: u64,
+    ) {
+        history.mark(Mark::Duplicate);
+        let exposed = self.lanes.get(lane).is_some_and(|state| {
+            state.exposed.iter().any(|(from, to)| (*from..*to).contains(&offset))
+        });
+        let far_apart = outcome.rows.windows(2).all(|two| two[1] - two[0] >= dedupe_ms);
+        let repeated = self.ambiguous.contains(&(lane.clone(), offset));
+        if !(far_apart && (exposed || repeated)) {
+            let rows = &outcome.rows;
+            history.violation(now, format!("duplicate: {lane}@{offset} stored at {rows:?}"));
+        }
+    }
+}
+
+/// Whether a stored row says what the record said.
+fn is_faithful(record: &LogRecord, row: &StoredRow) -> bool {
+    let Some(payload) = &record.payload else { return false };
+    let text = |name: &str| row.cells.get(name).and_then(|cell| cell.as_str());
+    let column = payload.x.map(|x| format!("x{x}"));
+    let extra = row.cells.iter().filter(|(name, cell)| name.starts_with('x') && !cell.is_null());
+    record.fate
+        == Fate::Row(match row.table.as_str() {
+            "ab" => "ab",
+            "c0" => "c0",
+            _ => "c1",
+        })
+        && text("id") == Some(&payload.id.to_string())
+        && text("v") == Some(&payload.v)
+        && text("pad") == Some(&payload.pad)
+        && extra.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+            == column.iter().map(String::as_str).collect::<Vec<_>>()
+        && column.is_none_or(|name| text(&name) == Some(&format!("x{}", payload.id)))
+}

@@ -1,0 +1,139 @@
+//! What a history reached. A set of histories that never gets somewhere tests nothing there.
+
+use std::{collections::BTreeMap, fmt};
+
+/// Everything that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mark {
+    Kill,
+    KillWithUnacknowledged,
+    Rebalance,
+    AmbiguousAnswer,
+    StoredWithoutAnswer,
+    LateArrival,
+    Refused,
+    Throttled,
+    QuotaExceeded,
+    RowsStopped,
+    RowsRejected,
+    DeadLetter,
+    DeadLetterFault,
+    DeadLetterUnknown,
+    SchemaWait,
+    SchemaRace,
+    StaleSchema,
+    TableNotVisible,
+    ColumnRefused,
+    Skipped,
+    Halt,
+    Release,
+    Pause,
+    Resume,
+    Throttle,
+    CommitLanded,
+    CommitUnknown,
+    CommitFenced,
+    CommitRefused,
+    CommitNotOwned,
+    CommitLate,
+    CoordinatorAway,
+    DrainClean,
+    DrainLate,
+    Lost,
+    Pausing,
+    Zombie,
+    NewPartition,
+    Storm,
+    OffsetGap,
+    ReadAgain,
+    Duplicate,
+    Deduplicated,
+    Shutdown,
+}
+
+impl Mark {
+    /// What every single history must reach.
+    pub(crate) const EACH: [Self; 3] = [Self::Kill, Self::Rebalance, Self::AmbiguousAnswer];
+
+    /// What a set of histories must reach.
+    pub(crate) const SET: [Self; 44] = [
+        Self::Kill,
+        Self::KillWithUnacknowledged,
+        Self::Rebalance,
+        Self::AmbiguousAnswer,
+        Self::StoredWithoutAnswer,
+        Self::LateArrival,
+        Self::Refused,
+        Self::Throttled,
+        Self::QuotaExceeded,
+        Self::RowsStopped,
+        Self::RowsRejected,
+        Self::DeadLetter,
+        Self::DeadLetterFault,
+        Self::DeadLetterUnknown,
+        Self::SchemaWait,
+        Self::SchemaRace,
+        Self::StaleSchema,
+        Self::TableNotVisible,
+        Self::ColumnRefused,
+        Self::Skipped,
+        Self::Halt,
+        Self::Release,
+        Self::Pause,
+        Self::Resume,
+        Self::Throttle,
+        Self::CommitLanded,
+        Self::CommitUnknown,
+        Self::CommitFenced,
+        Self::CommitRefused,
+        Self::CommitNotOwned,
+        Self::CommitLate,
+        Self::CoordinatorAway,
+        Self::DrainClean,
+        Self::DrainLate,
+        Self::Lost,
+        Self::Pausing,
+        Self::Zombie,
+        Self::NewPartition,
+        Self::Storm,
+        Self::OffsetGap,
+        Self::ReadAgain,
+        Self::Duplicate,
+        Self::Deduplicated,
+        Self::Shutdown,
+    ];
+}
+
+/// The counters.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Coverage(BTreeMap<Mark, u64>);
+
+impl Coverage {
+    /// Counts one.
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        *self.0.entry(mark).or_default() += 1;
+    }
+
+    /// How often.
+    pub(crate) fn count(&self, mark: Mark) -> u64 {
+        self.0.get(&mark).copied().unwrap_or(0)
+    }
+
+    /// Adds another history's counters.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (mark, count) in &other.0 {
+            *self.0.entry(*mark).or_default() += count;
+        }
+    }
+
+    /// Those of `marks` that were never reached.
+    pub(crate) fn missing(&self, marks: &[Mark]) -> Vec<Mark> {
+        marks.iter().copied().filter(|mark| self.count(*mark) == 0).collect()
+    }
+}
+
+impl fmt::Debug for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.0).finish()
+    }
+}

@@ -1,0 +1,138 @@
+//! The parameters of one history, all drawn from its seed.
+
+use std::time::Duration;
+
+use super::{records::Mix, rng::Rng};
+use crate::delivery::{
+    backoff::Backoff, budget::BudgetSettings, core::CoreSettings, encoder::BatchLimits,
+};
+
+/// Chances per 1,000 requests while faults are on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chances {
+    /// insertAll: refused before anything happened (503, 403 rate limit, quota).
+    pub(crate) refuse: u64,
+    /// insertAll: stored, and answered with an error.
+    pub(crate) fail_after: u64,
+    /// insertAll: stored, and never answered.
+    pub(crate) lose_answer: u64,
+    /// insertAll: never arrives.
+    pub(crate) lose_request: u64,
+    /// insertAll: arrives after the client has given up.
+    pub(crate) hold: u64,
+    /// insertAll: every row is marked `stopped` or with a passing fault.
+    pub(crate) stop_rows: u64,
+    /// Table calls that fail.
+    pub(crate) table: u64,
+    /// Dead letters that fail.
+    pub(crate) letter: u64,
+    /// Commits without an answer.
+    pub(crate) commit_lost: u64,
+    /// Commits that arrive after the client has given up.
+    pub(crate) commit_late: u64,
+    /// Commits that are refused by a coordinator that loads.
+    pub(crate) commit_refused: u64,
+}
+
+/// The parameters.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// How many replicas.
+    pub(crate) replicas: usize,
+    /// Partitions of topics `a`, `b`, `c`.
+    pub(crate) partitions: [i32; 3],
+    /// When faults and producers stop.
+    pub(crate) heal_ms: u64,
+    /// Records per lane, about.
+    pub(crate) records: u64,
+    /// What the producers write.
+    pub(crate) mix: Mix,
+    /// How often requests fail.
+    pub(crate) chances: Chances,
+    /// Visibility of created and altered tables.
+    pub(crate) create_delay_ms: u64,
+    /// The same for alterations.
+    pub(crate) alter_delay_ms: u64,
+    /// How long BigQuery remembers insertIds.
+    pub(crate) dedupe_ms: u64,
+    /// The cores' settings.
+    pub(crate) core: CoreSettings,
+    /// The batches' limits.
+    pub(crate) limits: BatchLimits,
+    /// The dead-letter budget.
+    pub(crate) budget: BudgetSettings,
+    /// The clients' patience with insertAll.
+    pub(crate) write_timeout_ms: u64,
+    /// The clients' patience with a commit.
+    pub(crate) commit_timeout_ms: u64,
+    /// How long a revoke may take.
+    pub(crate) drain_ms: u64,
+    /// The group's session timeout.
+    pub(crate) session_ms: u64,
+    /// How long the coordinator waits for members to join again.
+    pub(crate) rebalance_ms: u64,
+}
+
+impl Plan {
+    /// Draws a plan.
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let fat = rng.chance(250);
+        let tight = rng.chance(150);
+        let heavy = if rng.chance(300) { 4 } else { 1 };
+        let ms = Duration::from_millis;
+        Self {
+            replicas: rng.between(3, 5) as usize,
+            partitions: [1, 1, 1].map(|least| rng.between(least, 4) as i32),
+            heal_ms: rng.between(40_000, 90_000),
+            records: rng.between(15, 45),
+            mix: Mix {
+                null: 30,
+                bad: if tight { 40 } else { rng.between(0, 15) },
+                column: rng.between(0, 200),
+                pad: if fat { 4_000 } else { 40 },
+            },
+            chances: chances(rng, heavy),
+            create_delay_ms: rng.between(0, 15_000),
+            alter_delay_ms: rng.between(0, 30_000),
+            dedupe_ms: 60_000,
+            core: CoreSettings {
+                body_bytes_max: if fat { 20_000 } else { 4_000 },
+                memory_bytes_max: if fat { 64 * 1024 } else { 1 << 20 },
+                retry: Backoff { first: ms(100), max: ms(8_000) },
+                retry_slowly: Backoff { first: ms(2_000), max: ms(30_000) },
+            },
+            limits: BatchLimits {
+                body_bytes: if fat { 12_000 } else { 3_000 },
+                rows: rng.between(2, 24) as usize,
+                linger: ms(rng.between(100, 2_000)),
+            },
+            budget: if tight {
+                BudgetSettings { ratio: 0.04, window: 50, run: 2 }
+            } else {
+                BudgetSettings { ratio: 1.0, window: 1_000, run: 100 }
+            },
+            write_timeout_ms: rng.between(3_000, 10_000),
+            commit_timeout_ms: rng.between(2_000, 5_000),
+            drain_ms: rng.between(1_000, 8_000),
+            session_ms: rng.between(6_000, 10_000),
+            rebalance_ms: 20_000,
+        }
+    }
+}
+
+fn chances(rng: &mut Rng, heavy: u64) -> Chances {
+    let mut draw = |most: u64| rng.between(0, most * heavy);
+    Chances {
+        refuse: draw(60),
+        fail_after: draw(30),
+        lose_answer: draw(30),
+        lose_request: draw(30),
+        hold: draw(30),
+        stop_rows: draw(30),
+        table: draw(200),
+        letter: draw(200),
+        commit_lost: draw(60),
+        commit_late: draw(30),
+        commit_refused: draw(60),
+    }
+}

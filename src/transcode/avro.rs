@@ -1,0 +1,4 @@
+//! Reading Avro's binary encoding. <https://avro.apache.org/docs/1.12.0/specification/>
+
+pub mod interpret;
+pub mod reader;

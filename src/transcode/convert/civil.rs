@@ -1,0 +1,198 @@
+//! Calendar arithmetic and its text, proleptic Gregorian, years 0001 to 9999.
+
+/// Microseconds in a day.
+pub const DAY_MICROS: i64 = 86_400_000_000;
+/// 0001-01-01 as days since 1970-01-01.
+pub const DAYS_MIN: i64 = -719_162;
+/// 9999-12-31 as days since 1970-01-01.
+pub const DAYS_MAX: i64 = 2_932_896;
+
+/// A calendar day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day {
+    /// 1 to 9999.
+    pub year: u32,
+    /// 1 to 12.
+    pub month: u32,
+    /// 1 to 31.
+    pub day: u32,
+}
+
+/// The day that lies `days` after 1970-01-01, or `None` outside the years 0001 to 9999.
+pub fn day(days: i64) -> Option<Day> {
+    if !(DAYS_MIN..=DAYS_MAX).contains(&days) {
+        return None;
+    }
+    // Years start in March here, so that the leap day comes last; an era is 400 years.
+    let shifted = u32::try_from(days + 719_468).ok()?;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    Some(Day { year: era * 400 + year_of_era + u32::from(month <= 2), month, day })
+}
+
+/// Days from 1970-01-01 to this day, or `None` if there is no such day.
+pub fn days(year: u32, month: u32, day: u32) -> Option<i64> {
+    if !(1..=9999).contains(&year) || day == 0 || day > month_days(year, month)? {
+        return None;
+    }
+    let march_year = i64::from(year) - i64::from(month <= 2);
+    let era = march_year.div_euclid(400);
+    let year_of_era = march_year.rem_euclid(400);
+    let march_month = i64::from((month + 9) % 12);
+    let day_of_year = (153 * march_month + 2) / 5 + i64::from(day) - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some(era * 146_097 + day_of_era - 719_468)
+}
+
+fn month_days(year: u32, month: u32) -> Option<u32> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => Some(31),
+        4 | 6 | 9 | 11 => Some(30),
+        2 => Some(28 + u32::from(leap)),
+        _ => None,
+    }
+}
+
+/// A wall-clock moment: day, hour, minute, second, microsecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The day.
+    pub day: Day,
+    /// The time of day.
+    pub time: Clock,
+}
+
+/// A time of day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// 0 to 23.
+    pub hour: u32,
+    /// 0 to 59.
+    pub minute: u32,
+    /// 0 to 59.
+    pub second: u32,
+    /// 0 to 999,999.
+    pub micros: u32,
+}
+
+/// The moment that lies `micros` after 1970-01-01T00:00:00, or `None` outside 0001 to 9999.
+pub fn moment(micros: i64) -> Option<Moment> {
+    Some(Moment {
+        day: day(micros.div_euclid(DAY_MICROS))?,
+        time: clock_unchecked(micros.rem_euclid(DAY_MICROS)),
+    })
+}
+
+/// The time of day `micros` after midnight, or `None` outside one day.
+pub fn clock(micros: i64) -> Option<Clock> {
+    (0..DAY_MICROS).contains(&micros).then(|| clock_unchecked(micros))
+}
+
+fn clock_unchecked(micros: i64) -> Clock {
+    let micros = micros.unsigned_abs();
+    // Both fit: a day has 86,400 seconds.
+    let seconds = (micros / 1_000_000) as u32;
+    let fraction = (micros % 1_000_000) as u32;
+    Clock {
+        hour: seconds / 3_600,
+        minute: seconds / 60 % 60,
+        second: seconds % 60,
+        micros: fraction,
+    }
+}
+
+/// `YYYY-MM-DD`.
+pub fn date_text(day: Day) -> [u8; 10] {
+    let [y1, y2] = pair(day.year / 100);
+    let [y3, y4] = pair(day.year % 100);
+    let [m1, m2] = pair(day.month);
+    let [d1, d2] = pair(day.day);
+    [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2]
+}
+
+/// `HH:MM:SS.ffffff`.
+pub fn clock_text(time: Clock) -> [u8; 15] {
+    let [h1, h2] = pair(time.hour);
+    let [m1, m2] = pair(time.minute);
+    let [s1, s2] = pair(time.second);
+    let [f1, f2] = pair(time.micros / 10_000);
+    let [f3, f4] = pair(time.micros / 100 % 100);
+    let [f5, f6] = pair(time.micros % 100);
+    [h1, h2, b':', m1, m2, b':', s1, s2, b'.', f1, f2, f3, f4, f5, f6]
+}
+
+/// `YYYY-MM-DDTHH:MM:SS.ffffff`.
+pub fn moment_text(moment: Moment) -> [u8; 26] {
+    let mut text = [b'T'; 26];
+    let (date, time) = text.split_at_mut(10);
+    date.copy_from_slice(&date_text(moment.day));
+    if let Some((_, time)) = time.split_first_mut() {
+        time.copy_from_slice(&clock_text(moment.time));
+    }
+    text
+}
+
+/// Two digits of a number below 100.
+fn pair(value: u32) -> [u8; 2] {
+    // Below 100 by the callers' arithmetic, so that neither cast cuts anything.
+    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_day_of_ten_thousand_years_follows_the_one_before() {
+        let mut expected = Day { year: 1, month: 1, day: 1 };
+        for number in DAYS_MIN..=DAYS_MAX {
+            let actual = day(number).unwrap();
+            assert_eq!(actual, expected);
+            assert_eq!(days(actual.year, actual.month, actual.day), Some(number));
+            expected.day += 1;
+            if expected.day > month_days(expected.year, expected.month).unwrap() {
+                expected = Day { day: 1, month: expected.month + 1, ..expected };
+            }
+            if expected.month > 12 {
+                expected = Day { month: 1, year: expected.year + 1, ..expected };
+            }
+        }
+        assert_eq!(expected.year, 10_000);
+        assert_eq!((day(DAYS_MIN - 1), day(DAYS_MAX + 1)), (None, None));
+    }
+
+    #[test]
+    fn moments_before_1970_count_down() {
+        let text =
+            |micros| String::from_utf8(moment_text(moment(micros).unwrap()).to_vec()).unwrap();
+        assert_eq!(text(-1), "1969-12-31T23:59:59.999999");
+        assert_eq!(text(0), "1970-01-01T00:00:00.000000");
+        assert_eq!(text(DAYS_MIN * DAY_MICROS), "0001-01-01T00:00:00.000000");
+        assert_eq!(text((DAYS_MAX + 1) * DAY_MICROS - 1), "9999-12-31T23:59:59.999999");
+        assert_eq!(moment(DAYS_MIN * DAY_MICROS - 1), None);
+        assert_eq!(moment((DAYS_MAX + 1) * DAY_MICROS), None);
+        assert_eq!(moment(i64::MIN), None);
+    }
+
+    #[test]
+    fn days_that_do_not_exist_are_refused() {
+        for (year, month, day) in [
+            (2023, 2, 29),
+            (1900, 2, 29),
+            (2024, 13, 1),
+            (2024, 0, 1),
+            (2024, 4, 31),
+            (0, 1, 1),
+            (2024, 1, 0),
+        ] {
+            assert_eq!(days(year, month, day), None);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The compiled plan: what is done with each value, in the order of the encoding.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use crate::{
+    record::Record,
+    table::TableSchema,
+    transcode::{
+        convert::{DecimalTarget, FromBytes, FromFloat, FromInteger, FromText},
+        error::{PlanError, RowError, RowErrorKind, Step},
+        json_in::names::NameIndex,
+        limits::Limits,
+        plan::payload::Payload,
+        row::{LaneLabel, RowSpec},
+        writer::{Label, RowWriter},
+    },
+};
+
+pub mod compile;
+pub mod envelope;
+pub mod payload;
+pub mod scalar;
+
+/// What is done with one field, branch or element.
+#[derive(Debug)]
+pub struct Op {
+    /// The name in the writer schema, for error paths.
+    pub name: Arc<str>,
+    /// What precedes the value in the row.
+    pub label: Label,
+    /// How the writer says whether there is a value.
+    pub presence: Presence,
+    /// Whether null is an error: a `REQUIRED` column, or an array's element.
+    pub required: bool,
+    /// What is done with a value.
+    pub action: Action,
+}
+
+/// How Avro says whether there is a value, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// There is always one.
+    Always,
+    /// A union of null, at this index (0 or 1), and one other branch.
+    Optional(u8),
+    /// A union of this many branches, null perhaps among them, at this index.
+    Union {
+        /// How many branches there are.
+        branches: u32,
+        /// Which of them is null.
+        null: Option<u32>,
+    },
+}
+
+/// What is done with a value.
+#[derive(Debug)]
+pub enum Action {
+    /// Read and write one value.
+    Scalar(Scalar),
+    /// A record into a `RECORD`.
+    Record(RecordOps),
+    /// An array into a `REPEATED` column.
+    Array(Box<Elements>),
+    /// A map into a `REPEATED RECORD` of key and value.
+    Map(Box<Entries>),
+    /// An array within an array: into a record with one repeated field.
+    Wrapped(Box<Op>),
+    /// A union of several types into a record with a field per branch; `Skip` where the branch is
+    /// null or empty.
+    Branches(Box<[Op]>),
+    /// Avro's duration into a record of months, days, milliseconds.
+    Duration(Box<[Label; 3]>),
+    /// Debezium's `VariableScaleDecimal`.
+    VariableDecimal(DecimalTarget),
+    /// Read, check, write nothing: a type without values.
+    Skip(Skip),
+    /// The column's type is one that the service does not write; null passes.
+    Refuse,
+}
+
+/// A record's operations in encoded order, and its fields by name for JSON.
+#[derive(Debug)]
+pub struct RecordOps {
+    /// One per field.
+    pub ops: Box<[Op]>,
+    /// From a field's name to its position.
+    pub index: NameIndex,
+    /// Whether JSON may hold `[key, value]` in place of an object: the entry of a Connect map whose
+    /// keys are not text.
+    pub map_entry: bool,
+}
+
+/// An array's elements.
+#[derive(Debug)]
+pub struct Elements {
+    /// What is done with each.
+    pub element: Op,
+    /// The fewest bytes that one takes.
+    pub bytes_min: usize,
+}
+
+/// A map's entries.
+#[derive(Debug)]
+pub struct Entries {
+    /// Precedes the key.
+    pub key: Label,
+    /// What is done with each value.
+    pub value: Op,
+    /// The fewest bytes that an entry takes.
+    pub bytes_min: usize,
+}
+
+/// One value of one column: how it is read, and what becomes of it.
+#[derive(Debug)]
+pub enum Scalar {
+    /// A boolean into `BOOL`.
+    Bool,
+    /// A boolean into `STRING`.
+    BoolText,
+    /// A 32-bit integer.
+    Int(FromInteger),
+    /// A 64-bit integer.
+    Long(FromInteger),
+    /// A 32-bit float.
+    Float(FromFloat),
+    /// A 64-bit float.
+    Double(FromFloat),
+    /// Text.
+    Text(FromText),
+    /// Bytes.
+    Bytes(FromBytes),
+    /// So many bytes.
+    Fixed(usize, FromBytes),
+    /// One of these symbols.
+    Enum(Arc<[Arc<str>]>),
+}
+
+/// How a value without a column is passed over.
+#[derive(Debug)]
+pub enum Skip {
+    /// Null: no bytes.
+    Null,
+    /// A record of such values; for JSON, an empty object or null.
+    Record(Box<[Skip]>),
+    /// An array of such values.
+    Array(Box<Skip>),
+    /// A union of such types.
+    Union(Box<[Skip]>),
+}
+
+/// A row specification compiled against a table's columns, for one row form.
+///
+/// Immutable and shareable. It stays valid until the writer schema or the table changes.
+#[derive(Debug)]
+pub struct RowPlan<W> {
+    value: Payload,
+    key: Option<Payload>,
+    envelope: envelope::Envelope,
+    limits: Limits,
+    form: PhantomData<fn() -> W>,
+}
+
+impl<W: RowWriter> RowPlan<W> {
+    /// Sets `spec` against the columns of `table`.
+    ///
+    /// # Errors
+    /// When the table lacks or contradicts a column, has a `REQUIRED` column without source, or two
+    /// sources name one column.
+    pub fn compile(spec: &RowSpec, table: &TableSchema, limits: Limits) -> Result<Self, PlanError> {
+        let (value, key, envelope) = payload::compile::<W>(spec, &table.columns)?;
+        Ok(Self { value, key, envelope, limits, form: PhantomData })
+    }
+
+    /// Appends the row of one record to `out`.
+    ///
+    /// `record.value` and `record.key` hold what the reader reads: an Avro datum without its
+    /// five-byte header ([`wire::split`](crate::transcode::wire::split)), the `payload` member of a
+    /// Connect envelope ([`connect::split`](crate::transcode::connect::split)), otherwise the bytes
+    /// as they came. A null value yields a row of key, metadata and headers only.
+    ///
+    /// # Errors
+    /// When the bytes are malformed or a value does not fit its column. `out` is then as before.
+    pub fn encode(
+        &self,
+        record: &Record<'_>,
+        lane: &LaneLabel,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowError> {
+        let start = out.len();
+        let end = start.saturating_add(self.limits.row_bytes_max);
+        match self.append(record, lane, out, end) {
+            Ok(()) if out.len() <= end => Ok(()),
+            Ok(()) => {
+                out.truncate(start);
+                Err(*too_large())
+            }
+            Err(error) => {
+                out.truncate(start);
+                Err(*error)
+            }
+        }
+    }
+
+    fn append(&self, record: &Record<'_>, lane: &LaneLabel, out: &mut Vec<u8>, end: usize) -> Step {
+        out.reserve(2 * record.bytes() + 256);
+        W::row_start(out);
+        match record.value {
+            Some(value) => self.value.encode::<W>(value, out, end)?,
+            None => self.value.encode_null()?,
+        }
+        match (&self.key, record.key) {
+            (None, _) => {}
+            (Some(key), Some(bytes)) => {
+                key.encode::<W>(bytes, out, end).map_err(|error| error.within("(key)"))?;
+            }
+            (Some(key), None) => key.encode_null().map_err(|error| error.within("(key)"))?,
+        }
+        self.envelope.encode::<W>(record, lane, out)?;
+        W::row_end(out);
+        Ok(())
+    }
+}
+
+/// The row is larger than the plan allows.
+#[cold]
+pub fn too_large() -> Box<RowError> {
+    Box::new(RowError {
+        path: String::new(),
+        message: "the encoded row is larger than row_bytes_max".into(),
+        kind: RowErrorKind::Transcode,
+    })
+}
+
+/// Null where the column or the array takes none.
+#[cold]
+pub fn null_refused() -> Box<RowError> {
+    RowError::transcode("null, but the column is REQUIRED or the place is an array's element")
+}

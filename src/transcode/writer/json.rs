@@ -1,0 +1,309 @@
+//! Rows as `tabledata.insertAll` takes them: one JSON object.
+//!
+//! Cells as BigQuery documents and accepts them: `INT64` as a number, or as text beyond ±2^53,
+//! where "pass it as a string to avoid data corruption" applies; `FLOAT64` as the shortest number
+//! that reads back the same, `"NaN"`, `"Infinity"`, `"-Infinity"`; `NUMERIC` and `BIGNUMERIC` as
+//! text; `BYTES` as standard base64; `JSON` as text; `TIMESTAMP` as RFC 3339 in UTC with
+//! microseconds.
+//!
+//! Every value is written with a comma after it, which the end of the record or array overwrites.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use crate::{
+    table::ColumnKind,
+    transcode::{
+        convert::{civil, decimal::Fitted},
+        row::LaneLabel,
+        scan::clean_prefix,
+        writer::{Label, RowWriter},
+    },
+};
+
+/// The largest integer that every JSON reader keeps exact.
+const SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// The row form of `tabledata.insertAll`.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonRow;
+
+impl RowWriter for JsonRow {
+    type Mark = ();
+
+    fn label(name: &str, _number: u32, _kind: &ColumnKind) -> Label {
+        let mut bytes = Vec::new();
+        push_string(&mut bytes, name);
+        bytes.push(b':');
+        Label::new(&bytes)
+    }
+
+    #[inline]
+    fn row_start(out: &mut Vec<u8>) {
+        out.push(b'{');
+    }
+
+    #[inline]
+    fn row_end(out: &mut Vec<u8>) {
+        close(out, b'}');
+    }
+
+    #[inline(always)]
+    fn cell(out: &mut Vec<u8>, label: &Label) {
+        label.push(out);
+    }
+
+    #[inline]
+    fn array_start(out: &mut Vec<u8>, label: &Label) {
+        label.push(out);
+        out.push(b'[');
+    }
+
+    #[inline(always)]
+    fn element(_out: &mut Vec<u8>, _label: &Label) {}
+
+    #[inline]
+    fn array_end(out: &mut Vec<u8>) {
+        close(out, b']');
+        out.push(b',');
+    }
+
+    #[inline]
+    fn record_start(out: &mut Vec<u8>) {
+        out.push(b'{');
+    }
+
+    #[inline]
+    fn record_end(out: &mut Vec<u8>, (): ()) {
+        close(out, b'}');
+        out.push(b',');
+    }
+
+    #[inline]
+    fn bool(out: &mut Vec<u8>, value: bool) {
+        out.extend_from_slice(if value { b"true," } else { b"false," });
+    }
+
+    #[inline]
+    fn int64(out: &mut Vec<u8>, value: i64) {
+        if value.unsigned_abs() > SAFE_INTEGER {
+            out.push(b'"');
+            push_integer(out, value);
+            return out.extend_from_slice(b"\",");
+        }
+        push_integer(out, value);
+        out.push(b',');
+    }
+
+    #[inline]
+    fn float64(out: &mut Vec<u8>, value: f64) {
+        if value.is_finite() {
+            out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+            return out.push(b',');
+        }
+        let text: &[u8] = match value {
+            f64::INFINITY => b"\"Infinity\",",
+            f64::NEG_INFINITY => b"\"-Infinity\",",
+            _ => b"\"NaN\",",
+        };
+        out.extend_from_slice(text);
+    }
+
+    #[inline]
+    fn string(out: &mut Vec<u8>, value: &str) {
+        push_string(out, value);
+        out.push(b',');
+    }
+
+    #[inline]
+    fn plain_string(out: &mut Vec<u8>, value: &[u8]) {
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\",");
+    }
+
+    fn bytes(out: &mut Vec<u8>, value: &[u8]) {
+        out.push(b'"');
+        let start = out.len();
+        out.resize(start + value.len().div_ceil(3) * 4, 0);
+        let room = out.get_mut(start..).unwrap_or_default();
+        // The room has exactly the encoded length, so that this cannot fail.
+        let written = STANDARD.encode_slice(value, room).unwrap_or(0);
+        out.truncate(start + written);
+        out.extend_from_slice(b"\",");
+    }
+
+    #[inline]
+    fn json(out: &mut Vec<u8>, text: &str) {
+        Self::string(out, text);
+    }
+
+    fn decimal(out: &mut Vec<u8>, value: &Fitted) {
+        out.push(b'"');
+        let start = out.len();
+        if value.decimal.text(out).is_err() {
+            // Cannot happen for a value within a range; a refused cell beats a wrong one.
+            out.truncate(start);
+        }
+        out.extend_from_slice(b"\",");
+    }
+
+    fn date(out: &mut Vec<u8>, days: i64) {
+        let Some(day) = civil::day(days) else { return out.extend_from_slice(b"null,") };
+        let mut text = *b"\"0000-00-00\",";
+        put(&mut text, 1, &civil::date_text(day));
+        out.extend_from_slice(&text);
+    }
+
+    fn time(out: &mut Vec<u8>, micros: i64) {
+        let Some(time) = civil::clock(micros) else { return out.extend_from_slice(b"null,") };
+        let mut text = *b"\"00:00:00.000000\",";
+        put(&mut text, 1, &civil::clock_text(time));
+        out.extend_from_slice(&text);
+    }
+
+    fn datetime(out: &mut Vec<u8>, micros: i64) {
+        let Some(moment) = civil::moment(micros) else { return out.extend_from_slice(b"null,") };
+        let mut text = *b"\"0000-00-00T00:00:00.000000\",";
+        put(&mut text, 1, &civil::moment_text(moment));
+        out.extend_from_slice(&text);
+    }
+
+    fn timestamp(out: &mut Vec<u8>, micros: i64) {
+        let Some(moment) = civil::moment(micros) else { return out.extend_from_slice(b"null,") };
+        let mut text = *b"\"0000-00-00T00:00:00.000000Z\",";
+        put(&mut text, 1, &civil::moment_text(moment));
+        out.extend_from_slice(&text);
+    }
+
+    #[inline]
+    fn topic(out: &mut Vec<u8>, lane: &LaneLabel) {
+        out.extend_from_slice(lane.topic_json());
+        out.push(b',');
+    }
+}
+
+#[inline]
+fn put(text: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(room) = text.get_mut(at..at + value.len()) {
+        room.copy_from_slice(value);
+    }
+}
+
+/// Turns the comma after the last value into the closing bracket.
+#[inline]
+fn close(out: &mut Vec<u8>, bracket: u8) {
+    match out.last_mut() {
+        Some(last) if *last == b',' => *last = bracket,
+        _ => out.push(bracket),
+    }
+}
+
+#[inline]
+fn push_integer(out: &mut Vec<u8>, value: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Appends `value` as a JSON string, quotes included.
+#[inline]
+pub fn push_string(out: &mut Vec<u8>, value: &str) {
+    out.push(b'"');
+    push_escaped(out, value.as_bytes());
+    out.push(b'"');
+}
+
+/// Appends the contents of a JSON string.
+fn push_escaped(out: &mut Vec<u8>, mut rest: &[u8]) {
+    loop {
+        let clean = clean_prefix(rest);
+        let Some((plain, tail)) = rest.split_at_checked(clean) else { return };
+        out.extend_from_slice(plain);
+        let Some((special, after)) = tail.split_first() else { return };
+        push_escape(out, *special);
+        rest = after;
+    }
+}
+
+#[cold]
+fn push_escape(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            let hex = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+            return out.extend_from_slice(&[
+                b'\\',
+                b'u',
+                b'0',
+                b'0',
+                hex(byte >> 4),
+                hex(byte & 15),
+            ]);
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cell(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!(out.pop(), Some(b','));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn integers_beyond_double_precision_are_text() {
+        assert_eq!(cell(|out| JsonRow::int64(out, 9_007_199_254_740_991)), "9007199254740991");
+        assert_eq!(
+            cell(|out| JsonRow::int64(out, -9_007_199_254_740_992)),
+            "\"-9007199254740992\""
+        );
+        assert_eq!(cell(|out| JsonRow::int64(out, i64::MIN)), "\"-9223372036854775808\"");
+    }
+
+    #[test]
+    fn special_doubles_are_text() {
+        assert_eq!(cell(|out| JsonRow::float64(out, f64::NAN)), "\"NaN\"");
+        assert_eq!(cell(|out| JsonRow::float64(out, f64::INFINITY)), "\"Infinity\"");
+        assert_eq!(cell(|out| JsonRow::float64(out, f64::NEG_INFINITY)), "\"-Infinity\"");
+    }
+
+    #[test]
+    fn times_are_text() {
+        assert_eq!(cell(|out| JsonRow::date(out, -1)), "\"1969-12-31\"");
+        assert_eq!(cell(|out| JsonRow::time(out, 1)), "\"00:00:00.000001\"");
+        assert_eq!(cell(|out| JsonRow::datetime(out, 0)), "\"1970-01-01T00:00:00.000000\"");
+        assert_eq!(cell(|out| JsonRow::timestamp(out, -1)), "\"1969-12-31T23:59:59.999999Z\"");
+    }
+
+    proptest! {
+        #[test]
+        fn strings_read_back(text in "(\\PC|[\\x00-\\x7f\"\\\\]){0,40}") {
+            let written = cell(|out| JsonRow::string(out, &text));
+            prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+        }
+
+        #[test]
+        fn doubles_read_back(bits: u64) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            let written = cell(|out| JsonRow::float64(out, value));
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok());
+            prop_assert_eq!(written.parse::<f64>().unwrap().to_bits(), bits);
+        }
+
+        #[test]
+        fn bytes_are_standard_base64(bytes: Vec<u8>) {
+            let written = cell(|out| JsonRow::bytes(out, &bytes));
+            prop_assert_eq!(written, format!("\"{}\"", STANDARD.encode(&bytes)));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The account: every record that Kafka holds against every row that the simulator stored.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+};
+
+use anyhow::{Result, bail};
+use rdkafka::{Message, message::Headers};
+
+use super::{
+    DEAD, Stage,
+    feed::{self, Feed},
+    rounds::Round,
+};
+use crate::rig::{cell, clients::Lane};
+
+/// The outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    records: u64,
+    poison: u64,
+    rows: u64,
+    lost: Vec<(Lane, i64)>,
+    phantom: Vec<(Lane, i64)>,
+    corrupt: Vec<(Lane, i64)>,
+    duplicates: u64,
+    unexplained: Vec<(Lane, i64)>,
+    over_bound: u64,
+    letters: u64,
+    letters_lost: Vec<(Lane, i64)>,
+    letters_phantom: Vec<(Lane, i64)>,
+    letters_twice: u64,
+}
+
+/// By lane and offset: the hash of the row; `None` is poison.
+type Expected = BTreeMap<Lane, Vec<Option<u64>>>;
+
+impl Account {
+    /// Reads both sides and compares them; notes each round's duplicates in it.
+    pub(crate) fn draw_up(stage: &Stage, feed: &Feed, rounds: &mut [Round]) -> Result<Self> {
+        let expected = read_topics(stage, feed)?;
+        let mut account = Self::default();
+        for hash in expected.values().flatten() {
+            account.records += 1;
+            account.poison += u64::from(hash.is_none());
+        }
+        account.compare_rows(stage, &expected, rounds)?;
+        account.compare_letters(stage, &expected)?;
+        account.over_bound =
+            rounds.iter().map(|round| round.duplicates.saturating_sub(round.uncommitted)).sum();
+        Ok(account)
+    }
+
+    /// Whether every promise was kept.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.records > 0
+            && self.lost.is_empty()
+            && self.phantom.is_empty()
+            && self.corrupt.is_empty()
+            && self.unexplained.is_empty()
+            && self.over_bound == 0
+            && self.letters_lost.is_empty()
+            && self.letters_phantom.is_empty()
+    }
+
+    fn compare_rows(
+        &mut self,
+        stage: &Stage,
+        expected: &Expected,
+        rounds: &mut [Round],
+    ) -> Result<()> {
+        let mut copies: HashMap<Lane, Vec<u32>> =
+            expected.iter().map(|(lane, hashes)| (lane.clone(), vec![0; hashes.len()])).collect();
+        for entry in stage.simulator.ledger(&stage.http)? {
+            self.rows += 1;
+            let index = usize::try_from(entry.offset)?;
+            let hashes = expected.get(&entry.lane);
+            match hashes.and_then(|hashes| hashes.get(index)) {
+                None | Some(None) => self.phantom.push((entry.lane, entry.offset)),
+                Some(Some(hash)) => {
+                    if *hash != entry.hash {
+                        self.corrupt.push((entry.lane.clone(), entry.offset));
+                    }
+                    if let Some(count) =
+                        copies.get_mut(&entry.lane).and_then(|counts| counts.get_mut(index))
+                    {
+                        *count += 1;
+                    }
+                }
+            }
+        }
+        for (lane, hashes) in expected {
+            for (offset, hash) in hashes.iter().enumerate() {
+                let count = copies[lane][offset];
+                match (hash, count) {
+                    (Some(_), 0) => self.lost.push((lane.clone(), offset as i64)),
+                    (_, 2..) => self.explain(lane, offset as i64, count - 1, rounds),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every further copy of a row needs a death that exposed it.
+    fn explain(&mut self, lane: &Lane, offset: i64, extra: u32, rounds: &mut [Round]) {
+        self.duplicates += u64::from(extra);
+        let causes = rounds.iter_mut().filter(|round| {
+            round.exposed.get(lane).is_some_and(|(from, to)| (*from..=*to).contains(&offset))
+        });
+        let explained = causes.take(extra as usize).map(|round| round.duplicates += 1).count();
+        if explained < extra as usize {
+            self.unexplained.push((lane.clone(), offset));
+        }
+    }
+
+    fn compare_letters(&mut self, stage: &Stage, expected: &Expected) -> Result<()> {
+        let mut seen: HashSet<(Lane, i64)> = HashSet::new();
+        let lanes = stage.observer.lanes(&[DEAD.to_owned()])?;
+        self.letters = stage.observer.read(&lanes, |message| {
+            let Some(origin) = origin(message) else { bail!("a dead letter without its origin") };
+            let poison = expected
+                .get(&origin.0)
+                .and_then(|hashes| hashes.get(usize::try_from(origin.1).ok()?))
+                .is_some_and(Option::is_none);
+            if !poison {
+                self.letters_phantom.push(origin);
+            } else if !seen.insert(origin) {
+                self.letters_twice += 1;
+            }
+            Ok(())
+        })?;
+        for (lane, hashes) in expected {
+            for (offset, _) in hashes.iter().enumerate().filter(|(_, hash)| hash.is_none()) {
+                let origin = (lane.clone(), offset as i64);
+                if !seen.contains(&origin) {
+                    self.letters_lost.push(origin);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_topics(stage: &Stage, feed: &Feed) -> Result<Expected> {
+    let schemas = feed.schemas();
+    let mut expected = Expected::new();
+    stage.observer.read(&stage.lanes, |message| {
+        let lane = (message.topic().to_owned(), message.partition());
+        let hashes = expected.entry(lane).or_default();
+        let value = message.payload().unwrap_or_default();
+        if hashes.len() as i64 != message.offset() {
+            bail!("the observer read offset {} after {}", message.offset(), hashes.len());
+        }
+        hashes.push(match feed::is_poison(value) {
+            true => None,
+            false => Some(cell::row_hash(&schemas.read(value)?)),
+        });
+        Ok(())
+    })?;
+    Ok(expected)
+}
+
+/// Where a dead letter came from, by Connect's headers.
+fn origin(message: &impl Message) -> Option<(Lane, i64)> {
+    let headers = message.headers()?;
+    let text = |name: &str| {
+        let mut found = headers.iter().filter(|header| header.key == name);
+        Some(std::str::from_utf8(found.next()?.value?).ok()?.to_owned())
+    };
+    let topic = text("__connect.errors.topic")?;
+    let partition = text("__connect.errors.partition")?.parse().ok()?;
+    let offset = text("__connect.errors.offset")?.parse().ok()?;
+    Some(((topic, partition), offset))
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let some = |list: &[(Lane, i64)]| {
+            let shown = list.iter().take(5);
+            let shown: Vec<_> =
+                shown.map(|((t, p), offset)| format!("{t}[{p}]@{offset}")).collect();
+            format!("{:>9}  {}", list.len(), shown.join(" "))
+        };
+        writeln!(f, "records in Kafka        {:>9}, {} of them poison", self.records, self.poison)?;
+        writeln!(f, "rows stored             {:>9}", self.rows)?;
+        writeln!(f, "lost                    {}", some(&self.lost))?;
+        writeln!(f, "phantom                 {}", some(&self.phantom))?;
+        writeln!(f, "corrupt                 {}", some(&self.corrupt))?;
+        writeln!(f, "duplicates              {:>9}", self.duplicates)?;
+        writeln!(f, "  without a cause       {}", some(&self.unexplained))?;
+        writeln!(f, "  over a round's bound  {:>9}", self.over_bound)?;
+        writeln!(
+            f,
+            "dead letters            {:>9}, {} of them again",
+            self.letters, self.letters_twice
+        )?;
+        writeln!(f, "  lost                  {}", some(&self.letters_lost))?;
+        write!(f, "  phantom               {}", some(&self.letters_phantom))
+    }
+}

@@ -1,0 +1,142 @@
+//! The kill test: replicas die by SIGKILL at named boundaries and at random moments, the broker dies
+//! once, and afterwards every record is accounted for.
+
+mod account;
+mod crew;
+mod feed;
+mod rounds;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use self::{account::Account, crew::Crew, feed::Feed, rounds::Round};
+use crate::rig::{
+    broker::Broker,
+    clients::{self, Lane, Observer},
+    http::Http,
+    place::Place,
+    simulator::{Simulator, SimulatorPlan},
+    sink::Plan,
+};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The product's binary, with `sim` and `failpoints`.
+    pub(crate) binary: PathBuf,
+    /// Rounds that count.
+    pub(crate) rounds: u32,
+    /// Records to produce.
+    pub(crate) records: u64,
+    /// Decides victims, moments and records.
+    pub(crate) seed: u64,
+    /// How long the simulator keeps an answer back.
+    pub(crate) answer_delay: Duration,
+    /// How long the simulator remembers an insertId. 0 lets every row that is sent twice be stored
+    /// twice, so that duplicates can be counted.
+    pub(crate) dedupe_ms: u64,
+}
+
+const GROUP: &str = "kcbq-kill";
+const DEAD: &str = "kill.dead";
+const TOPICS: [&str; 4] = ["kill.orders", "kill.payments", "kill.parcels", "kill.returns"];
+const PARTITIONS: i32 = 4;
+const REPLICAS: usize = 3;
+
+/// What every part of the scenario uses.
+pub(crate) struct Stage {
+    place: Place,
+    http: Http,
+    observer: Observer,
+    simulator: Simulator,
+    lanes: Vec<Lane>,
+    plan: Plan,
+}
+
+/// Runs the test; an error is a violation or a missing part.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    println!(
+        "kill test: {} rounds, {} records, {} topics × {PARTITIONS} partitions, {REPLICAS} replicas, \
+         answer delay {:?}, insertId memory {} ms, seed {}",
+        options.rounds,
+        options.records,
+        TOPICS.len(),
+        options.answer_delay,
+        options.dedupe_ms,
+        options.seed
+    );
+    let began = Instant::now();
+    let place = Place::new("kill")?;
+    let mut broker = Broker::start(&place)?;
+    let mut topics: Vec<(&str, i32)> = TOPICS.map(|topic| (topic, PARTITIONS)).to_vec();
+    topics.push((DEAD, 1));
+    clients::create_topics(&broker.address(), &topics)?;
+    let stage = set_up(options, place, &broker)?;
+    let feed = Feed::start(&stage, &broker.address(), options)?;
+    let mut crew = Crew::start(&stage)?;
+    let rounds = rounds::play(&stage, &mut broker, &mut crew, &feed, options)?;
+    let produced = feed.finish()?;
+    println!("{produced} records produced after {:.0?}; draining", began.elapsed());
+    stage.observer.wait_for_no_lag(&stage.lanes, Duration::from_secs(600))?;
+    crew.stop()?;
+    conclude(&stage, &feed, rounds, began)
+}
+
+fn set_up(options: &Options, place: Place, broker: &Broker) -> Result<Stage> {
+    let http = Http::new(Duration::from_secs(120))?;
+    let plan = SimulatorPlan {
+        binary: &options.binary,
+        store: "ledger",
+        answer_delay: options.answer_delay,
+        dedupe_ms: Some(options.dedupe_ms),
+        faults: None,
+    };
+    let simulator = Simulator::start(&place, &http, plan)?;
+    let observer = Observer::new(&broker.address(), GROUP)?;
+    let lanes = observer.lanes(&TOPICS.map(str::to_owned))?;
+    let plan = plan_of(options, broker, &simulator);
+    Ok(Stage { place, http, observer, simulator, lanes, plan })
+}
+
+fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
+    let topic = json!({
+        "match": r"kill\.(orders|payments|parcels|returns)",
+        "value_format": "avro",
+        "table": "{topic}",
+        "dead_letter": DEAD,
+        "batch": {"linger_ms": 200},
+    });
+    Plan {
+        binary: options.binary.clone(),
+        bootstrap: broker.address(),
+        group: GROUP.to_owned(),
+        endpoint: simulator.endpoint(),
+        project: "kill".to_owned(),
+        dataset: "raw".to_owned(),
+        registry: Some(simulator.registry()),
+        topics: vec![topic],
+        kafka: Value::Null,
+        properties: vec![
+            ("session.timeout.ms", "6000".to_owned()),
+            ("heartbeat.interval.ms", "1000".to_owned()),
+        ],
+        limits: json!({"drain_timeout_ms": 20_000}),
+    }
+}
+
+fn conclude(stage: &Stage, feed: &Feed, mut rounds: Vec<Round>, began: Instant) -> Result<()> {
+    let account = Account::draw_up(stage, feed, &mut rounds)?;
+    println!("\n{}", rounds::table(&rounds));
+    println!("{account}");
+    let counters = stage.simulator.counters(&stage.http).context("the simulator's counters")?;
+    println!("simulator: {counters}");
+    println!("time: {:.0?}", began.elapsed());
+    ensure!(account.is_clean(), "VIOLATION: see the account above");
+    println!("verdict: clean");
+    Ok(())
+}

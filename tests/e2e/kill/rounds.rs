@@ -1,0 +1,320 @@
+//! The rounds: a random kill arms its replacement with a failpoint, the failpoint's death ends the
+//! next round, and so on; in the middle the broker dies.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    os::unix::process::ExitStatusExt,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+
+use super::{Options, Stage, crew::Crew, feed::Feed};
+use crate::rig::{broker::Broker, clients::Lane, random::Random};
+
+/// The boundaries, and how often at most each is passed before the process kills itself there.
+const BOUNDARIES: [(&str, u64); 10] = [
+    ("write_before_send", 20),
+    ("write_after_answer", 20),
+    ("commit_before", 4),
+    ("commit_after", 4),
+    ("letter_before_send", 3),
+    ("letter_after_ack", 3),
+    ("alter_before", 1),
+    ("alter_after", 1),
+    ("revoke_drained", 1),
+    ("assigned", 2),
+];
+
+/// One death, whether or not it counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Round {
+    /// What died and where.
+    pub(crate) cause: String,
+    /// Whether the victim owned partitions and had unacknowledged records.
+    pub(crate) counts: bool,
+    /// Lanes that the victim owned, as it said itself.
+    pub(crate) owned: u64,
+    /// Records in flight, as it said itself.
+    pub(crate) in_flight: u64,
+    /// Per lane of the victim: the offset committed and the highest one stored, when it was dead.
+    pub(crate) exposed: BTreeMap<Lane, (i64, i64)>,
+    /// Distinct rows that were stored and not committed then.
+    pub(crate) uncommitted: u64,
+    /// Rows stored again because of it (counted at the end).
+    pub(crate) duplicates: u64,
+    /// When, in seconds of the run.
+    pub(crate) at_seconds: f64,
+}
+
+/// Plays until enough rounds count.
+pub(crate) fn play(
+    stage: &Stage,
+    broker: &mut Broker,
+    crew: &mut Crew,
+    feed: &Feed,
+    options: &Options,
+) -> Result<Vec<Round>> {
+    let mut game = Game {
+        stage,
+        feed,
+        random: Random::new(options.seed),
+        rounds: Vec::new(),
+        began: Instant::now(),
+        boundary: 0,
+        retries: 0,
+    };
+    let mut broker_is_due = true;
+    while game.counted() < options.rounds {
+        ensure!(game.rounds.len() < 4 * options.rounds as usize + 8, "too few rounds count");
+        ensure!(feed.left() > 0, "the records did not last through all rounds: give more");
+        game.pace(options.rounds);
+        crew.wait_settled(stage)?;
+        if broker_is_due && game.counted() >= options.rounds / 2 {
+            broker_is_due = false;
+            game.restart_broker(broker, crew)?;
+            continue;
+        }
+        let at_boundary = game.rounds.iter().filter(|round| round.is_boundary() && round.counts);
+        let next = match at_boundary.count() as u32 * 2 <= game.counted() {
+            true => game.boundary(crew)?,
+            false => game.random_moment(crew)?,
+        };
+        println!("{}", next.line());
+        game.rounds.push(next);
+        game.began_check(crew)?;
+    }
+    crew.wait_settled(stage)?;
+    Ok(game.rounds)
+}
+
+impl Round {
+    fn is_boundary(&self) -> bool {
+        self.cause.starts_with("at ")
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{:>7.1} s  {:<28} {:<7} {:>3} {:>9} {:>11} {:>10}",
+            self.at_seconds,
+            self.cause,
+            if self.counts { "counts" } else { "-" },
+            self.owned,
+            self.in_flight,
+            self.uncommitted,
+            self.duplicates
+        )
+    }
+}
+
+/// The rounds as text.
+pub(crate) fn table(rounds: &[Round]) -> String {
+    let mut text = String::from(
+        "   time    victim                       counts  own in flight stored+unc. duplicates\n",
+    );
+    for round in rounds {
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "{}", round.line());
+    }
+    text
+}
+
+struct Game<'a> {
+    stage: &'a Stage,
+    feed: &'a Feed,
+    random: Random,
+    rounds: Vec<Round>,
+    began: Instant,
+    boundary: usize,
+    retries: u32,
+}
+
+impl Game<'_> {
+    fn counted(&self) -> u32 {
+        self.rounds.iter().filter(|round| round.counts).count() as u32
+    }
+
+    /// Spreads the records that are left over the rounds that are left.
+    fn pace(&self, wanted: u32) {
+        let done = self.counted();
+        let each = match done {
+            0 => 20.0,
+            _ => self.began.elapsed().as_secs_f64() / f64::from(done),
+        };
+        let seconds = each * f64::from(wanted - done + 2);
+        self.feed.set_rate((self.feed.left() as f64 / seconds) as u64);
+    }
+
+    /// Kills a replica at a moment that nobody chose, while something is in flight.
+    fn random_moment(&mut self, crew: &mut Crew) -> Result<Round> {
+        thread::sleep(Duration::from_millis(300 + self.random.below(2_500)));
+        let victim = self.random.index(crew.replicas.len());
+        let (mut owned, mut in_flight) = (0, 0);
+        for _ in 0..100 {
+            crew.look(self.stage);
+            let lanes = &crew.replicas[victim].lanes;
+            owned = lanes.len() as u64;
+            in_flight = lanes.iter().map(|lane| lane.in_flight_records).sum();
+            if owned > 0 && in_flight > 0 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        crew.check_alive()?;
+        crew.replicas[victim].sink.kill()?;
+        let name = crew.replicas[victim].sink.name().to_owned();
+        let round = self.bury(crew, victim, format!("random, {name}"), (owned, in_flight))?;
+        crew.add(self.stage, None)?;
+        Ok(round)
+    }
+
+    /// Replaces a replica by one that dies at the next boundary, and waits for that.
+    fn boundary(&mut self, crew: &mut Crew) -> Result<Round> {
+        let (name, most) = BOUNDARIES[self.boundary % BOUNDARIES.len()];
+        // With every retry the boundary is nearer.
+        let nth = if name == "assigned" { most } else { 1 + self.random.below(most) };
+        let nth = (nth >> self.retries.min(6)).max(1);
+        crew.retire(self.random.index(crew.replicas.len()))?;
+        crew.add(self.stage, Some(format!("{name}:{nth}")))?;
+        let died = self.wait_for_death(crew, name)?;
+        let victim = crew.replicas.len() - 1;
+        let (mut owned, mut in_flight) = (0, 0);
+        let cause = match died {
+            true => {
+                let said = crew.replicas[victim].sink.failpoint_line();
+                (owned, in_flight) = said.unwrap_or_default();
+                format!("at {name}:{nth}")
+            }
+            false => {
+                crew.replicas[victim].sink.kill()?;
+                format!("not reached {name}:{nth}")
+            }
+        };
+        let round = self.bury(crew, victim, cause, (owned, in_flight))?;
+        self.retries += 1;
+        if round.counts || self.retries > 3 {
+            (self.boundary, self.retries) = (self.boundary + 1, 0);
+        }
+        crew.add(self.stage, None)?;
+        Ok(round)
+    }
+
+    /// Does what leads to the boundary until the last replica is dead.
+    fn wait_for_death(&mut self, crew: &mut Crew, name: &str) -> Result<bool> {
+        let end = Instant::now() + Duration::from_secs(60);
+        let mut nudged = false;
+        loop {
+            let armed = crew.replicas.len() - 1;
+            crew.look(self.stage);
+            if let Some(status) = crew.replicas[armed].sink.exited()? {
+                if status.signal() != Some(9) {
+                    bail!("VIOLATION: ended with {status}\n{}", crew.replicas[armed].sink.tail());
+                }
+                return Ok(true);
+            }
+            if !nudged && crew.replicas[armed].lanes.iter().any(|lane| lane.state == "running") {
+                nudged = true;
+                self.nudge(crew, name)?;
+            }
+            if Instant::now() > end {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn nudge(&mut self, crew: &mut Crew, name: &str) -> Result<()> {
+        match name {
+            "alter_before" | "alter_after" => {
+                self.feed.evolve(self.stage)?;
+            }
+            "revoke_drained" | "assigned" => {
+                let mut guest = self.stage.plan.start(&self.stage.place, "guest", None)?;
+                // The armed replica may die first, and the guest wait for the dead one's session.
+                guest.wait_owning(&self.stage.http, Duration::from_secs(60))?;
+                guest.stop(Duration::from_secs(60))?;
+                crew.look(self.stage);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Kills the broker while everybody works, and starts it again.
+    fn restart_broker(&mut self, broker: &mut Broker, crew: &mut Crew) -> Result<()> {
+        let away = broker.restart()?;
+        let every: BTreeSet<Lane> = self.stage.lanes.iter().cloned().collect();
+        let mut round = self.expose(&every, "broker restarted".to_owned())?;
+        round.cause = format!("broker, away {:.1} s", away.as_secs_f64());
+        println!("{}", round.line());
+        self.rounds.push(round);
+        crew.check_alive()
+    }
+
+    /// Takes a dead replica out and notes what its death may lead to.
+    fn bury(
+        &mut self,
+        crew: &mut Crew,
+        victim: usize,
+        cause: String,
+        (owned, in_flight): (u64, u64),
+    ) -> Result<Round> {
+        crew.look(self.stage);
+        let lanes = crew.lanes_left_by(self.stage, victim);
+        crew.replicas.remove(victim);
+        // What the dead process had sent is in the simulator's hands now; nobody else owns its
+        // lanes before its session ends.
+        thread::sleep(Duration::from_millis(250));
+        let round = self.expose(&lanes, cause)?;
+        Ok(Round {
+            owned,
+            in_flight,
+            counts: round.is_boundary_or_random() && owned > 0 && in_flight > 0,
+            ..round
+        })
+    }
+
+    fn expose(&self, lanes: &BTreeSet<Lane>, cause: String) -> Result<Round> {
+        let at_seconds = self.began.elapsed().as_secs_f64();
+        let wanted: Vec<Lane> = lanes.iter().cloned().collect();
+        let committed = self.stage.observer.committed(&wanted)?;
+        let ledger = self.stage.simulator.ledger(&self.stage.http)?;
+        let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
+        for entry in ledger {
+            let from = committed.get(&entry.lane).copied().unwrap_or(i64::MAX);
+            if entry.offset >= from {
+                stored.entry(entry.lane).or_default().insert(entry.offset);
+            }
+        }
+        let uncommitted = stored.values().map(|offsets| offsets.len() as u64).sum();
+        let exposed = stored
+            .into_iter()
+            .filter_map(|(lane, offsets)| {
+                let from = committed.get(&lane).copied()?;
+                Some((lane, (from, *offsets.last()?)))
+            })
+            .collect();
+        Ok(Round {
+            cause,
+            counts: false,
+            owned: 0,
+            in_flight: 0,
+            exposed,
+            uncommitted,
+            duplicates: 0,
+            at_seconds,
+        })
+    }
+
+    fn began_check(&mut self, crew: &mut Crew) -> Result<()> {
+        crew.check_alive()
+    }
+}
+
+impl Round {
+    fn is_boundary_or_random(&self) -> bool {
+        self.is_boundary() || self.cause.starts_with("random")
+    }
+}

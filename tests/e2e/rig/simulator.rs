@@ -1,0 +1,127 @@
+//! `kcbq sim` as a process: BigQuery and schema registry, the ledger and the counters behind them.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    clients::Lane,
+    http::Http,
+    place::{self, Place},
+    process::{self, Process, Usage},
+};
+
+/// How the simulator is to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SimulatorPlan<'a> {
+    /// The binary that has `sim`.
+    pub(crate) binary: &'a Path,
+    /// `rows`, `ledger` or `count`.
+    pub(crate) store: &'a str,
+    /// How long an answer takes.
+    pub(crate) answer_delay: Duration,
+    /// How long an insertId is remembered; BigQuery's minute if not given.
+    pub(crate) dedupe_ms: Option<u64>,
+    /// The fault script, if any.
+    pub(crate) faults: Option<&'a Path>,
+}
+
+/// The simulator.
+#[derive(Debug)]
+pub(crate) struct Simulator {
+    rest: u16,
+    registry: u16,
+    process: Process,
+}
+
+/// One stored row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    /// Where the record came from.
+    pub(crate) lane: Lane,
+    /// Its offset.
+    pub(crate) offset: i64,
+    /// The hash of its cells.
+    pub(crate) hash: u64,
+}
+
+impl Simulator {
+    /// Starts it and waits until both listeners answer.
+    pub(crate) fn start(place: &Place, http: &Http, plan: SimulatorPlan<'_>) -> Result<Self> {
+        let (rest, registry) = (place::free_port()?, place::free_port()?);
+        let mut command = process::command(plan.binary);
+        command.arg("sim").args(["--store", plan.store]);
+        command.args(["--rest", &format!("127.0.0.1:{rest}")]);
+        command.args(["--registry", &format!("127.0.0.1:{registry}")]);
+        command.args(["--answer-delay", &format!("{}ms", plan.answer_delay.as_millis())]);
+        if let Some(ms) = plan.dedupe_ms {
+            command.args(["--dedupe", &format!("{ms}ms")]);
+        }
+        if let Some(faults) = plan.faults {
+            command.arg("--faults").arg(faults);
+        }
+        let mut process = Process::spawn("sim", &mut command, place.path())?;
+        let probe = format!("http://127.0.0.1:{registry}/subjects");
+        process.until("answer", Duration::from_secs(30), |_| {
+            http.get(&probe).is_ok_and(|answer| answer.status == 200)
+        })?;
+        Ok(Self { rest, registry, process })
+    }
+
+    /// BigQuery's address.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.rest)
+    }
+
+    /// The registry's address.
+    pub(crate) fn registry(&self) -> String {
+        format!("http://127.0.0.1:{}", self.registry)
+    }
+
+    /// Registers an Avro schema; its id.
+    pub(crate) fn register(&self, http: &Http, subject: &str, schema: &str) -> Result<u32> {
+        let url = format!("{}/subjects/{subject}/versions", self.registry());
+        let answer = http.post(&url, &json!({"schema": schema}))?.json()?;
+        let id = answer.get("id").and_then(Value::as_u64).context("the registry gave no id")?;
+        Ok(u32::try_from(id)?)
+    }
+
+    /// Every row that was stored, in the order of arrival.
+    pub(crate) fn ledger(&self, http: &Http) -> Result<Vec<Entry>> {
+        let answer = http.get(&format!("{}/sim/v1/ledger", self.endpoint()))?;
+        ensure!(answer.status == 200, "the ledger answers {}", answer.status);
+        answer.body.lines().filter(|line| !line.is_empty()).map(read_entry).collect()
+    }
+
+    /// Makes schemas known under ids of our choice.
+    pub(crate) fn preload(&self, http: &Http, schemas: &Value) -> Result<()> {
+        http.post(&format!("{}/sim/v1/schemas", self.endpoint()), schemas)?.json().map(drop)
+    }
+
+    /// The counters.
+    pub(crate) fn counters(&self, http: &Http) -> Result<Value> {
+        http.get(&format!("{}/sim/v1/counters", self.endpoint()))?.json()
+    }
+
+    /// CPU time and peak memory so far.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        self.process.usage()
+    }
+}
+
+/// One line of the dump.
+fn read_entry(line: &str) -> Result<Entry> {
+    let entry: Value = serde_json::from_str(line).context("a ledger line is not JSON")?;
+    let text = |key: &str| entry.get(key).and_then(Value::as_str);
+    let number = |key: &str| {
+        let value = entry.get(key)?;
+        value.as_i64().or_else(|| value.as_str()?.parse().ok())
+    };
+    let read = || {
+        let lane = (text("topic")?.to_owned(), i32::try_from(number("partition")?).ok()?);
+        let hash = u64::from_str_radix(text("hash")?, 16).ok()?;
+        Some(Entry { lane, offset: number("offset")?, hash })
+    };
+    read().with_context(|| format!("a ledger line lacks something: {line}"))
+}
