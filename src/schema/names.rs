@@ -197,11 +197,11 @@ fn looks_suffixed(name: &str) -> bool {
 }
 
 fn is_reserved(name: &str) -> bool {
-    let starts_with = |prefix: &&str| {
+    let starts_with = |prefix: &&'static str| {
         let start = name.get(..prefix.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
-    RESERVED_PREFIXES.iter().any(|prefix| starts_with(&prefix))
+    RESERVED_PREFIXES.iter().any(starts_with)
 }
 
 fn legal_or_underscore(character: char) -> char {

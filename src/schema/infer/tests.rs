@@ -106,7 +106,8 @@ fn what_goes_into_json_columns_is_not_looked_into() {
     assert_eq!(difference.changes, [Change::AddColumn { parent, column }]);
     assert_eq!(difference.conflicts, []);
     let list = known[0].clone().with_mode(Mode::Repeated);
-    let ty = infer_beside(br#"{"attrs": [1, "a"], "os": null}"#, &[list.clone()]).unwrap();
+    let ty =
+        infer_beside(br#"{"attrs": [1, "a"], "os": null}"#, std::slice::from_ref(&list)).unwrap();
     assert!(diff(&TableSchema { columns: vec![list] }, &columns(&ty)).is_empty());
 }
 
