@@ -26,9 +26,9 @@ use rdkafka::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub type Cluster = MockCluster<'static, DefaultProducerContext>;
+pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
 
-pub fn cluster(topics: &[(&str, i32)]) -> Cluster {
+pub(crate) fn cluster(topics: &[(&str, i32)]) -> Cluster {
     let cluster = MockCluster::new(1).unwrap();
     for (topic, partitions) in topics {
         cluster.create_topic(topic, *partitions, 1).unwrap();
@@ -36,15 +36,17 @@ pub fn cluster(topics: &[(&str, i32)]) -> Cluster {
     cluster
 }
 
-pub fn settings(bootstrap: &str, group: &str) -> KafkaSettings {
+/// The mock cluster lets a rebalance wait for as long as the session timeout: keep it short.
+pub(crate) fn settings(bootstrap: &str, group: &str) -> KafkaSettings {
     let yaml = format!(
-        "bootstrap_servers: ['{bootstrap}']\ngroup_id: {group}\ndiscovery_interval_seconds: 1\n"
+        "bootstrap_servers: ['{bootstrap}']\ngroup_id: {group}\ndiscovery_interval_seconds: 1\n\
+         properties: {{session.timeout.ms: '4000', heartbeat.interval.ms: '500'}}\n"
     );
     serde_saphyr::from_str(&yaml).unwrap()
 }
 
 /// Produces `values` to one partition.
-pub fn produce(
+pub(crate) fn produce(
     bootstrap: &str,
     topic: &str,
     partition: i32,
@@ -72,21 +74,22 @@ pub fn produce(
 
 /// What a handler was told, shared with the test.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub records: BTreeMap<TopicPartition, Vec<(i64, String)>>,
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
-    pub assigned: Vec<AssignedLane>,
-    pub revoked: Vec<OwnedLane>,
-    pub lost: Vec<OwnedLane>,
-    pub faults: Vec<SourceFault>,
-    pub ticks: u64,
-    pub flow: Flow,
+pub(crate) struct Seen {
+    pub(crate) records: BTreeMap<TopicPartition, Vec<(i64, String)>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(crate) assigned: Vec<AssignedLane>,
+    pub(crate) revoked: Vec<OwnedLane>,
+    pub(crate) lost: Vec<OwnedLane>,
+    pub(crate) faults: Vec<SourceFault>,
+    pub(crate) ticks: u64,
+    pub(crate) flow: Flow,
     /// The lanes held, with the next offset to commit.
-    pub held: HashMap<TopicPartition, (OwnedLane, i64, Option<kcbq::committer::Fingerprint>)>,
+    pub(crate) held:
+        HashMap<TopicPartition, (OwnedLane, i64, Option<kcbq::committer::Fingerprint>)>,
 }
 
 #[derive(Clone, Default)]
-pub struct Recorder(pub Arc<Mutex<Seen>>);
+pub(crate) struct Recorder(pub(crate) Arc<Mutex<Seen>>);
 
 impl<M: Messages> SourceHandler<M> for Recorder {
     fn records(&mut self, batches: Vec<LaneBatch<M>>) {
@@ -150,15 +153,15 @@ fn commit_of(
 }
 
 /// A consumer on a thread of its own.
-pub struct Running {
-    pub seen: Arc<Mutex<Seen>>,
-    pub committer: SyncCommitter,
+pub(crate) struct Running {
+    pub(crate) seen: Arc<Mutex<Seen>>,
+    pub(crate) committer: SyncCommitter,
     stop: CancellationToken,
     thread: Option<JoinHandle<Result<(), ConsumeError>>>,
 }
 
 impl Running {
-    pub fn start(settings: &KafkaSettings, topics: Topics) -> Self {
+    pub(crate) fn start(settings: &KafkaSettings, topics: Topics) -> Self {
         let source = KafkaSource::new(settings, topics, None).unwrap();
         let committer = source.committer();
         let recorder = Recorder::default();
@@ -170,7 +173,7 @@ impl Running {
     }
 
     /// Waits until the handler has seen what is asked for.
-    pub fn wait<T>(&self, what: &str, mut until: impl FnMut(&mut Seen) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, mut until: impl FnMut(&mut Seen) -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             if let Some(found) = until(&mut self.seen.lock().unwrap()) {
@@ -181,20 +184,20 @@ impl Running {
         }
     }
 
-    pub fn wait_records(&self, count: usize) {
+    pub(crate) fn wait_records(&self, count: usize) {
         self.wait(&format!("{count} records"), |seen| {
             (seen.records.values().map(Vec::len).sum::<usize>() >= count).then_some(())
         });
     }
 
     /// Commits the position of all lanes held.
-    pub fn commit(&self) -> Vec<kcbq::committer::LaneOutcome> {
+    pub(crate) fn commit(&self) -> Vec<kcbq::committer::LaneOutcome> {
         let commits: Vec<_> =
             self.seen.lock().unwrap().held.values().cloned().map(commit_of).collect();
         self.committer.commit(&commits).lanes
     }
 
-    pub fn stop(mut self) -> Arc<Mutex<Seen>> {
+    pub(crate) fn stop(mut self) -> Arc<Mutex<Seen>> {
         self.stop.cancel();
         self.thread.take().unwrap().join().unwrap().unwrap();
         Arc::clone(&self.seen)
