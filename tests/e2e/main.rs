@@ -59,7 +59,7 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
     }
     let binary = sink::binary(env!("CARGO_BIN_EXE_kcbq"));
     match name {
-        "selftest" => selftest::run(),
+        "selftest" => selftest::run(&binary),
         "odd" => odd::run(binary),
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),

@@ -68,6 +68,25 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
     broker.kill().map(drop)
 }
 
+/// Reads every captured event with the independent readers; how many there are.
+pub(crate) fn read_all() -> Result<usize> {
+    let schemas = load_schemas()?.0;
+    let mut count = 0;
+    for (_, format, file) in FILES {
+        for (number, event) in read_events(file)?.iter().enumerate() {
+            let Some(value) = &event.value else { continue };
+            let row = match format {
+                "avro" => schemas.read(value),
+                "json" => Ok(event.source.clone()),
+                _ => connect_row(&event.source),
+            };
+            row.with_context(|| format!("{file}, line {}", number + 1))?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 struct Scene<'a> {
     place: &'a Place,
     http: &'a Http,
@@ -204,6 +223,12 @@ fn read_events(file: &str) -> Result<Vec<Event>> {
 }
 
 fn preload(simulator: &Simulator, http: &Http) -> Result<Schemas> {
+    let (schemas, preloads) = load_schemas()?;
+    simulator.preload(http, &preloads)?;
+    Ok(schemas)
+}
+
+fn load_schemas() -> Result<(Schemas, Value)> {
     let text = fs::read_to_string(folder().join("pga.public.orders.schemas.json"))?;
     let file: BTreeMap<String, Value> = serde_json::from_str(&text)?;
     let mut schemas = Schemas::default();
@@ -214,6 +239,5 @@ fn preload(simulator: &Simulator, http: &Http) -> Result<Schemas> {
         schemas.add(id, schema)?;
         preloads.push(json!({"id": id, "schema": schema, "schemaType": "AVRO"}));
     }
-    simulator.preload(http, &Value::Array(preloads))?;
-    Ok(schemas)
+    Ok((schemas, Value::Array(preloads)))
 }
