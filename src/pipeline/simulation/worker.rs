@@ -64,6 +64,38 @@ impl Worker {
         Self { who, index, core, inbox: VecDeque::new(), writes: BTreeMap::new(), serial: 0 }
     }
 
+    /// Logs where everything stands.
+    pub(crate) fn describe(&self, env: &mut Env) {
+        let core = &self.core;
+        let (memory, throttled, idle) = (core.memory_bytes(), core.is_throttled(), core.is_idle());
+        let (parcels, writes) = (self.inbox.len(), self.writes.len());
+        env.log(format_args!(
+            "  worker {} memory {memory} throttled {throttled} idle {idle} parcels {parcels} \
+             writes {writes}",
+            self.index
+        ));
+        for (slot, lane) in core.lanes() {
+            env.log(format_args!(
+                "    {slot:?} {} {:?} bytes {} paused {} halt {:?} held {} watermark {} next {} open {}",
+                lane.lane,
+                lane.phase,
+                lane.bytes,
+                lane.paused,
+                lane.halt.as_ref().map(|halt| halt.offset),
+                lane.held.rows().len(),
+                lane.tracker.watermark(),
+                lane.tracker.next(),
+                lane.tracker.unresolved()
+            ));
+        }
+        for (slot, fault, attempts, rows) in core.faults() {
+            env.log(format_args!("    {slot:?} {fault} {attempts} {}", rows.len()));
+        }
+        for (need, rows) in core.needs() {
+            env.log(format_args!("    {need:?} {}", rows.len()));
+        }
+    }
+
     /// Whether requests are without an answer.
     pub(crate) fn is_writing(&self) -> bool {
         !self.writes.is_empty()
