@@ -43,6 +43,9 @@ pub(crate) enum Flow {
     Resume(LaneSlot, i64),
 }
 
+/// What a core may hold beyond its limit: one or two polls' records, encoded.
+const POLL_BYTES: usize = 384 * 1024;
+
 /// One worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -112,7 +115,8 @@ impl Worker {
         self.core.tick(env.instant());
         self.operator(env);
         let flow = self.act(env);
-        let bound = 2 * env.plan.core.memory_bytes_max + 128 * 1024;
+        // A pause does not stop what one poll has brought already; batches grow by doubling.
+        let bound = 2 * env.plan.core.memory_bytes_max + POLL_BYTES;
         if self.core.memory_bytes() > bound {
             env.violation(format!("memory: {} of {bound} bytes", self.core.memory_bytes()));
         }
