@@ -5,5 +5,6 @@ pub mod settings;
 
 // The defects are switches that exist only in tests, so the simulation is a module and not a test of
 // its own; it needs the BigQuery simulator.
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod simulation;

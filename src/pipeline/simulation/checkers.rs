@@ -195,7 +195,7 @@ impl Checkers {
                     history.violation(now, format!("fate: {lane}@{offset} {:?}", record.fate));
                 }
                 if outcome.rows.len() > 1 {
-                    self.duplicate(lane, *offset, outcome, dedupe_ms, history, now);
+                    self.duplicate((lane, *offset), outcome, dedupe_ms, history, now);
                 }
             }
         }
@@ -203,8 +203,7 @@ impl Checkers {
 
     fn duplicate(
         &self,
-        lane: &TopicPartition,
-        offset: i64,
+        (lane, offset): (&TopicPartition, i64),
         outcome: &Outcome,
         dedupe_ms: u64,
         history: &mut History,

@@ -90,6 +90,26 @@ impl Replica {
         }
     }
 
+    /// Logs where everything stands, to see why a world is stuck.
+    pub(crate) fn describe(&self, env: &mut Env) {
+        env.log(format_args!(
+            "{:?} up {} member {:?} lost {} revoking {:?} flight {:?} book {}",
+            self.who,
+            self.up,
+            self.member,
+            self.lost,
+            self.revoking,
+            self.flight,
+            self.book.pending()
+        ));
+        for (lane, owned) in &self.lanes {
+            env.log(format_args!("  {lane} {owned:?}"));
+        }
+        for worker in &self.workers {
+            worker.describe(env);
+        }
+    }
+
     /// Starts a new life.
     pub(crate) fn start(&mut self, env: &mut Env) {
         let who = Who { replica: self.who.replica, life: self.who.life + 1 };
@@ -127,6 +147,10 @@ impl Replica {
 
     /// One turn of all loops.
     pub(crate) fn turn(&mut self, env: &mut Env) {
+        // The commit loop has a thread of its own: it may come before the news from the group.
+        if self.flight.is_none() && self.revoking.is_none() && !self.lost && env.rng.chance(100) {
+            self.commit(env);
+        }
         self.membership(env);
         if self.lost {
             self.abandon(env);
@@ -169,7 +193,10 @@ impl Replica {
             }
             Beat::Stable(generation) if generation != self.generation => {
                 self.generation = generation;
-                self.assignment(env, member);
+                // One that is about to leave takes nothing more.
+                if self.revoking.is_none() {
+                    self.assignment(env, member);
+                }
             }
             Beat::Stable(_) => {}
         }

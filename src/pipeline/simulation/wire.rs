@@ -76,7 +76,7 @@ pub(crate) fn send_write(env: &mut Env, who: Who, worker: usize, serial: u64, wr
 fn fate(env: &mut Env, rows: u32) -> Fate {
     let chances = env.chances();
     // Every history has an answer that got lost.
-    if env.now > 5_000 && !env.healed && env.history.coverage.count(Mark::AmbiguousAnswer) == 0 {
+    if env.now > 2_000 && env.history.coverage.count(Mark::AmbiguousAnswer) == 0 {
         return Fate::LoseAnswer;
     }
     let refusals = [

@@ -43,6 +43,9 @@ pub(crate) enum Flow {
     Resume(LaneSlot, i64),
 }
 
+/// What a core may hold beyond its limit: one or two polls' records, encoded.
+const POLL_BYTES: usize = 384 * 1024;
+
 /// One worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -64,6 +67,38 @@ impl Worker {
         Self { who, index, core, inbox: VecDeque::new(), writes: BTreeMap::new(), serial: 0 }
     }
 
+    /// Logs where everything stands.
+    pub(crate) fn describe(&self, env: &mut Env) {
+        let core = &self.core;
+        let (memory, throttled, idle) = (core.memory_bytes(), core.is_throttled(), core.is_idle());
+        let (parcels, writes) = (self.inbox.len(), self.writes.len());
+        env.log(format_args!(
+            "  worker {} memory {memory} throttled {throttled} idle {idle} parcels {parcels} \
+             writes {writes}",
+            self.index
+        ));
+        for (slot, lane) in core.lanes() {
+            env.log(format_args!(
+                "    {slot:?} {} {:?} bytes {} paused {} halt {:?} held {} watermark {} next {} open {}",
+                lane.lane,
+                lane.phase,
+                lane.bytes,
+                lane.paused,
+                lane.halt.as_ref().map(|halt| halt.offset),
+                lane.held.rows().len(),
+                lane.tracker.watermark(),
+                lane.tracker.next(),
+                lane.tracker.unresolved()
+            ));
+        }
+        for (slot, fault, attempts, rows) in core.faults() {
+            env.log(format_args!("    {slot:?} {fault} {attempts} {}", rows.len()));
+        }
+        for (need, rows) in core.needs() {
+            env.log(format_args!("    {need:?} {}", rows.len()));
+        }
+    }
+
     /// Whether requests are without an answer.
     pub(crate) fn is_writing(&self) -> bool {
         !self.writes.is_empty()
@@ -80,7 +115,8 @@ impl Worker {
         self.core.tick(env.instant());
         self.operator(env);
         let flow = self.act(env);
-        let bound = 2 * env.plan.core.memory_bytes_max + 128 * 1024;
+        // A pause does not stop what one poll has brought already; batches grow by doubling.
+        let bound = 2 * env.plan.core.memory_bytes_max + POLL_BYTES;
         if self.core.memory_bytes() > bound {
             env.violation(format!("memory: {} of {bound} bytes", self.core.memory_bytes()));
         }

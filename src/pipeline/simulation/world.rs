@@ -253,6 +253,9 @@ impl World {
             env.log(format_args!("settled"));
         } else if env.now > env.plan.heal_ms + STUCK_MS {
             env.violation(format!("stuck: {behind:?}"));
+            for replica in &self.replicas {
+                replica.describe(env);
+            }
             return true;
         }
         false
