@@ -4,7 +4,9 @@ use crate::{fault::Fault, record::TopicPartition, source::Epoch};
 
 pub mod metadata;
 
-pub use metadata::{CommitMetadata, Fingerprint};
+pub use metadata::CommitMetadata;
+
+pub use crate::record::Fingerprint;
 
 /// One lane's part of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::record::Record;
+use crate::record::Fingerprint;
 
 /// The largest metadata a broker takes by default (`offset.metadata.max.bytes`).
 pub const BYTES_MAX: usize = 4096;
@@ -32,37 +32,6 @@ pub struct CommitMetadata {
     /// The tables the lane feeds, `project.dataset.table`; dropped where it would not fit.
     #[serde(rename = "tables", skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<String>,
-}
-
-/// Enough of a record to notice that another one now stands at its offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
-    /// The record's offset.
-    #[serde(rename = "o")]
-    pub offset: i64,
-    /// Its timestamp, milliseconds since the epoch; −1 where it has none.
-    #[serde(rename = "t")]
-    pub timestamp_ms: i64,
-    /// CRC-32 of key and value, null told from empty.
-    #[serde(rename = "h")]
-    pub hash: u32,
-}
-
-impl Fingerprint {
-    /// The fingerprint of a record.
-    pub fn of(record: &Record<'_>) -> Self {
-        let mut hasher = crc32fast::Hasher::new();
-        for part in [record.key, record.value] {
-            let len = part.map_or(u64::MAX, |part| part.len() as u64);
-            hasher.update(&len.to_le_bytes());
-            hasher.update(part.unwrap_or_default());
-        }
-        Self {
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms.unwrap_or(-1),
-            hash: hasher.finalize(),
-        }
-    }
 }
 
 /// Why a committed offset's metadata tells this service nothing.
@@ -136,7 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::Headers;
+    use crate::record::{Headers, Record};
 
     fn metadata() -> impl Strategy<Value = CommitMetadata> {
         (

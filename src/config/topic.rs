@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    pipeline::settings::{BatchSettings, DeadLetterBudget, NullValue, WriteMode},
+    delivery::budget::BudgetSettings,
+    pipeline::settings::{BatchSettings, NullValue, WriteMode},
     schema::{columns::ColumnRules, policy::Policy},
     table::Granularity,
     transcode::settings::{Format, RowSettings},
@@ -48,7 +49,7 @@ pub struct TopicConfig {
     pub dead_letter: Option<String>,
     /// When to halt a partition instead of diverting its records.
     #[serde(default)]
-    pub dead_letter_budget: DeadLetterBudget,
+    pub dead_letter_budget: BudgetSettings,
     /// What becomes of a record whose value is null.
     #[serde(default)]
     pub null_value: NullValue,

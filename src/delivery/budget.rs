@@ -9,11 +9,14 @@ use std::collections::VecDeque;
 #[serde(deny_unknown_fields, default)]
 pub struct BudgetSettings {
     /// The share of dead letters among the last `window` records that halts the lane, 0 to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub ratio: f64,
     /// How many records the ratio looks back over. Until that many were seen, the ratio is taken of
     /// the whole window, so that the first bad record of a fresh start does not halt.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub window: u32,
     /// This many dead letters in a row halt the lane, whatever the ratio.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub run: u32,
 }
 

@@ -150,6 +150,11 @@ impl<E: Encoder> Core<E> {
         &mut self.encoder
     }
 
+    /// The encoder, to ask.
+    pub fn encoder(&self) -> &E {
+        &self.encoder
+    }
+
     /// The next effect to carry out.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

@@ -13,6 +13,7 @@ pub use self::{
     template::{Missing, TableTemplate, TemplateError},
 };
 use crate::{
+    delivery::budget::BudgetSettings,
     schema::{columns::ColumnRules, policy::Policy},
     table::TableLayout,
     transcode::settings::{Format, RowSettings},
@@ -70,28 +71,6 @@ impl BatchSettings {
 impl Default for BatchSettings {
     fn default() -> Self {
         Self { bytes_max: 1_000_000, rows_max: 5_000, linger_ms: 1_000 }
-    }
-}
-
-/// How many records of a lane may be dead-lettered before the lane halts: a poison record is
-/// diverted, a wrong configuration must not divert the whole topic.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct DeadLetterBudget {
-    /// Share of dead letters among the last `window` records of a lane at which it halts.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub ratio: f64,
-    /// Records over which the share is taken; before that many were read, only `run` applies.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub window: u32,
-    /// Dead letters in a row at which the lane halts.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub run: u32,
-}
-
-impl Default for DeadLetterBudget {
-    fn default() -> Self {
-        Self { ratio: 0.1, window: 1_000, run: 100 }
     }
 }
 
@@ -183,7 +162,7 @@ pub struct TopicSettings {
     /// The topic for records that cannot be written; `None` halts the lane at the first one.
     pub dead_letter: Option<Arc<str>>,
     /// When to halt instead of diverting.
-    pub dead_letter_budget: DeadLetterBudget,
+    pub dead_letter_budget: BudgetSettings,
     /// What becomes of a null value.
     pub null_value: NullValue,
     /// When a batch is sent.

@@ -1,0 +1,231 @@
+//! The commit loop: what the workers finished becomes committed offsets.
+//!
+//! One thread commits; the revoke path waits for it and then takes over the lanes it gives up. So
+//! one commit is in flight at a time, none is reordered, and none names a lane that is gone.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    committer::{CommitMetadata, Committer, LaneCommit, LaneOutcome},
+    delivery::{
+        action::Progress,
+        commit_book::{CommitBook, Entry, Outcome},
+    },
+    fault::Fault,
+    record::{Fingerprint, TopicPartition},
+    source::OwnedLane,
+    telemetry::{LastError, Telemetry},
+};
+
+/// What goes into a lane's commit metadata beside the last record: fixed for the assignment.
+#[derive(Clone, Debug, Default)]
+pub struct LaneFacts {
+    /// The configuration's fingerprint.
+    pub config: Option<String>,
+    /// How many partitions the topic had when the group first met it.
+    pub topic_partitions: Option<u32>,
+    /// The tables that the lane feeds, where they do not depend on the record.
+    pub tables: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    book: CommitBook<Option<Fingerprint>>,
+    facts: BTreeMap<TopicPartition, Arc<LaneFacts>>,
+}
+
+/// The progress of all lanes of the process, shared by workers, commit thread and revoke path.
+pub struct Commits {
+    books: Mutex<Books>,
+    /// Held from choosing what to commit until the answers are noted. Revoking takes it, so that no
+    /// commit chosen before a lane was given up is still on its way when the final one is made.
+    in_flight: Mutex<()>,
+    stop: Mutex<bool>,
+    stopped: Condvar,
+    telemetry: Arc<Telemetry>,
+}
+
+impl std::fmt::Debug for Commits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commits").finish_non_exhaustive()
+    }
+}
+
+impl Commits {
+    /// Nothing to commit yet.
+    pub fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            books: Mutex::default(),
+            in_flight: Mutex::default(),
+            stop: Mutex::new(false),
+            stopped: Condvar::new(),
+            telemetry,
+        }
+    }
+
+    /// Registers an assignment's facts.
+    pub fn assigned(&self, lane: TopicPartition, facts: LaneFacts) {
+        lock(&self.books).facts.insert(lane, Arc::new(facts));
+    }
+
+    /// Notes progress.
+    pub fn note(&self, progress: Vec<Progress>) {
+        if progress.is_empty() {
+            return;
+        }
+        let mut books = lock(&self.books);
+        for Progress { lane, epoch, offset, last, .. } in progress {
+            books.book.note(Entry { lane, epoch, offset, metadata: last });
+        }
+    }
+
+    /// Takes lanes out of the loop and returns what is still to be committed for them. Waits for a
+    /// commit in flight.
+    pub fn give_up(&self, lanes: &[OwnedLane]) -> Vec<LaneCommit> {
+        let _none_in_flight = lock(&self.in_flight);
+        let mut books = lock(&self.books);
+        let books = &mut *books;
+        let due = books.book.next();
+        let given_up =
+            |entry: &&Entry<_>| lanes.iter().any(|owned| owned.lane == entry.lane);
+        let finals = due.iter().filter(given_up).map(|entry| render(entry, &books.facts)).collect();
+        for entry in &due {
+            // Nothing was sent: what the other lanes have waits for the next round.
+            books.book.settle(&entry.lane, entry.epoch, Outcome::Refused);
+        }
+        for owned in lanes {
+            books.book.forget(&owned.lane, owned.epoch);
+            books.facts.remove(&owned.lane);
+        }
+        finals
+    }
+
+    /// Commits what is due, once. Blocks until the outcome is known or the client gives up.
+    pub fn round(&self, committer: &dyn Committer) {
+        let _in_flight = lock(&self.in_flight);
+        let commits: Vec<LaneCommit> = {
+            let mut books = lock(&self.books);
+            let due = books.book.next();
+            due.iter().map(|entry| render(entry, &books.facts)).collect()
+        };
+        if commits.is_empty() {
+            return;
+        }
+        crate::failpoint!("commit_before", self.held());
+        let started = Instant::now();
+        let outcome = committer.commit(&commits);
+        crate::failpoint!("commit_after", self.held());
+        self.telemetry.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        let mut landed = Vec::new();
+        let mut books = lock(&self.books);
+        for (commit, outcome) in commits.iter().zip(&outcome.lanes) {
+            let outcome = self.read(commit, outcome);
+            books.book.settle(&commit.lane, commit.epoch, outcome);
+            if outcome == Outcome::Landed {
+                landed.push(commit);
+            }
+        }
+        drop(books);
+        self.show_landed(&landed);
+    }
+
+    fn read(&self, commit: &LaneCommit, outcome: &LaneOutcome) -> Outcome {
+        let (outcome, fault) = match outcome {
+            LaneOutcome::Landed => return Outcome::Landed,
+            LaneOutcome::Refused { fault, retryable: true } => (Outcome::Refused, fault),
+            LaneOutcome::Refused { fault, retryable: false } | LaneOutcome::Lost(fault) => {
+                (Outcome::Gone, fault)
+            }
+            LaneOutcome::Unknown(fault) => (Outcome::Unknown, fault),
+            LaneOutcome::NotOwned => return Outcome::Gone,
+        };
+        self.show_fault(commit, fault);
+        outcome
+    }
+
+    fn show_fault(&self, commit: &LaneCommit, fault: &Fault) {
+        tracing::warn!(
+            topic = %commit.lane.topic,
+            partition = commit.lane.partition,
+            offset = commit.offset,
+            error = %fault,
+            "the offset could not be committed; it is tried again while the partition is owned"
+        );
+        self.telemetry.status.update_lane(&commit.lane.topic, commit.lane.partition, |lane| {
+            lane.last_error = Some(LastError {
+                stage: "commit".to_owned(),
+                field: None,
+                message: fault.to_string(),
+                remedy: None,
+                at_ms: crate::pipeline::now_ms(),
+            });
+        });
+    }
+
+    fn show_landed(&self, landed: &[&LaneCommit]) {
+        if landed.is_empty() {
+            return;
+        }
+        self.telemetry.metrics.commits.inc();
+        self.telemetry.liveness.progressed(Instant::now());
+        for commit in landed {
+            self.telemetry.status.update_lane(&commit.lane.topic, commit.lane.partition, |lane| {
+                lane.committed_offset = Some(commit.offset);
+                lane.lag = lane.high_watermark.map(|high| (high - commit.offset).max(0));
+            });
+        }
+    }
+
+    /// Commits every `interval` until [`stop`](Self::stop).
+    pub fn run(&self, committer: &dyn Committer, interval: Duration) {
+        loop {
+            let stop = lock(&self.stop);
+            let waited = self.stopped.wait_timeout_while(stop, interval, |stop| !*stop);
+            let stop = *waited.unwrap_or_else(PoisonError::into_inner).0;
+            if stop {
+                return;
+            }
+            self.round(committer);
+        }
+    }
+
+    /// Ends [`run`](Self::run).
+    pub fn stop(&self) {
+        *lock(&self.stop) = true;
+        self.stopped.notify_all();
+    }
+
+    #[cfg(feature = "failpoints")]
+    fn held(&self) -> (usize, u64) {
+        crate::pipeline::held(&self.telemetry)
+    }
+}
+
+fn render(
+    entry: &Entry<Option<Fingerprint>>,
+    facts: &BTreeMap<TopicPartition, Arc<LaneFacts>>,
+) -> LaneCommit {
+    let facts = facts.get(&entry.lane).cloned().unwrap_or_default();
+    let metadata = CommitMetadata {
+        topic_id: None,
+        config: facts.config.clone(),
+        last: entry.metadata,
+        topic_partitions: facts.topic_partitions,
+        tables: facts.tables.clone(),
+    };
+    LaneCommit {
+        lane: entry.lane.clone(),
+        epoch: entry.epoch,
+        offset: entry.offset,
+        metadata: metadata.encode(),
+    }
+}
+
+/// A panic while a lock was held leaves at worst progress that is noted again.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,261 @@
+//! The poll thread's side of the pipeline: lanes are dealt to workers, records handed over.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    batch::LaneSlot,
+    committer::LaneCommit,
+    pipeline::{
+        commit::{Commits, LaneFacts},
+        now_ms,
+    },
+    record::TopicPartition,
+    source::{AssignedLane, Flow, LaneBatch, Messages, OwnedLane, SourceFault, SourceHandler},
+    telemetry::{LaneState, LaneStatus, LastError, Telemetry},
+};
+
+/// What a worker is told. Its inbox is bounded.
+#[derive(Debug)]
+pub enum Message<M> {
+    /// A lane is this worker's from now on.
+    Assign(LaneSlot, AssignedLane),
+    /// Records of a lane.
+    Records(LaneSlot, M),
+    /// Finish these lanes; answer when nothing of them is unresolved.
+    Drain(Vec<LaneSlot>, std_mpsc::SyncSender<()>),
+    /// Forget these lanes; answer when their last progress is noted.
+    Drop(Vec<LaneSlot>, std_mpsc::SyncSender<()>),
+    /// An operator releases a halted lane; answer whether it was halted.
+    Release(TopicPartition, tokio::sync::oneshot::Sender<bool>),
+}
+
+/// Pauses and resumes that the workers ask for; the last word for a lane wins.
+#[derive(Debug, Default)]
+pub struct FlowBoard(Mutex<HashMap<OwnedLane, Option<i64>>>);
+
+impl FlowBoard {
+    /// Stop fetching.
+    pub fn pause(&self, lane: OwnedLane) {
+        self.set(lane, None);
+    }
+
+    /// Fetch again from `offset`.
+    pub fn resume(&self, lane: OwnedLane, offset: i64) {
+        self.set(lane, Some(offset));
+    }
+
+    fn set(&self, lane: OwnedLane, resume: Option<i64>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lane, resume);
+    }
+
+    fn take(&self) -> Flow {
+        let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flow = Flow::default();
+        for (lane, resume) in board.drain() {
+            match resume {
+                None => flow.pause.push(lane),
+                Some(offset) => flow.resume.push((lane, offset)),
+            }
+        }
+        flow
+    }
+}
+
+/// Deals lanes to workers by hash, and answers the source.
+#[derive(Debug)]
+pub struct Dispatcher<M> {
+    workers: Vec<mpsc::Sender<Message<M>>>,
+    lanes: HashMap<OwnedLane, (usize, LaneSlot)>,
+    last_slot: u32,
+    flow: Arc<FlowBoard>,
+    commits: Arc<Commits>,
+    facts: LaneFacts,
+    drain_timeout: Duration,
+    telemetry: Arc<Telemetry>,
+}
+
+impl<M: Messages> Dispatcher<M> {
+    /// A dispatcher to `workers`, which must not be empty.
+    pub fn new(
+        workers: Vec<mpsc::Sender<Message<M>>>,
+        flow: Arc<FlowBoard>,
+        commits: Arc<Commits>,
+        facts: LaneFacts,
+        drain_timeout: Duration,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        let lanes = HashMap::new();
+        Self { workers, lanes, last_slot: 0, flow, commits, facts, drain_timeout, telemetry }
+    }
+
+    /// Waits for room in the worker's inbox. A worker waits for nothing but the CPU, so this takes
+    /// the time to encode a few polls at most; false if the worker is gone.
+    fn tell(&self, worker: usize, message: Message<M>) -> bool {
+        self.workers.get(worker).is_some_and(|inbox| inbox.blocking_send(message).is_ok())
+    }
+
+    fn by_worker(&self, lanes: &[OwnedLane]) -> HashMap<usize, Vec<LaneSlot>> {
+        let mut slots: HashMap<usize, Vec<LaneSlot>> = HashMap::new();
+        for (worker, slot) in lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
+            slots.entry(*worker).or_default().push(*slot);
+        }
+        slots
+    }
+
+    /// Sends every worker that has some of `lanes` a message, and waits for all answers or the
+    /// deadline.
+    fn ask(
+        &self,
+        lanes: &[OwnedLane],
+        timeout: Duration,
+        message: impl Fn(Vec<LaneSlot>, std_mpsc::SyncSender<()>) -> Message<M>,
+    ) -> bool {
+        let deadline = Instant::now() + timeout;
+        let asked = self.by_worker(lanes);
+        let (done, answers) = std_mpsc::sync_channel(asked.len());
+        let mut expected = 0;
+        for (worker, slots) in asked {
+            expected += usize::from(self.tell(worker, message(slots, done.clone())));
+        }
+        (0..expected).all(|_| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            answers.recv_timeout(left).is_ok()
+        })
+    }
+
+    fn forget(&mut self, lanes: &[OwnedLane]) {
+        // The workers answer within one turn; longer than this only if one is gone.
+        const ANSWER: Duration = Duration::from_secs(10);
+        self.ask(lanes, ANSWER, Message::Drop);
+        for owned in lanes {
+            self.lanes.remove(owned);
+            let status = &self.telemetry.status;
+            status.remove_lane(&owned.lane.topic, owned.lane.partition);
+        }
+    }
+
+    fn show(&self, lane: &TopicPartition, change: impl FnOnce(&mut LaneStatus)) {
+        self.telemetry.status.update_lane(&lane.topic, lane.partition, change);
+    }
+
+    fn show_fault(&self, lane: &TopicPartition, stage: &str, fault: &SourceFault, halted: bool) {
+        let at_ms = now_ms();
+        self.show(lane, |status| {
+            if halted {
+                status.enter(LaneState::Halted, Some(fault.to_string()), at_ms);
+            }
+            let stage = stage.to_owned();
+            let message = fault.to_string();
+            status.last_error =
+                Some(LastError { stage, field: None, message, remedy: None, at_ms });
+        });
+    }
+}
+
+impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
+    fn records(&mut self, batches: Vec<LaneBatch<M>>) {
+        for LaneBatch { lane, messages } in batches {
+            if let Some((worker, slot)) = self.lanes.get(&lane) {
+                self.tell(*worker, Message::Records(*slot, messages));
+            }
+        }
+    }
+
+    fn recovering(&mut self, lanes: &[OwnedLane]) {
+        let at_ms = now_ms();
+        for owned in lanes {
+            let TopicPartition { topic, partition } = owned.lane.clone();
+            self.telemetry.status.put_lane(LaneStatus::new(topic, partition, owned.epoch, at_ms));
+        }
+    }
+
+    fn assigned(&mut self, lanes: Vec<AssignedLane>) {
+        self.telemetry.metrics.rebalances.with_label_values(&["assign"]).inc();
+        for assigned in lanes {
+            self.last_slot += 1;
+            let slot = LaneSlot(self.last_slot);
+            let worker = worker_of(&assigned.lane.lane, self.workers.len());
+            let facts = LaneFacts {
+                topic_partitions: assigned.topic_partitions,
+                ..self.facts.clone()
+            };
+            self.commits.assigned(assigned.lane.lane.clone(), facts);
+            self.show(&assigned.lane.lane, |status| {
+                status.next_offset = Some(assigned.start);
+                status.high_watermark = Some(assigned.high);
+                status.committed_offset = (!assigned.genesis).then_some(assigned.start);
+                status.lag = Some((assigned.high - assigned.start).max(0));
+                status.enter(LaneState::Running, None, now_ms());
+            });
+            self.lanes.insert(assigned.lane.clone(), (worker, slot));
+            self.tell(worker, Message::Assign(slot, assigned));
+        }
+        crate::failpoint!("assigned", crate::pipeline::held(&self.telemetry));
+        self.telemetry.status.ready();
+    }
+
+    fn revoke(&mut self, lanes: &[OwnedLane]) -> Vec<LaneCommit> {
+        self.telemetry.metrics.rebalances.with_label_values(&["revoke"]).inc();
+        for owned in lanes {
+            self.show(&owned.lane, |status| status.enter(LaneState::Draining, None, now_ms()));
+        }
+        if !self.ask(lanes, self.drain_timeout, Message::Drain) {
+            tracing::warn!(
+                partitions = lanes.len(),
+                "giving partitions up before everything of them was acknowledged; the next owner \
+                 reads the rest again"
+            );
+        }
+        crate::failpoint!("revoke_drained", crate::pipeline::held(&self.telemetry));
+        self.forget(lanes);
+        self.commits.give_up(lanes)
+    }
+
+    fn lost(&mut self, lanes: &[OwnedLane]) {
+        self.telemetry.metrics.rebalances.with_label_values(&["lost"]).inc();
+        tracing::warn!(partitions = lanes.len(), "partitions were lost to another member");
+        self.forget(lanes);
+        self.commits.give_up(lanes);
+    }
+
+    fn flow(&mut self) -> Flow {
+        self.flow.take()
+    }
+
+    fn fault(&mut self, fault: SourceFault) {
+        match &fault {
+            SourceFault::Unavailable { .. } => tracing::warn!(error = %fault, "Kafka is not available"),
+            SourceFault::Fatal { .. } => tracing::error!(error = %fault, "Kafka has failed"),
+            SourceFault::Recovering { lane, .. } => self.show_fault(lane, "recover", &fault, false),
+            SourceFault::Read { lane, .. } => self.show_fault(lane, "read", &fault, false),
+            SourceFault::RetentionLoss { lane, halted, .. } => {
+                tracing::error!(error = %fault, "records were lost to retention");
+                let topic: &str = &lane.topic;
+                self.telemetry.metrics.retention_losses.with_label_values(&[topic]).inc();
+                self.show_fault(lane, "recover", &fault, *halted);
+            }
+            SourceFault::Truncated { lane, .. } | SourceFault::Recreated { lane, .. } => {
+                tracing::error!(error = %fault, "the partition is not the one that was committed");
+                self.show_fault(lane, "recover", &fault, true);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.telemetry.liveness.poll_turned(Instant::now());
+    }
+}
+
+/// The worker of a lane: the same for every assignment, so that a returning lane finds its plans.
+pub(crate) fn worker_of(lane: &TopicPartition, workers: usize) -> usize {
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    lane.hash(&mut hasher);
+    (hasher.finish() % workers.max(1) as u64) as usize
+}

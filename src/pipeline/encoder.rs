@@ -1,0 +1,468 @@
+//! The production encoder: topics to tables, records to rows of `insertAll`.
+//!
+//! A *plan key* is everything that decides how a record is encoded: the topic's settings, the table,
+//! and the writer schemas of value and key. Each key has a plan, or a need that is being prepared.
+
+pub mod origin;
+pub mod payload;
+pub mod request;
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    dead_letter::{Reason, Stage},
+    delivery::encoder::{
+        BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId,
+    },
+    pipeline::settings::{NullValue, TopicSettings},
+    record::{Record, TopicPartition},
+    schema::{infer, model::Type},
+    table::{Column, TableRef, TableSchema},
+    transcode::{RowErrorKind, RowPlan, writer::json::JsonRow},
+    write::insert_all::framing,
+};
+
+use origin::Origin;
+use payload::{Cut, Payloads, SchemaKey};
+use request::{Request, Samples};
+
+/// Tables that one worker writes at most: a header chosen by producers must not create any number.
+const TABLES_MAX: usize = 10_000;
+
+/// A table's number in this encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TableIx(u32);
+
+/// What decides how a record is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PlanKey {
+    /// The settings' number.
+    settings: u32,
+    table: TableIx,
+    value: SchemaKey,
+    key: SchemaKey,
+}
+
+/// A plan and what it was compiled for.
+pub struct Prepared {
+    /// The plan; `None` where only the record's name was wanted.
+    pub plan: Option<Arc<RowPlan<JsonRow>>>,
+    /// The table's columns at that time.
+    pub schema: Arc<TableSchema>,
+    /// The full name of the value's record, where it has one.
+    pub record_name: Option<Arc<str>>,
+    /// Types of schemaless records for which the table is not changed, and why.
+    pub refused: Vec<(Type, Reason)>,
+    /// Types of schemaless records that the table has a place for now.
+    pub satisfied: Vec<Type>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("refused", &self.refused.len()).finish_non_exhaustive()
+    }
+}
+
+struct Slot {
+    key: PlanKey,
+    plan: Arc<RowPlan<JsonRow>>,
+    schema: Arc<TableSchema>,
+    /// What could not be encoded with this very plan although the table was changed for it.
+    refused: Vec<(Type, Reason)>,
+    satisfied: Vec<Type>,
+}
+
+struct Need {
+    key: PlanKey,
+    samples: Samples,
+    /// The table is not what was believed: look again.
+    outdated: bool,
+}
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// See the module.
+pub struct TopicEncoder {
+    project: Arc<str>,
+    topics: Vec<Arc<TopicSettings>>,
+    /// For a topic that matches nothing: the source subscribes to none such.
+    fallback: Arc<TopicSettings>,
+    tables: Vec<TableRef>,
+    table_numbers: Map<TableRef, TableIx>,
+    plans: Map<PlanKey, SlotId>,
+    slots: Map<SlotId, Slot>,
+    needs: Map<NeedId, Need>,
+    needed: Map<PlanKey, NeedId>,
+    record_names: Map<SchemaKey, Arc<str>>,
+    payloads: Payloads,
+    /// The record that was routed last: its payloads are cut out once.
+    cut: Cut,
+    last_id: u32,
+    #[cfg(test)]
+    pub(crate) defect: Option<crate::delivery::defect::Defect>,
+}
+
+impl std::fmt::Debug for TopicEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopicEncoder").field("tables", &self.tables.len()).finish_non_exhaustive()
+    }
+}
+
+impl TopicEncoder {
+    /// An encoder for these topics, the first match of each topic's name counting; `None` without
+    /// any topic.
+    pub fn new(project: Arc<str>, topics: Vec<Arc<TopicSettings>>) -> Option<Self> {
+        Some(Self {
+            fallback: Arc::clone(topics.first()?),
+            project,
+            topics,
+            tables: Vec::new(),
+            table_numbers: Map::default(),
+            plans: Map::default(),
+            slots: Map::default(),
+            needs: Map::default(),
+            needed: Map::default(),
+            record_names: Map::default(),
+            payloads: Payloads::default(),
+            cut: Cut::default(),
+            last_id: 0,
+            #[cfg(test)]
+            defect: None,
+        })
+    }
+
+    /// What is to be prepared for `need`; `None` if it was answered.
+    pub fn request(&mut self, need: NeedId) -> Option<Request> {
+        let state = self.needs.get_mut(&need)?;
+        let settings = Arc::clone(self.topics.get(state.key.settings as usize)?);
+        let table = self.tables.get(state.key.table.0 as usize)?.clone();
+        let known = self.plans.get(&state.key).and_then(|slot| self.slots.get(slot));
+        Some(Request {
+            value: self.payloads.source(state.key.value),
+            key: self.payloads.source(state.key.key),
+            settings,
+            table,
+            samples: std::mem::take(&mut state.samples),
+            outdated: std::mem::take(&mut state.outdated),
+            known: known.map(|slot| Arc::clone(&slot.schema)),
+        })
+    }
+
+    /// Takes in what was prepared. From now on records of this kind are encoded by the new plan.
+    pub fn install(&mut self, need: NeedId, prepared: Prepared) {
+        let Some(Need { key, .. }) = self.needs.remove(&need) else { return };
+        self.needed.remove(&key);
+        if let Some(name) = prepared.record_name {
+            self.record_names.insert(key.value, name);
+        }
+        let Prepared { plan: Some(plan), schema, refused, satisfied, .. } = prepared else { return };
+        self.last_id += 1;
+        let id = SlotId(self.last_id);
+        self.slots.insert(id, Slot { key, plan, schema, refused, satisfied });
+        self.plans.insert(key, id);
+    }
+
+    /// Forgets a need that can never be met; the next record of its kind asks again.
+    pub fn dismiss(&mut self, need: NeedId) {
+        if let Some(need) = self.needs.remove(&need) {
+            self.needed.remove(&need.key);
+        }
+    }
+
+    /// The table of a slot.
+    pub fn table_of(&self, slot: SlotId) -> TableRef {
+        let ix = self.slots.get(&slot).map_or(TableIx(0), |slot| slot.key.table);
+        self.tables.get(ix.0 as usize).cloned().unwrap_or_else(|| TableRef {
+            project: Arc::clone(&self.project),
+            dataset: "".into(),
+            table: "".into(),
+        })
+    }
+
+    /// The table of a need, for the status page.
+    pub fn table_of_need(&self, need: NeedId) -> Option<TableRef> {
+        self.tables.get(self.needs.get(&need)?.key.table.0 as usize).cloned()
+    }
+
+    fn need(&mut self, key: PlanKey) -> NeedId {
+        let last_id = &mut self.last_id;
+        let id = *self.needed.entry(key).or_insert_with(|| {
+            *last_id += 1;
+            NeedId(*last_id)
+        });
+        self.needs.entry(id).or_insert_with(|| Need {
+            key,
+            samples: Samples::default(),
+            outdated: false,
+        });
+        id
+    }
+
+    fn table_ix(&mut self, table: TableRef) -> Result<TableIx, Box<Reason>> {
+        if let Some(known) = self.table_numbers.get(&table) {
+            return Ok(*known);
+        }
+        if self.tables.len() >= TABLES_MAX {
+            return Err(destination(format!(
+                "this process already writes {TABLES_MAX} tables; narrow the `table` template"
+            )));
+        }
+        let ix = TableIx(u32::try_from(self.tables.len()).unwrap_or(u32::MAX));
+        self.tables.push(table.clone());
+        self.table_numbers.insert(table, ix);
+        Ok(ix)
+    }
+
+    fn named_table(&mut self, origin: &Origin, name: &str) -> Result<TableIx, Box<Reason>> {
+        let project = Arc::clone(&self.project);
+        let dataset = Arc::clone(&origin.settings.dataset);
+        self.table_ix(TableRef { project, dataset, table: name.into() })
+    }
+
+    /// The table of a record; `None` until the record's schema is known.
+    fn destination(
+        &mut self,
+        origin: &Origin,
+        record: &Record<'_>,
+        value: SchemaKey,
+    ) -> Result<Option<TableIx>, Box<Reason>> {
+        if let Some(table) = origin.table {
+            return Ok(Some(table));
+        }
+        let template = &origin.settings.table;
+        let name = self.record_names.get(&value).cloned();
+        if template.uses_record_name() && name.is_none() && value.has_record_name() {
+            return Ok(None);
+        }
+        let header = |wanted: &str| {
+            let found = record.headers.iter().find(|(name, _)| *name == wanted)?;
+            std::str::from_utf8(found.1?).ok()
+        };
+        let resolved = template.resolve(&origin.lane.topic, header, name.as_deref());
+        let name = resolved.map_err(|missing| destination(missing.to_string()))?;
+        self.named_table(origin, &name).map(Some)
+    }
+
+    fn plan_route(&mut self, key: PlanKey) -> Route {
+        match self.plans.get(&key) {
+            Some(slot) => Route::Row(*slot),
+            None => Route::Wait(self.need(key)),
+        }
+    }
+
+    /// A schemaless record that the table has no place for: once the table is changed for its type,
+    /// it is encoded again; if it was changed already, or cannot be, the record is bad.
+    fn unknown_columns(&mut self, slot: SlotId, record: &Record<'_>, error: Reason) -> NotEncoded {
+        let Some(slot) = self.slots.get(&slot) else { return NotEncoded::Bad(Box::new(error)) };
+        let inferred =
+            infer::infer_beside(record.value.unwrap_or_default(), &slot.schema.columns);
+        let ty = match inferred {
+            Ok(ty) => ty,
+            Err(error) => {
+                return NotEncoded::Bad(Box::new(Reason {
+                    stage: Stage::Decode,
+                    message: error.to_string(),
+                    field: None,
+                    schema_id: None,
+                }));
+            }
+        };
+        if let Some((_, reason)) = slot.refused.iter().find(|(refused, _)| *refused == ty) {
+            return NotEncoded::Bad(Box::new(reason.clone()));
+        }
+        if slot.satisfied.contains(&ty) {
+            return NotEncoded::Bad(Box::new(error));
+        }
+        let need = self.need(slot.key);
+        if let Some(state) = self.needs.get_mut(&need) {
+            state.samples.add(ty);
+        }
+        NotEncoded::Wait(need)
+    }
+}
+
+impl Encoder for TopicEncoder {
+    type Origin = Origin;
+
+    fn origin(&mut self, lane: &TopicPartition) -> Origin {
+        let found = self.topics.iter().position(|topic| topic.matcher.matches(&lane.topic));
+        let index = found.unwrap_or_default();
+        let settings = Arc::clone(self.topics.get(index).unwrap_or(&self.fallback));
+        let identity: &str = &lane.topic;
+        #[cfg(test)]
+        let identity = match self.defect {
+            Some(crate::delivery::defect::Defect::IdentityWithoutTopic) => "",
+            _ => identity,
+        };
+        let mut origin = Origin::new(lane, settings, index, identity);
+        if !origin.settings.table.uses_record() {
+            let name = origin.settings.table.resolve(&lane.topic, |_| None, None);
+            origin.table = name.ok().and_then(|name| self.named_table(&origin, &name).ok());
+        }
+        origin
+    }
+
+    fn bad_record_policy<'a>(&'a self, origin: &'a Origin) -> &'a BadRecordPolicy {
+        &origin.bad_records
+    }
+
+    fn route(&mut self, origin: &Origin, record: &Record<'_>) -> Route {
+        if record.value.is_none() {
+            match origin.settings.null_value {
+                NullValue::Skip => return Route::Skip,
+                NullValue::Row => {}
+                NullValue::DeadLetter => return Route::Bad(null_value()),
+            }
+        }
+        let (value, key) = match self.payloads.cut(&origin.settings, record, &mut self.cut) {
+            Ok(keys) => keys,
+            Err(reason) => return Route::Bad(reason),
+        };
+        let table = match self.destination(origin, record, value) {
+            Ok(Some(table)) => table,
+            // Any table serves to learn the schema's name; no row is written for this key.
+            Ok(None) => return self.learn_name(origin, value, key),
+            Err(reason) => return Route::Bad(reason),
+        };
+        let plan = PlanKey { settings: origin.settings_ix, table, value, key };
+        let route = self.plan_route(plan);
+        if let (Route::Wait(need), SchemaKey::Json) = (&route, value) {
+            return self.first_json(*need, record);
+        }
+        route
+    }
+
+    fn encode(
+        &mut self,
+        slot: SlotId,
+        origin: &Origin,
+        record: &Record<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), NotEncoded> {
+        let Some(found) = self.slots.get(&slot) else { return Ok(()) };
+        origin.prefix.begin_row(record.offset, body);
+        let payload = self.cut.payload(record);
+        match found.plan.encode(&payload, &origin.label, body) {
+            Ok(()) => {
+                framing::end_row(body);
+                Ok(())
+            }
+            Err(error) => {
+                let reason = Reason {
+                    stage: match error.kind {
+                        RowErrorKind::Decode => Stage::Decode,
+                        RowErrorKind::Transcode | RowErrorKind::UnknownColumns => Stage::Transcode,
+                    },
+                    field: (!error.path.is_empty()).then(|| error.path.clone()),
+                    schema_id: found.key.value.registry_id(),
+                    message: error.message.to_string(),
+                };
+                match error.kind {
+                    RowErrorKind::UnknownColumns => {
+                        Err(self.unknown_columns(slot, &payload, reason))
+                    }
+                    RowErrorKind::Decode | RowErrorKind::Transcode => {
+                        Err(NotEncoded::Bad(Box::new(reason)))
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_body(&self, body: &mut Vec<u8>) {
+        framing::begin_body(body);
+    }
+
+    fn separator(&self) -> &'static [u8] {
+        b","
+    }
+
+    fn close_body(&self, body: &mut Vec<u8>) {
+        framing::end_body(body);
+    }
+
+    fn table(&self, slot: SlotId) -> TableRef {
+        self.table_of(slot)
+    }
+
+    fn limits(&self, slot: SlotId) -> BatchLimits {
+        let settings = self.slots.get(&slot).and_then(|slot| {
+            self.topics.get(slot.key.settings as usize)
+        });
+        let batch = settings.map(|settings| settings.batch).unwrap_or_default();
+        BatchLimits { body_bytes: batch.bytes_max, rows: batch.rows_max, linger: batch.linger() }
+    }
+
+    fn outdated(&mut self, slot: SlotId) -> NeedId {
+        let key = self.slots.get(&slot).map(|slot| slot.key);
+        let key = key.unwrap_or(PlanKey {
+            settings: 0,
+            table: TableIx(0),
+            value: SchemaKey::None,
+            key: SchemaKey::None,
+        });
+        // Rows of one writer schema all need the same columns, so they all wait. Schemaless records
+        // differ: those that came back wait, the others go on with the plan there is.
+        if key.value != SchemaKey::Json && self.plans.get(&key) == Some(&slot) {
+            self.plans.remove(&key);
+        }
+        let need = self.need(key);
+        if let Some(state) = self.needs.get_mut(&need) {
+            state.outdated = true;
+        }
+        need
+    }
+}
+
+impl TopicEncoder {
+    fn learn_name(&mut self, origin: &Origin, value: SchemaKey, key: SchemaKey) -> Route {
+        match self.named_table(origin, request::NAME_ONLY) {
+            Ok(table) => {
+                let settings = origin.settings_ix;
+                Route::Wait(self.need(PlanKey { settings, table, value, key }))
+            }
+            Err(reason) => Route::Bad(reason),
+        }
+    }
+
+    fn first_json(&mut self, need: NeedId, record: &Record<'_>) -> Route {
+        let json = self.cut.payload(record).value.unwrap_or_default();
+        match (infer::infer(json), self.needs.get_mut(&need)) {
+            (Ok(ty), Some(state)) => {
+                state.samples.add(ty);
+                Route::Wait(need)
+            }
+            (Ok(_), None) => Route::Wait(need),
+            (Err(error), _) => Route::Bad(Box::new(Reason {
+                stage: Stage::Decode,
+                message: error.to_string(),
+                field: None,
+                schema_id: None,
+            })),
+        }
+    }
+}
+
+/// The columns of a table that already has `schema`, and those that `wanted` adds.
+pub fn with_columns(schema: &TableSchema, wanted: &[Column]) -> Vec<Column> {
+    let mut columns = schema.columns.clone();
+    for column in wanted {
+        if schema.column(&column.name).is_none() {
+            columns.push(column.clone());
+        }
+    }
+    columns
+}
+
+fn destination(message: String) -> Box<Reason> {
+    Box::new(Reason { stage: Stage::Destination, message, field: None, schema_id: None })
+}
+
+fn null_value() -> Box<Reason> {
+    Box::new(Reason {
+        stage: Stage::NullValue,
+        message: "the value is null and the topic says `null_value: dead_letter`".to_owned(),
+        field: None,
+        schema_id: None,
+    })
+}

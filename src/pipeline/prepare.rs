@@ -1,0 +1,354 @@
+//! Preparing what records wait for: the writer schema, the table, the plan.
+//!
+//! Whatever can pass is tried again here, for ever, with the reason on the status page: a transient
+//! fault is never a dead letter. Only a definite refusal ends a request without a plan.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    catalog::Catalog,
+    dead_letter::{Reason, Stage},
+    delivery::backoff::Backoff,
+    fault::{Fault, FaultKind},
+    pipeline::{
+        encoder::{
+            Prepared,
+            payload::Source,
+            request::{NAME_ONLY, Request},
+            with_columns,
+        },
+        now_ms,
+        schema_gate::{GateError, ReadyTable, SchemaGate},
+        settings::PayloadSettings,
+    },
+    registry::{Registry, RegistryError},
+    schema::{
+        avro, columns,
+        diff::{apply, diff},
+        infer,
+        model::{Kind, Type},
+        policy::{Verdict, judge},
+    },
+    table::{Column, TableRef, TableSchema},
+    telemetry::{LastError, TableState, Telemetry},
+    transcode::{KeySource, Limits, RowPlan, RowSpec, ValueSource},
+};
+
+const BACKOFF: Backoff =
+    Backoff { first: Duration::from_millis(500), max: Duration::from_secs(30) };
+
+/// How long an id that the registry does not know may still turn up: registries replicate with a
+/// delay.
+const UNKNOWN_ID: Duration = Duration::from_secs(300);
+
+/// Schemas kept, parsed. Ids are immutable, so what is dropped can be fetched again.
+const TYPES_MAX: usize = 10_000;
+
+/// Prepares plans. Shared by all workers.
+pub struct Preparer {
+    registry: Option<Arc<dyn Registry>>,
+    catalog: Arc<dyn Catalog>,
+    gate: Arc<SchemaGate>,
+    telemetry: Arc<Telemetry>,
+    types: Mutex<HashMap<u32, Arc<Type>>>,
+}
+
+impl std::fmt::Debug for Preparer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Preparer").finish_non_exhaustive()
+    }
+}
+
+type Refusal = Box<Reason>;
+
+/// What rows want of a table.
+struct Wanted {
+    columns: Vec<Column>,
+    refused: Vec<(Type, Reason)>,
+    satisfied: Vec<Type>,
+}
+
+impl Preparer {
+    /// A preparer over these ports. Without a registry, Avro needs local schemas.
+    pub fn new(
+        registry: Option<Arc<dyn Registry>>,
+        catalog: Arc<dyn Catalog>,
+        gate: Arc<SchemaGate>,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        Self { registry, catalog, gate, telemetry, types: Mutex::default() }
+    }
+
+    /// Prepares `request`, however long it takes.
+    ///
+    /// # Errors
+    /// Why records of this kind can never be rows of this table.
+    pub async fn prepare(&self, request: Request) -> Result<Prepared, Refusal> {
+        let settings = &request.settings;
+        let value = self.source(&request.value, Some(&settings.value)).await?;
+        let record_name = record_name(&value);
+        let schema_id = registry_id(&request.value);
+        if &*request.table.table == NAME_ONLY {
+            return Ok(Prepared {
+                plan: None,
+                schema: Arc::default(),
+                record_name,
+                refused: Vec::new(),
+                satisfied: Vec::new(),
+            });
+        }
+        let key = match &settings.key {
+            None => None,
+            Some(key) => Some(KeySource {
+                source: self.source(&request.key, Some(key)).await?,
+                placement: settings.row.key.clone(),
+            }),
+        };
+        let spec = RowSpec {
+            value,
+            value_column: settings.row.value_column.clone(),
+            key,
+            metadata: settings.row.metadata.clone(),
+            headers: settings.row.headers_column.clone(),
+        };
+        let (ready, wanted) = self.ready_table(&request, &spec, schema_id).await?;
+        let limits = Limits { row_bytes_max: settings.row.row_bytes_max };
+        let plan = RowPlan::compile(&spec, &ready.schema, limits)
+            .map_err(|error| schema_refusal(error.to_string(), schema_id))?;
+        Ok(Prepared {
+            plan: Some(Arc::new(plan)),
+            schema: ready.schema,
+            record_name,
+            refused: wanted.refused,
+            satisfied: wanted.satisfied,
+        })
+    }
+
+    async fn ready_table(
+        &self,
+        request: &Request,
+        spec: &RowSpec,
+        schema_id: Option<u32>,
+    ) -> Result<(ReadyTable, Wanted), Refusal> {
+        let settings = &request.settings;
+        if request.outdated {
+            self.gate.invalidate(&request.table);
+        }
+        let mut attempt = 0;
+        loop {
+            let fault = match self.wanted(request, spec, schema_id).await? {
+                Err(fault) => fault,
+                Ok(wanted) => {
+                    let columns = wanted.columns.clone();
+                    let ensured = self.gate.ensure(
+                        &request.table,
+                        columns,
+                        &settings.policy,
+                        &settings.layout,
+                    );
+                    match ensured.await {
+                        Ok(ready) => {
+                            self.show_ready(&request.table, &ready);
+                            return Ok((ready, wanted));
+                        }
+                        Err(GateError::Refused { difference }) => {
+                            return Err(schema_refusal(difference, schema_id));
+                        }
+                        Err(GateError::Fault(fault)) => fault,
+                    }
+                }
+            };
+            attempt += 1;
+            self.show_fault(&request.table, &fault);
+            sleep(BACKOFF.wait(attempt, u64::from(attempt))).await;
+        }
+    }
+
+    /// The columns that the request's rows want. For schemaless records the table is looked at
+    /// first: what somebody declared there is not undone by a record that happens to lack it.
+    async fn wanted(
+        &self,
+        request: &Request,
+        spec: &RowSpec,
+        schema_id: Option<u32>,
+    ) -> Result<Result<Wanted, Fault>, Refusal> {
+        let settings = &request.settings;
+        let own = spec
+            .columns(&settings.columns)
+            .map_err(|error| schema_refusal(error.to_string(), schema_id))?;
+        if spec.value != ValueSource::Json {
+            let wanted = Wanted { columns: own, refused: Vec::new(), satisfied: Vec::new() };
+            return Ok(Ok(wanted));
+        }
+        let current = match self.catalog.describe(&request.table).await {
+            Ok(Some(table)) => Arc::clone(&table.schema),
+            Ok(None) => request.known.clone().unwrap_or_default(),
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let mut wanted = Wanted {
+            columns: with_columns(&current, &own),
+            refused: Vec::new(),
+            satisfied: Vec::new(),
+        };
+        for ty in &request.samples.0 {
+            add_sample(&mut wanted, ty, request);
+        }
+        Ok(Ok(wanted))
+    }
+
+    async fn source(
+        &self,
+        source: &Source,
+        settings: Option<&PayloadSettings>,
+    ) -> Result<ValueSource, Refusal> {
+        Ok(match source {
+            // A null value: a row of key and metadata only, which takes no column of the value's.
+            Source::None | Source::Json => ValueSource::Json,
+            Source::String => ValueSource::String,
+            Source::Bytes => ValueSource::Bytes,
+            Source::Connect(ty) => ValueSource::ConnectJson(Arc::clone(ty)),
+            Source::Registry(id) => ValueSource::Avro(self.registered(*id).await?),
+            Source::Local => {
+                let path = settings.and_then(|settings| settings.schema.as_deref());
+                let path = path.ok_or_else(|| schema_refusal("no local schema".into(), None))?;
+                let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+                    schema_refusal(format!("{}: {error}", path.display()), None)
+                })?;
+                let ty = avro::parse(&text, &[] as &[&str])
+                    .map_err(|error| schema_refusal(error.to_string(), None))?;
+                ValueSource::Avro(Arc::new(ty))
+            }
+        })
+    }
+
+    async fn registered(&self, id: u32) -> Result<Arc<Type>, Refusal> {
+        if let Some(known) = self.types().get(&id) {
+            return Ok(Arc::clone(known));
+        }
+        let Some(registry) = &self.registry else {
+            let message = "the value names a schema of a registry, but no `schema_registry` is \
+                           configured";
+            return Err(schema_refusal(message.to_owned(), Some(id)));
+        };
+        let started = Instant::now();
+        let mut attempt = 0;
+        let schema = loop {
+            let error = match registry.schema(id).await {
+                Ok(schema) => break schema,
+                Err(error) => error,
+            };
+            if matches!(error, RegistryError::UnknownId { .. }) && started.elapsed() > UNKNOWN_ID {
+                return Err(Box::new(Reason {
+                    stage: Stage::Decode,
+                    message: error.to_string(),
+                    field: None,
+                    schema_id: Some(id),
+                }));
+            }
+            attempt += 1;
+            tracing::warn!(schema_id = id, attempt, error = %error, "waiting for a schema");
+            sleep(BACKOFF.wait(attempt, u64::from(id))).await;
+        };
+        if schema.format != "AVRO" {
+            let message = format!("schema {id} is {}, but the topic's format is avro", schema.format);
+            return Err(schema_refusal(message, Some(id)));
+        }
+        let ty = avro::parse(&schema.text, &schema.references)
+            .map_err(|error| schema_refusal(error.to_string(), Some(id)))?;
+        let ty = Arc::new(ty);
+        let mut types = self.types();
+        if types.len() >= TYPES_MAX {
+            types.clear();
+        }
+        types.insert(id, Arc::clone(&ty));
+        Ok(ty)
+    }
+
+    fn types(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Type>>> {
+        self.types.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show_ready(&self, table: &TableRef, ready: &ReadyTable) {
+        let now = now_ms();
+        self.telemetry.status.update_table(&table.to_string().into(), now, |status| {
+            status.enter(TableState::Ready, now);
+            status.schema_version = ready.version;
+        });
+    }
+
+    fn show_fault(&self, table: &TableRef, fault: &Fault) {
+        tracing::warn!(%table, error = %fault, "the table is not ready; trying again");
+        let now = now_ms();
+        self.telemetry.status.update_table(&table.to_string().into(), now, |status| {
+            let state = match fault.kind {
+                FaultKind::Throttled | FaultKind::QuotaExceeded => TableState::Throttled,
+                FaultKind::PermissionDenied | FaultKind::Unauthenticated => TableState::Denied,
+                _ => TableState::WaitingSchema,
+            };
+            status.enter(state, now);
+            status.last_error = Some(LastError {
+                stage: "schema".to_owned(),
+                field: None,
+                message: fault.to_string(),
+                remedy: None,
+                at_ms: now,
+            });
+        });
+    }
+}
+
+/// Makes place for one type of schemaless record, or notes why there is none.
+fn add_sample(wanted: &mut Wanted, ty: &Type, request: &Request) {
+    let settings = &request.settings;
+    let columns = match columns::derive(ty, &settings.columns) {
+        Ok(columns) => columns,
+        Err(error) => return refuse(wanted, ty, error.to_string()),
+    };
+    let schema = TableSchema { columns: std::mem::take(&mut wanted.columns) };
+    let columns = with_columns(&TableSchema { columns }, &schema.columns);
+    let mut difference = diff(&schema, &columns);
+    infer::spare_filled(&mut difference, ty);
+    match judge(&settings.policy, difference) {
+        Verdict::UpToDate => {
+            wanted.columns = schema.columns;
+            wanted.satisfied.push(ty.clone());
+        }
+        Verdict::Apply(changes) => {
+            wanted.columns = apply(&schema, &changes).columns;
+            wanted.satisfied.push(ty.clone());
+        }
+        Verdict::Refuse(message) => {
+            wanted.columns = schema.columns;
+            refuse(wanted, ty, message);
+        }
+    }
+}
+
+fn refuse(wanted: &mut Wanted, ty: &Type, message: String) {
+    wanted.refused.push((ty.clone(), *schema_refusal(message, None)));
+}
+
+fn schema_refusal(message: String, schema_id: Option<u32>) -> Refusal {
+    Box::new(Reason { stage: Stage::Schema, message, field: None, schema_id })
+}
+
+fn registry_id(source: &Source) -> Option<u32> {
+    match source {
+        Source::Registry(id) => Some(*id),
+        _ => None,
+    }
+}
+
+fn record_name(value: &ValueSource) -> Option<Arc<str>> {
+    let (ValueSource::Avro(ty) | ValueSource::ConnectJson(ty)) = value else { return None };
+    match &ty.kind {
+        Kind::Record(record) => Some(Arc::clone(&record.name)),
+        _ => None,
+    }
+}

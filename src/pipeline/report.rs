@@ -1,0 +1,265 @@
+//! What a worker tells the operator: counters at once, states a few times a second.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    batch::LaneSlot,
+    dead_letter::{DeadLetter, Stage},
+    delivery::{
+        action::{BatchId, LetterId, Write},
+        core::Core,
+        lane::{Lane, Phase},
+    },
+    fault::{Fault, FaultKind},
+    pipeline::{
+        encoder::{TopicEncoder, origin::Origin},
+        now_ms,
+    },
+    source::OwnedLane,
+    table::TableRef,
+    telemetry::{LaneState, LastError, TableState, TableTelemetry, Telemetry, TopicTelemetry},
+    write::WriteOutcome,
+};
+
+/// How often the states are written to the board.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+struct OnTheWire {
+    table: Arc<TableTelemetry>,
+    rows: u32,
+    bytes: usize,
+    since: Instant,
+}
+
+/// One worker's report.
+pub struct Report {
+    telemetry: Arc<Telemetry>,
+    topics: HashMap<Arc<str>, Arc<TopicTelemetry>>,
+    tables: HashMap<TableRef, (Arc<str>, Arc<TableTelemetry>)>,
+    writes: HashMap<BatchId, OnTheWire>,
+    letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
+    shown: Instant,
+    in_flight: (i64, i64),
+}
+
+impl std::fmt::Debug for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Report").finish_non_exhaustive()
+    }
+}
+
+/// Why a lane is not simply running.
+type Waits = HashMap<LaneSlot, (LaneState, String)>;
+
+impl Report {
+    /// Nothing reported yet.
+    pub fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            telemetry,
+            topics: HashMap::new(),
+            tables: HashMap::new(),
+            writes: HashMap::new(),
+            letters: HashMap::new(),
+            shown: Instant::now(),
+            in_flight: (0, 0),
+        }
+    }
+
+    fn topic(&mut self, topic: &Arc<str>) -> Arc<TopicTelemetry> {
+        if let Some(known) = self.topics.get(topic) {
+            return Arc::clone(known);
+        }
+        let made = self.telemetry.topic(topic);
+        self.topics.insert(Arc::clone(topic), Arc::clone(&made));
+        made
+    }
+
+    fn table(&mut self, table: &TableRef) -> (Arc<str>, Arc<TableTelemetry>) {
+        if let Some(known) = self.tables.get(table) {
+            return known.clone();
+        }
+        let name: Arc<str> = table.to_string().into();
+        let made = (Arc::clone(&name), self.telemetry.table(&name));
+        self.tables.insert(table.clone(), made.clone());
+        made
+    }
+
+    /// Records were taken in.
+    pub fn read(&mut self, lane: &OwnedLane, records: usize, bytes: usize) {
+        let topic = self.topic(&lane.lane.topic);
+        topic.records_read.inc_by(records as u64);
+        topic.read_bytes.inc_by(bytes as u64);
+    }
+
+    /// A request goes out.
+    pub fn writing(&mut self, write: &Write, now: Instant) {
+        let (_, table) = self.table(&write.table);
+        let entry = OnTheWire { table, rows: write.rows, bytes: write.body.len(), since: now };
+        self.writes.insert(write.id, entry);
+    }
+
+    /// Its answer came.
+    pub fn written(&mut self, id: BatchId, outcome: &WriteOutcome, now: Instant) {
+        let Some(OnTheWire { table, rows, bytes, since }) = self.writes.remove(&id) else { return };
+        table.write_seconds.observe(now.duration_since(since).as_secs_f64());
+        let stored = match outcome {
+            WriteOutcome::Acked => rows,
+            WriteOutcome::Partial { rejected, unsent } => {
+                let left = rejected.len() + unsent.len();
+                rows.saturating_sub(u32::try_from(left).unwrap_or(rows))
+            }
+            WriteOutcome::Refused(fault) | WriteOutcome::Unknown(fault) => {
+                table.retried(fault.kind.name());
+                0
+            }
+        };
+        if stored > 0 {
+            self.telemetry.liveness.progressed(now);
+            table.batches.inc();
+            table.rows_written.inc_by(u64::from(stored));
+            table.written_bytes.inc_by(bytes as u64);
+        }
+    }
+
+    /// A dead letter goes out.
+    pub fn lettering(&mut self, id: LetterId, letter: &DeadLetter) {
+        let topic = self.topic(&letter.origin.lane.topic);
+        let reason = &letter.reason;
+        tracing::warn!(
+            topic = %letter.origin.lane.topic,
+            partition = letter.origin.lane.partition,
+            offset = letter.origin.offset,
+            stage = reason.stage.name(),
+            field = reason.field.as_deref(),
+            reason = %reason.message,
+            dead_letter = %letter.topic,
+            "a record goes to the dead-letter topic"
+        );
+        self.letters.insert(id, (topic, reason.stage));
+    }
+
+    /// Its answer came.
+    pub fn lettered(&mut self, id: LetterId, stored: bool) {
+        let Some((topic, stage)) = self.letters.remove(&id) else { return };
+        if stored {
+            topic.dead_lettered(stage.name(), 1);
+        }
+    }
+
+    /// Writes the states to the board, if it is time.
+    pub fn turn(
+        &mut self,
+        core: &mut Core<TopicEncoder>,
+        lanes: &HashMap<LaneSlot, OwnedLane>,
+        now: Instant,
+    ) {
+        if now.duration_since(self.shown) < INTERVAL {
+            return;
+        }
+        self.shown = now;
+        let waits = self.waits(core);
+        let mut records = 0;
+        for (slot, lane) in core.lanes() {
+            records += lane.tracker.unresolved() as i64;
+            if lanes.contains_key(&slot) {
+                self.show_lane(lane, waits.get(&slot));
+            }
+        }
+        let now_in_flight = (core.memory_bytes() as i64, records);
+        let metrics = &self.telemetry.metrics;
+        metrics.in_flight_bytes.add(now_in_flight.0 - self.in_flight.0);
+        metrics.in_flight_records.add(now_in_flight.1 - self.in_flight.1);
+        self.in_flight = now_in_flight;
+    }
+
+    fn show_lane(&self, lane: &Lane<Origin>, wait: Option<&(LaneState, String)>) {
+        let (state, reason) = match (&lane.halt, lane.phase, wait) {
+            (Some(halt), _, _) => (
+                LaneState::Halted,
+                Some(format!("offset {}: {}; {}", halt.offset, halt.reason.message, halt.remedy)),
+            ),
+            (None, Phase::Draining, _) => (LaneState::Draining, None),
+            (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
+            (None, Phase::Running, None) if lane.paused => {
+                (LaneState::Paused, Some("as much is in flight as the memory allows".to_owned()))
+            }
+            (None, Phase::Running, None) => (LaneState::Running, None),
+        };
+        let at = now_ms();
+        self.telemetry.status.update_lane(&lane.lane.topic, lane.lane.partition, |status| {
+            status.next_offset = Some(lane.tracker.next());
+            status.in_flight_records = lane.tracker.unresolved();
+            status.in_flight_bytes = lane.bytes as u64;
+            if let Some(halt) = &lane.halt
+                && status.state != LaneState::Halted
+            {
+                status.last_error = Some(LastError {
+                    stage: halt.reason.stage.name().to_owned(),
+                    field: halt.reason.field.clone(),
+                    message: halt.reason.message.clone(),
+                    remedy: Some(halt.remedy.clone()),
+                    at_ms: at,
+                });
+            }
+            status.enter(state, reason, at);
+        });
+    }
+
+    /// What keeps which lane waiting; shows the tables' faults on the way.
+    fn waits(&mut self, core: &mut Core<TopicEncoder>) -> Waits {
+        let mut waits = Waits::new();
+        let faults: Vec<_> = core
+            .faults()
+            .map(|(slot, fault, _, rows)| {
+                let mut lanes: Vec<_> = rows.iter().map(|row| row.lane).collect();
+                lanes.dedup();
+                (core.encoder().table_of(slot), fault.clone(), lanes, rows.len())
+            })
+            .collect();
+        for (table, fault, lanes, rows) in faults {
+            let reason = format!("{table}: {fault}");
+            for lane in lanes {
+                waits.insert(lane, (LaneState::Waiting, reason.clone()));
+            }
+            self.show_table_fault(&table, &fault, rows);
+        }
+        for (need, rows) in core.needs() {
+            let table = core.encoder().table_of_need(need);
+            let name = table.map(|table| table.to_string()).unwrap_or_default();
+            for row in rows {
+                waits.entry(row.lane).or_insert_with(|| {
+                    (LaneState::Waiting, format!("{name}: the schema or the table is being prepared"))
+                });
+            }
+        }
+        for (lane, fault) in core.letter_faults() {
+            waits.insert(lane, (LaneState::Waiting, format!("the dead-letter topic: {fault}")));
+        }
+        waits
+    }
+
+    fn show_table_fault(&mut self, table: &TableRef, fault: &Fault, rows: usize) {
+        let (name, _) = self.table(table);
+        let at = now_ms();
+        self.telemetry.status.update_table(&name, at, |status| {
+            let state = match fault.kind {
+                FaultKind::Throttled | FaultKind::QuotaExceeded => TableState::Throttled,
+                FaultKind::PermissionDenied | FaultKind::Unauthenticated => TableState::Denied,
+                _ => status.state,
+            };
+            status.enter(state, at);
+            status.waiting_rows = rows as u64;
+            status.last_error = Some(LastError {
+                stage: "write".to_owned(),
+                field: None,
+                message: fault.to_string(),
+                remedy: None,
+                at_ms: at,
+            });
+        });
+    }
+}

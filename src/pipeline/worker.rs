@@ -1,0 +1,300 @@
+//! One worker: a thread that encodes, and the requests it has on the wire.
+//!
+//! The thread waits for nothing but its inbox, its timers and the answers of its own tasks, which
+//! run on the shared runtime. A task that panics ends the worker, and with it the process: what it
+//! held stays uncommitted.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
+
+use crate::{
+    batch::LaneSlot,
+    dead_letter::{DeadLetters, Reason},
+    delivery::{
+        action::{Action, BatchId, LetterId, Write as WriteAction},
+        core::{Core, CoreSettings},
+        encoder::NeedId,
+    },
+    fault::Fault,
+    pipeline::{
+        commit::Commits,
+        dispatch::{FlowBoard, Message},
+        encoder::{Prepared, TopicEncoder},
+        prepare::Preparer,
+        report::Report,
+    },
+    source::{AssignedLane, Messages, OwnedLane},
+    telemetry::Telemetry,
+    write::{Write, WriteOutcome, WriteRequest},
+};
+
+/// What every worker shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// The write path.
+    pub writer: Arc<dyn Write>,
+    /// The dead-letter topic; `None` where no topic has one.
+    pub letters: Option<Arc<dyn DeadLetters>>,
+    /// Prepares plans.
+    pub preparer: Arc<Preparer>,
+    /// The commit loop.
+    pub commits: Arc<Commits>,
+    /// Pauses and resumes.
+    pub flow: Arc<FlowBoard>,
+    /// Counters and states.
+    pub telemetry: Arc<Telemetry>,
+    /// Where the requests run.
+    pub runtime: Handle,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// One of its tasks panicked: a defect of this service.
+    #[error("a task failed; nothing it held is committed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The answer of a task.
+enum Done {
+    Written(BatchId, WriteOutcome),
+    Lettered(LetterId, Result<(), Fault>),
+    Prepared(NeedId, Result<Prepared, Box<Reason>>),
+}
+
+/// Lanes that are being drained, and who waits for it.
+struct Drain {
+    slots: Vec<LaneSlot>,
+    done: std::sync::mpsc::SyncSender<()>,
+}
+
+/// One worker.
+pub struct Worker<M> {
+    index: usize,
+    core: Core<TopicEncoder>,
+    inbox: mpsc::Receiver<Message<M>>,
+    tasks: JoinSet<Done>,
+    lanes: HashMap<LaneSlot, OwnedLane>,
+    drains: Vec<Drain>,
+    report: Report,
+    shared: Shared,
+    headers: Vec<u8>,
+}
+
+impl<M> std::fmt::Debug for Worker<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// A worker turns at least this often, so that its heartbeat and its report stay fresh.
+const TURN: Duration = Duration::from_millis(500);
+
+impl<M: Messages> Worker<M> {
+    /// A worker without lanes.
+    pub fn new(
+        index: usize,
+        encoder: TopicEncoder,
+        settings: CoreSettings,
+        inbox: mpsc::Receiver<Message<M>>,
+        shared: Shared,
+    ) -> Self {
+        Self {
+            index,
+            core: Core::new(encoder, settings),
+            inbox,
+            tasks: JoinSet::new(),
+            lanes: HashMap::new(),
+            drains: Vec::new(),
+            report: Report::new(Arc::clone(&shared.telemetry)),
+            shared,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Works until the inbox is closed and nothing is under way any more.
+    ///
+    /// # Errors
+    /// A task panicked.
+    pub async fn run(mut self) -> Result<(), WorkerError> {
+        loop {
+            self.carry_out();
+            let now = Instant::now();
+            self.shared.telemetry.liveness.worker_turned(self.index, now);
+            self.report.turn(&mut self.core, &self.lanes, now);
+            let next = self.core.next_deadline().map_or(now + TURN, |due| due.min(now + TURN));
+            tokio::select! {
+                biased;
+                Some(done) = self.tasks.join_next() => self.answer(done?),
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.handle(message),
+                    // All lanes were given up before the inbox was closed.
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep_until(next.into()) => self.core.tick(Instant::now()),
+            }
+            self.finish_turn();
+        }
+    }
+
+    fn finish_turn(&mut self) {
+        let progress = self.core.progress();
+        self.shared.commits.note(progress);
+        let core = &self.core;
+        self.drains.retain(|drain| {
+            let done = drain.slots.iter().all(|slot| core.is_drained(*slot));
+            if done {
+                // Whoever waited may have given up at its deadline.
+                drain.done.send(()).ok();
+            }
+            !done
+        });
+    }
+
+    fn handle(&mut self, message: Message<M>) {
+        match message {
+            Message::Assign(slot, assigned) => self.assign(slot, &assigned),
+            Message::Records(slot, messages) => self.records(slot, &messages),
+            Message::Drain(slots, done) => {
+                self.core.drain(&slots);
+                self.drains.push(Drain { slots, done });
+            }
+            Message::Drop(slots, done) => {
+                self.shared.commits.note(self.core.progress());
+                for slot in &slots {
+                    self.core.drop_lane(*slot);
+                    self.lanes.remove(slot);
+                }
+                // The poll thread may have stopped waiting.
+                done.send(()).ok();
+            }
+            Message::Release(lane, answer) => {
+                let slot = self.lanes.iter().find(|(_, owned)| owned.lane == lane);
+                let released =
+                    slot.map(|(slot, _)| *slot).is_some_and(|slot| self.core.release(slot, Instant::now()));
+                answer.send(released).ok();
+            }
+        }
+    }
+
+    fn assign(&mut self, slot: LaneSlot, assigned: &AssignedLane) {
+        let OwnedLane { lane, epoch } = assigned.lane.clone();
+        self.lanes.insert(slot, assigned.lane.clone());
+        self.core.assign(slot, lane, epoch, assigned.start);
+        if assigned.genesis {
+            self.shared.commits.note(self.core.progress_of(slot).into_iter().collect());
+        }
+    }
+
+    fn records(&mut self, slot: LaneSlot, messages: &M) {
+        let now = Instant::now();
+        let mut bytes = 0;
+        for index in 0..messages.len() {
+            let Some(record) = messages.record(index, &mut self.headers) else { break };
+            bytes += record.bytes();
+            self.core.record(slot, &record, now);
+        }
+        self.core.intake_done();
+        if let Some(owned) = self.lanes.get(&slot) {
+            self.report.read(owned, messages.len(), bytes);
+        }
+    }
+
+    fn answer(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Written(id, outcome) => {
+                self.report.written(id, &outcome, now);
+                self.core.written(id, outcome, now);
+            }
+            Done::Lettered(id, result) => {
+                self.report.lettered(id, result.is_ok());
+                self.core.lettered(id, result, now);
+            }
+            Done::Prepared(need, Ok(prepared)) => {
+                self.core.encoder_mut().install(need, prepared);
+                self.core.prepared(need, Ok(()), now);
+            }
+            Done::Prepared(need, Err(reason)) => {
+                self.core.encoder_mut().dismiss(need);
+                self.core.prepared(need, Err(reason), now);
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.core.next_action() {
+            match action {
+                Action::Write(write) => self.write(write),
+                Action::DeadLetter { id, letter } => self.letter(id, letter),
+                Action::Prepare(need) => self.prepare(need),
+                Action::Pause(slot) => {
+                    if let Some(owned) = self.lanes.get(&slot) {
+                        self.shared.flow.pause(owned.clone());
+                    }
+                }
+                Action::Resume(slot, offset) => {
+                    if let Some(owned) = self.lanes.get(&slot) {
+                        self.shared.flow.resume(owned.clone(), offset);
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, write: WriteAction) {
+        self.report.writing(&write, Instant::now());
+        let writer = Arc::clone(&self.shared.writer);
+        let WriteAction { id, table, body, rows, .. } = write;
+        #[cfg(feature = "failpoints")]
+        let telemetry = Arc::clone(&self.shared.telemetry);
+        let task = async move {
+            crate::failpoint!("write_before_send", crate::pipeline::held(&telemetry));
+            let outcome = writer.write(WriteRequest { table, body, rows }).await;
+            crate::failpoint!("write_after_answer", crate::pipeline::held(&telemetry));
+            Done::Written(id, outcome)
+        };
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+
+    fn letter(&mut self, id: LetterId, letter: crate::dead_letter::DeadLetter) {
+        self.report.lettering(id, &letter);
+        let letters = self.shared.letters.clone();
+        #[cfg(feature = "failpoints")]
+        let telemetry = Arc::clone(&self.shared.telemetry);
+        let task = async move {
+            crate::failpoint!("letter_before_send", crate::pipeline::held(&telemetry));
+            let result = match letters {
+                Some(letters) => letters.send(letter).await,
+                None => Err(no_producer()),
+            };
+            crate::failpoint!("letter_after_ack", crate::pipeline::held(&telemetry));
+            Done::Lettered(id, result)
+        };
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+
+    fn prepare(&mut self, need: NeedId) {
+        let Some(request) = self.core.encoder_mut().request(need) else { return };
+        let preparer = Arc::clone(&self.shared.preparer);
+        let task = async move { Done::Prepared(need, preparer.prepare(request).await) };
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+}
+
+/// Only a configuration without any dead-letter topic has no producer, and its core sends none.
+fn no_producer() -> Fault {
+    let kind = crate::fault::FaultKind::Transient;
+    Fault::refused(kind, "noProducer", "there is no dead-letter producer")
+}
