@@ -1,8 +1,10 @@
 //! Adapter to Kafka and the Schema Registry; the only place that knows `rdkafka`.
 
+pub mod admin;
 pub mod commit;
 pub mod consumer;
 pub mod context;
+pub mod dead_letter_producer;
 pub mod deliver;
 pub mod ffi;
 pub mod lanes;
@@ -11,6 +13,7 @@ pub mod ownership;
 pub mod poll;
 pub mod properties;
 pub mod recovery;
+pub mod registry_client;
 pub mod settings;
 pub mod start;
 pub mod topics;

@@ -1,0 +1,201 @@
+//! Questions about the cluster for `check` and the status page. Every call blocks for up to ten
+//! seconds.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rdkafka::{
+    TopicPartitionList, config::FromClientConfigAndContext as _, consumer::BaseConsumer,
+    consumer::Consumer as _, error::KafkaError, topic_partition_list::Offset,
+};
+
+use super::{
+    consumer::ConsumeError,
+    context::Context,
+    ffi::{self, Client},
+    oauth::TokenSource,
+    properties,
+    settings::KafkaSettings,
+    topics::Topics,
+};
+use crate::record::TopicPartition;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client that only asks: it never joins the group.
+pub struct Cluster {
+    client: Client,
+    group: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+/// The cluster did not answer a question.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "Kafka does not answer {question}; check the bootstrap servers, the credentials and the ACLs"
+)]
+pub struct AskError {
+    /// The question.
+    pub question: String,
+    /// What went wrong.
+    #[source]
+    pub source: KafkaError,
+}
+
+/// The consumer group as the coordinator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its state, such as `Stable` or `Empty`.
+    pub state: String,
+    /// The client ids of its members.
+    pub members: Vec<String>,
+}
+
+/// Where a partition stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The earliest offset left; `None` where the broker did not say.
+    pub low: Option<i64>,
+    /// The last stable offset.
+    pub high: Option<i64>,
+    /// The group's committed offset; `None` where there is none.
+    pub committed: Option<i64>,
+}
+
+impl Position {
+    /// Records not yet committed; `None` where it is unknown, which is not zero.
+    pub fn lag(&self) -> Option<i64> {
+        let from = self.committed.or(self.low)?;
+        Some(self.high?.saturating_sub(from).max(0))
+    }
+}
+
+impl Cluster {
+    /// A client for the cluster and group of `settings`. Makes no connection yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumeError`] if the settings are refused, by the service or by librdkafka.
+    pub fn new(
+        settings: &KafkaSettings,
+        tokens: Option<Arc<dyn TokenSource>>,
+    ) -> Result<Self, ConsumeError> {
+        let mut config = properties::common(settings)?;
+        config.set("group.id", &settings.group_id).set("isolation.level", "read_committed");
+        let client = BaseConsumer::from_config_and_context(&config, Context::new(tokens))
+            .map_err(ConsumeError::Create)?;
+        // Nobody polls it: its callbacks (a token, for one) are served here, on demand.
+        drop(client.poll(Duration::ZERO));
+        Ok(Self { client, group: settings.group_id.clone() })
+    }
+
+    /// The topics that `topics` selects, with their numbers of partitions. A topic named outright
+    /// that does not exist is missing from the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`] if no broker answers.
+    pub fn topics(&self, topics: &Topics) -> Result<BTreeMap<String, usize>, AskError> {
+        self.serve();
+        let metadata =
+            self.client.fetch_metadata(None, TIMEOUT).map_err(asking("which topics there are"))?;
+        let selected = metadata.topics().iter().filter(|topic| {
+            topics.matches(topic.name())
+                && topic.error().is_none()
+                && !topic.partitions().is_empty()
+        });
+        Ok(selected.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
+    }
+
+    /// The consumer group; `None` if the cluster does not know it yet.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`] if no broker answers, or the group must not be described.
+    pub fn group(&self) -> Result<Option<Group>, AskError> {
+        self.serve();
+        let groups = self
+            .client
+            .fetch_group_list(Some(&self.group), TIMEOUT)
+            .map_err(asking("about the consumer group"))?;
+        let group = groups.groups().iter().find(|group| group.name() == self.group);
+        Ok(group.map(|group| Group {
+            state: group.state().to_owned(),
+            members: group.members().iter().map(|member| member.client_id().to_owned()).collect(),
+        }))
+    }
+
+    /// Where partitions stand: three requests for all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`] if the brokers do not answer.
+    pub fn positions(
+        &self,
+        lanes: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, Position>, AskError> {
+        if lanes.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        self.serve();
+        let committed = self
+            .client
+            .committed_offsets(list(lanes, Offset::Invalid)?, TIMEOUT)
+            .map_err(asking("for the committed offsets"))?;
+        let mut positions = BTreeMap::new();
+        let empty = Position { low: None, high: None, committed: None };
+        for (lane, offset) in known(&committed) {
+            positions.entry(lane).or_insert(empty).committed = offset;
+        }
+        for (lane, offset) in known(&self.offsets(lanes, Offset::Beginning)?) {
+            positions.entry(lane).or_insert(empty).low = offset;
+        }
+        for (lane, offset) in known(&self.offsets(lanes, Offset::End)?) {
+            positions.entry(lane).or_insert(empty).high = offset;
+        }
+        Ok(positions)
+    }
+
+    fn offsets(
+        &self,
+        lanes: &[TopicPartition],
+        at: Offset,
+    ) -> Result<TopicPartitionList, AskError> {
+        let asked = self.client.offsets_for_times(list(lanes, at)?, TIMEOUT);
+        asked.map_err(asking("for the partitions' offsets"))
+    }
+
+    fn serve(&self) {
+        for _ in 0..16 {
+            drop(self.client.poll(Duration::ZERO));
+        }
+    }
+}
+
+fn asking(question: &str) -> impl FnOnce(KafkaError) -> AskError {
+    let question = question.to_owned();
+    move |source| AskError { question, source }
+}
+
+fn list(lanes: &[TopicPartition], at: Offset) -> Result<TopicPartitionList, AskError> {
+    let mut list = TopicPartitionList::with_capacity(lanes.len());
+    for lane in lanes {
+        let mut element = list.add_partition(&lane.topic, lane.partition);
+        element.set_offset(at).map_err(asking("for an offset"))?;
+    }
+    Ok(list)
+}
+
+fn known(list: &TopicPartitionList) -> Vec<(TopicPartition, Option<i64>)> {
+    let offset = |element: &ffi::Element| {
+        (element.error.is_none() && element.offset >= 0).then_some(element.offset)
+    };
+    ffi::elements(list)
+        .into_iter()
+        .map(|element| (element.lane.clone(), offset(&element)))
+        .collect()
+}
