@@ -108,3 +108,11 @@ pub fn schema() -> serde_json::Value {
     schema.insert("title".to_owned(), "kcbq configuration".into());
     schema.to_value()
 }
+
+/// The text of `schemas/config.schema.json`.
+pub fn schema_text() -> String {
+    format!("{:#}\n", schema())
+}
+
+#[cfg(test)]
+mod tests;

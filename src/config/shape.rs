@@ -139,12 +139,16 @@ impl<'a> Shape<'a> {
                 text.as_str().into()
             }
             Value::Map(entries) => {
-                let has = |one: &&'a Json| {
+                let objects: Vec<&'a Json> =
+                    resolved.iter().copied().filter(|one| accepts(one, "object")).collect();
+                if let Some((tag, tags)) = tag(&objects) {
+                    return self.tagged(node, entries, &objects, (tag, &tags), path);
+                }
+                let has = |one: &&&'a Json| {
                     let known = one.get("properties").and_then(Json::as_object);
                     entries.iter().any(|entry| known.is_some_and(|k| k.contains_key(&entry.key)))
                 };
-                let objects = || resolved.iter().copied().filter(|one| accepts(one, "object"));
-                match objects().find(has).or_else(|| objects().next()) {
+                match objects.iter().find(has).or_else(|| objects.first()) {
                     Some(schema) => self.node(node, schema, path),
                     None => self.mismatch_words(node, &resolved, &words, path),
                 }
@@ -153,6 +157,38 @@ impl<'a> Shape<'a> {
                 Some(schema) => self.node(node, schema, path),
                 None => self.mismatch_words(node, &resolved, &words, path),
             },
+        }
+    }
+
+    /// An enum whose variant stands in the key `tag`.
+    fn tagged(
+        &mut self,
+        node: &Node,
+        entries: &[Entry],
+        variants: &[&'a Json],
+        (tag, tags): (&str, &[&str]),
+        path: &str,
+    ) -> Json {
+        let entry = entries.iter().find(|entry| entry.key == tag);
+        match entry.map(|entry| (entry, &entry.node.value)) {
+            Some((_, Value::Text { text, .. })) if tags.contains(&text.as_str()) => {
+                let index = tags.iter().position(|tag| tag == text).unwrap_or_default();
+                let schema = variants.get(index).copied().unwrap_or(self.root);
+                self.node(node, schema, path)
+            }
+            Some((entry, Value::Text { text, expanded })) => {
+                self.wrong_choice(text, *expanded, entry.line, tags, &below(path, tag));
+                Json::Null
+            }
+            Some((entry, _)) => {
+                let wanted = format!("one of {}", tags.join(", "));
+                self.expected(&entry.node, &wanted, &below(path, tag))
+            }
+            None => {
+                let remedy = format!("choices: {}", tags.join(", "));
+                self.problems.push(below(path, tag), Some(node.line), "is missing", Some(&remedy));
+                Json::Null
+            }
         }
     }
 
@@ -233,6 +269,18 @@ pub(crate) fn choices(schema: &Json) -> Option<Vec<&str>> {
         (None, Some(word)) => Some(word.as_str().into_iter().collect()),
         (None, None) => None,
     }
+}
+
+/// The key that tells these variants apart by a constant, and the constants in their order.
+pub(crate) fn tag<'s>(variants: &[&'s Json]) -> Option<(&'s str, Vec<&'s str>)> {
+    let constant = |schema: &'s Json, key: &str| -> Option<&'s str> {
+        schema.get("properties")?.get(key)?.get("const")?.as_str()
+    };
+    let first = variants.first()?.get("properties")?.as_object()?;
+    first.keys().find_map(|key| {
+        let tags: Option<Vec<&str>> = variants.iter().map(|one| constant(one, key)).collect();
+        Some((key.as_str(), tags?))
+    })
 }
 
 /// Whether the schema takes values of this JSON type; one without a type takes all.
@@ -340,6 +388,17 @@ mod tests {
         list: Vec<Sample>,
         #[serde(default)]
         map: std::collections::BTreeMap<String, String>,
+        login: Option<Login>,
+    }
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    #[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is used")]
+    enum Login {
+        /// Documented.
+        Name { name: String },
+        /// Documented.
+        Token { token: String },
     }
 
     #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -366,6 +425,20 @@ mod tests {
         let text = "name: a\ncount: 3\nmode: fast\nflag: true\nlist: [{name: b, mode: {at: {speed: 1}}}]\nmap: {x: y}\n";
         assert_eq!(problems(text), Vec::<String>::new());
         assert_eq!(problems("name: a\ncount: null\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_tag_decides_which_keys_are_known() {
+        assert_eq!(problems("name: a\nlogin: {by: token, token: t}\n"), Vec::<String>::new());
+        for (login, wanted) in [
+            ("{by: token, name: n}", "login.name: is not a key"),
+            ("{by: tokn, token: t}", "did you mean `token`?"),
+            ("{token: t}", "login.by: is missing – choices: name, token"),
+            ("{by: 1}", "login.by: expected one of name, token"),
+        ] {
+            let found = problems(&format!("name: a\nlogin: {login}\n")).join("\n");
+            assert!(found.contains(wanted), "{wanted}\nnot in\n{found}");
+        }
     }
 
     #[test]

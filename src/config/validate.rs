@@ -57,6 +57,8 @@ impl Settings {
 pub(crate) fn config(value: Json, tree: &Node, problems: &mut Problems) -> Option<Settings> {
     let mut check = Check { tree, problems };
     let config = check.deserialise(value)?;
+    check.kafka(&config.kafka, &config.limits);
+    check.bigquery(&config.bigquery);
     check.admin(&config.admin);
     check.log(&config.log);
     check.duplicates(&config.topics);
@@ -147,6 +149,40 @@ impl Check<'_> {
         value: Option<Json>,
     ) -> Option<T> {
         self.section(path, Some(value.unwrap_or_else(|| Json::Object(serde_json::Map::new()))))
+    }
+
+    fn kafka(&mut self, kafka: &KafkaSettings, limits: &LimitSettings) {
+        if kafka.bootstrap_servers.is_empty() {
+            let remedy = Some("write `host:port` of at least one broker");
+            self.problem("kafka.bootstrap_servers", "is empty", remedy);
+        }
+        if let Err(error) = crate::kafka::properties::consumer(kafka, 1) {
+            self.problem("kafka", error.to_string(), None);
+        }
+        if limits.bytes_in_flight < kafka.record_bytes_max as usize {
+            self.problem(
+                "limits.bytes_in_flight",
+                "is less than `kafka.record_bytes_max`: one record could stop everything",
+                Some("raise it"),
+            );
+        }
+    }
+
+    fn bigquery(&mut self, bigquery: &BigQuerySettings) {
+        let legal = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        if bigquery.dataset.is_empty() || !bigquery.dataset.chars().all(legal) {
+            let remedy = Some("use letters, digits and `_`");
+            self.problem("bigquery.dataset", "is not a possible dataset name", remedy);
+        }
+        for problem in bigquery.streaming.problems() {
+            self.problem("bigquery.streaming", problem, None);
+        }
+        let endpoint = bigquery.endpoint.as_deref().map(url::Url::parse);
+        let is_http = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        if endpoint.is_some_and(|url| !url.as_ref().is_ok_and(is_http)) {
+            let remedy = Some("write scheme, host and port: `http://localhost:9050`");
+            self.problem("bigquery.endpoint", "is not an HTTP address", remedy);
+        }
     }
 
     fn admin(&mut self, admin: &AdminSettings) {

@@ -9,6 +9,7 @@ use crate::gcp::{
     auth::{Anonymous, AuthError, GoogleTokens, TokenProvider},
     http::{HttpRest, HttpRestError},
 };
+use crate::write::insert_all::settings::InsertAllSettings;
 
 /// Where the tables live and how to reach them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +34,9 @@ pub struct BigQuerySettings {
     /// Who the service is.
     #[serde(default)]
     pub credentials: CredentialSettings,
+    /// Streaming inserts: sizes, limits, retries.
+    #[serde(default)]
+    pub streaming: InsertAllSettings,
 }
 
 /// Who the service is: by default Application Default Credentials.

@@ -11,7 +11,9 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaSettings {
-    /// Brokers to connect to first, `host:port`.
+    /// Brokers to connect to first: `host:port`, several separated by commas or as a list.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany")]
     pub bootstrap_servers: Vec<String>,
     /// The consumer group. All replicas of one deployment share it, and nothing else may.
     pub group_id: String,
@@ -42,6 +44,25 @@ pub struct KafkaSettings {
     /// which the delivery guarantee rests are refused, each with its reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, Secret>,
+}
+
+/// One text with commas, or a list.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+enum OneOrMany {
+    /// `host:port,host:port`.
+    One(String),
+    /// One `host:port` each.
+    Many(Vec<String>),
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let list = match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(text) => text.split(',').map(|one| one.trim().to_owned()).collect(),
+        OneOrMany::Many(list) => list,
+    };
+    Ok(list.into_iter().filter(|one: &String| !one.is_empty()).collect())
 }
 
 mod defaults {

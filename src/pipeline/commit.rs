@@ -90,8 +90,7 @@ impl Commits {
         let mut books = lock(&self.books);
         let books = &mut *books;
         let due = books.book.next();
-        let given_up =
-            |entry: &&Entry<_>| lanes.iter().any(|owned| owned.lane == entry.lane);
+        let given_up = |entry: &&Entry<_>| lanes.iter().any(|owned| owned.lane == entry.lane);
         let finals = due.iter().filter(given_up).map(|entry| render(entry, &books.facts)).collect();
         for entry in &due {
             // Nothing was sent: what the other lanes have waits for the next round.

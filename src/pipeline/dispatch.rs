@@ -182,10 +182,8 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
             self.last_slot += 1;
             let slot = LaneSlot(self.last_slot);
             let worker = worker_of(&assigned.lane.lane, self.workers.len());
-            let facts = LaneFacts {
-                topic_partitions: assigned.topic_partitions,
-                ..self.facts.clone()
-            };
+            let facts =
+                LaneFacts { topic_partitions: assigned.topic_partitions, ..self.facts.clone() };
             self.commits.assigned(assigned.lane.lane.clone(), facts);
             self.show(&assigned.lane.lane, |status| {
                 status.next_offset = Some(assigned.start);
@@ -231,7 +229,9 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
 
     fn fault(&mut self, fault: SourceFault) {
         match &fault {
-            SourceFault::Unavailable { .. } => tracing::warn!(error = %fault, "Kafka is not available"),
+            SourceFault::Unavailable { .. } => {
+                tracing::warn!(error = %fault, "Kafka is not available")
+            }
             SourceFault::Fatal { .. } => tracing::error!(error = %fault, "Kafka has failed"),
             SourceFault::Recovering { lane, .. } => self.show_fault(lane, "recover", &fault, false),
             SourceFault::Read { lane, .. } => self.show_fault(lane, "read", &fault, false),

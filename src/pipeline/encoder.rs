@@ -11,9 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     dead_letter::{Reason, Stage},
-    delivery::encoder::{
-        BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId,
-    },
+    delivery::encoder::{BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId},
     pipeline::settings::{NullValue, TopicSettings},
     record::{Record, TopicPartition},
     schema::{infer, model::Type},
@@ -155,7 +153,9 @@ impl TopicEncoder {
         if let Some(name) = prepared.record_name {
             self.record_names.insert(key.value, name);
         }
-        let Prepared { plan: Some(plan), schema, refused, satisfied, .. } = prepared else { return };
+        let Prepared { plan: Some(plan), schema, refused, satisfied, .. } = prepared else {
+            return;
+        };
         self.last_id += 1;
         let id = SlotId(self.last_id);
         self.slots.insert(id, Slot { key, plan, schema, refused, satisfied });
@@ -254,8 +254,7 @@ impl TopicEncoder {
     /// it is encoded again; if it was changed already, or cannot be, the record is bad.
     fn unknown_columns(&mut self, slot: SlotId, record: &Record<'_>, error: Reason) -> NotEncoded {
         let Some(slot) = self.slots.get(&slot) else { return NotEncoded::Bad(Box::new(error)) };
-        let inferred =
-            infer::infer_beside(record.value.unwrap_or_default(), &slot.schema.columns);
+        let inferred = infer::infer_beside(record.value.unwrap_or_default(), &slot.schema.columns);
         let ty = match inferred {
             Ok(ty) => ty,
             Err(error) => {
@@ -386,9 +385,8 @@ impl Encoder for TopicEncoder {
     }
 
     fn limits(&self, slot: SlotId) -> BatchLimits {
-        let settings = self.slots.get(&slot).and_then(|slot| {
-            self.topics.get(slot.key.settings as usize)
-        });
+        let settings =
+            self.slots.get(&slot).and_then(|slot| self.topics.get(slot.key.settings as usize));
         let batch = settings.map(|settings| settings.batch).unwrap_or_default();
         BatchLimits { body_bytes: batch.bytes_max, rows: batch.rows_max, linger: batch.linger() }
     }

@@ -256,7 +256,8 @@ impl Preparer {
             sleep(BACKOFF.wait(attempt, u64::from(id))).await;
         };
         if schema.format != "AVRO" {
-            let message = format!("schema {id} is {}, but the topic's format is avro", schema.format);
+            let message =
+                format!("schema {id} is {}, but the topic's format is avro", schema.format);
             return Err(schema_refusal(message, Some(id)));
         }
         let ty = avro::parse(&schema.text, &schema.references)

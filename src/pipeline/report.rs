@@ -232,7 +232,10 @@ impl Report {
             let name = table.map(|table| table.to_string()).unwrap_or_default();
             for row in rows {
                 waits.entry(row.lane).or_insert_with(|| {
-                    (LaneState::Waiting, format!("{name}: the schema or the table is being prepared"))
+                    (
+                        LaneState::Waiting,
+                        format!("{name}: the schema or the table is being prepared"),
+                    )
                 });
             }
         }

@@ -181,8 +181,9 @@ impl<M: Messages> Worker<M> {
             }
             Message::Release(lane, answer) => {
                 let slot = self.lanes.iter().find(|(_, owned)| owned.lane == lane);
-                let released =
-                    slot.map(|(slot, _)| *slot).is_some_and(|slot| self.core.release(slot, Instant::now()));
+                let released = slot
+                    .map(|(slot, _)| *slot)
+                    .is_some_and(|slot| self.core.release(slot, Instant::now()));
                 answer.send(released).ok();
             }
         }

@@ -107,10 +107,11 @@ impl Payloads {
         cut: &mut Cut,
     ) -> Result<(SchemaKey, SchemaKey), Box<Reason>> {
         let (value, value_range) = self.part(Some(&settings.value), record.value)?;
-        let (key, key_range) = self.part(settings.key.as_ref(), record.key).map_err(|mut reason| {
-            reason.field = Some("(key)".to_owned());
-            reason
-        })?;
+        let (key, key_range) =
+            self.part(settings.key.as_ref(), record.key).map_err(|mut reason| {
+                reason.field = Some("(key)".to_owned());
+                reason
+            })?;
         *cut = Cut { value: value_range, key: key_range };
         Ok((value, key))
     }
@@ -145,9 +146,8 @@ impl Payloads {
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(schema);
         let hash = hasher.finish();
-        let same = |ix: &&u32| {
-            self.connect.get(**ix as usize).is_some_and(|(text, _)| **text == *schema)
-        };
+        let same =
+            |ix: &&u32| self.connect.get(**ix as usize).is_some_and(|(text, _)| **text == *schema);
         if let Some(ix) = self.by_hash.get(&hash).and_then(|known| known.iter().find(same)) {
             return Ok((SchemaKey::Connect(*ix), payload_range));
         }

@@ -1,0 +1,271 @@
+//! The whole service in one process: adapters built, plugged into the pipeline, started, stopped.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Settings,
+    dead_letter::DeadLetters,
+    gcp::tables::Tables,
+    jitter::Jitter,
+    kafka::{
+        consumer::{ConsumeError, KafkaSource},
+        dead_letter_producer::DeadLetterProducer,
+        ffi::RawMessages,
+        registry_client::RegistryClient,
+        topics::Topics,
+    },
+    ops::{LaneControl, ReleaseError, admin::Admin, progress},
+    pipeline::{
+        Control, Parts, Pipeline,
+        dispatch::Dispatcher,
+        now_ms,
+        prepare::Preparer,
+        schema_gate::{self, GateEvent, GateSettings, SchemaGate},
+    },
+    record::TopicPartition,
+    registry::Registry,
+    rest::Rest,
+    table::TableRef,
+    telemetry::Telemetry,
+    write::insert_all::service::InsertAll,
+};
+
+/// A running service.
+pub struct Service {
+    /// Where the admin endpoint listens.
+    pub admin_addr: SocketAddr,
+    /// Counters and states.
+    pub telemetry: Arc<Telemetry>,
+    pipeline: Pipeline<RawMessages>,
+    polling: JoinHandle<Result<(), ConsumeError>>,
+    stop_polling: CancellationToken,
+    stop_admin: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("admin_addr", &self.admin_addr).finish_non_exhaustive()
+    }
+}
+
+/// Runs the service until `shutdown` resolves, then drains: nothing new is read, what is in flight is
+/// settled and committed, the group is left.
+///
+/// # Errors
+/// The service cannot start, or fails for good.
+pub async fn run(
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let mut service = Service::start(settings).await?;
+    tracing::info!(admin = %service.admin_addr, "kcbq is running");
+    let showing = CancellationToken::new();
+    let telemetry = Arc::clone(&service.telemetry);
+    let line = progress::run(telemetry, showing.clone().cancelled_owned());
+    service.tasks.spawn(async move {
+        line.await;
+        Ok(())
+    });
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        ended = service.failed() => ended,
+    };
+    showing.cancel();
+    tracing::info!("stopping: partitions are drained and given up");
+    let stopped = service.stop().await;
+    ended.and(stopped)
+}
+
+impl Service {
+    /// Builds and starts everything.
+    ///
+    /// # Errors
+    /// A setting that only shows when it is used, such as a port that is taken.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let workers = settings.limits.workers().max(1);
+        let telemetry = Arc::new(Telemetry::new(workers, Instant::now(), now_ms())?);
+        let source = source(&settings)?;
+        let parts = parts(&settings, &source, &telemetry)?;
+        let (pipeline, dispatcher, control) = Pipeline::start(parts)?;
+        let listener = TcpListener::bind(settings.admin.listen)
+            .await
+            .with_context(|| format!("admin.listen: {}", settings.admin.listen))?;
+        let admin_addr = listener.local_addr()?;
+        let mut tasks = JoinSet::new();
+        let stop_admin = CancellationToken::new();
+        let admin = Admin::new(&settings.admin, Arc::clone(&telemetry), Arc::new(Lanes(control)));
+        tasks.spawn(serve(listener, admin, stop_admin.clone()));
+        let stop_polling = CancellationToken::new();
+        let polling = poll(source, dispatcher, stop_polling.clone())?;
+        Ok(Self { admin_addr, telemetry, pipeline, polling, stop_polling, stop_admin, tasks })
+    }
+
+    /// Resolves when the service has failed although nobody asked it to stop.
+    ///
+    /// # Errors
+    /// Always: what has failed.
+    pub async fn failed(&mut self) -> anyhow::Result<()> {
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tokio::select! {
+                () = self.pipeline.failed() => anyhow::bail!("a worker has failed"),
+                _ = look.tick() => if self.polling.is_finished() {
+                    anyhow::bail!("the Kafka client has failed")
+                },
+            }
+        }
+    }
+
+    /// Drains and stops.
+    ///
+    /// # Errors
+    /// A part had failed.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.telemetry.status.not_ready("stopping");
+        self.stop_polling.cancel();
+        let (polling, pipeline) = (self.polling, self.pipeline);
+        self.stop_admin.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended??;
+        }
+        tokio::task::spawn_blocking(move || {
+            let polled = polling.join().map_err(|_| anyhow::anyhow!("the poll thread panicked"));
+            let stopped = pipeline.stop();
+            polled?.context("Kafka")?;
+            stopped.context("pipeline")
+        })
+        .await?
+    }
+}
+
+fn source(settings: &Settings) -> anyhow::Result<KafkaSource> {
+    let names = settings.topics.iter().filter_map(|topic| topic.matcher.name());
+    let patterns = settings.topics.iter().filter(|topic| topic.matcher.name().is_none());
+    let patterns = patterns.map(|topic| topic.matcher.as_str());
+    let excluded = settings.topics.iter().filter_map(|topic| topic.dead_letter.as_deref());
+    let topics = Topics::new(names, patterns, excluded).context("topics")?;
+    KafkaSource::new(&settings.kafka, topics, None).context("kafka")
+}
+
+fn parts(
+    settings: &Settings,
+    source: &KafkaSource,
+    telemetry: &Arc<Telemetry>,
+) -> anyhow::Result<Parts> {
+    let streaming = settings.bigquery.streaming.clone();
+    let rest = settings.bigquery.connect(streaming.requests_in_flight).context("bigquery")?;
+    let rest: Arc<dyn Rest> = Arc::new(rest);
+    let body_bytes_max = streaming.body_bytes_max;
+    let counted = Arc::clone(telemetry);
+    let on_retry = Arc::new(move |table: &TableRef, fault: &crate::fault::Fault| {
+        counted.table(&table.to_string()).retried(fault.kind.name());
+    });
+    let writer = InsertAll::new(streaming, Arc::clone(&rest), on_retry, Jitter::random());
+    let registry = match &settings.schema_registry {
+        None => None,
+        Some(registry) => {
+            let client = RegistryClient::new(registry).context("schema_registry")?;
+            Some(Arc::new(client) as Arc<dyn Registry>)
+        }
+    };
+    let catalog = Arc::new(Tables::new(rest));
+    let gate = Arc::new(SchemaGate::new(schema_gate::Shared {
+        catalog: Arc::clone(&catalog) as _,
+        settings: GateSettings::default(),
+        location: settings.bigquery.location.clone(),
+        jitter: Jitter::random(),
+        on_event: on_gate_event(telemetry),
+    }));
+    let preparer = Preparer::new(registry, catalog, gate, Arc::clone(telemetry));
+    Ok(Parts {
+        topics: settings.topics.clone(),
+        project: settings.bigquery.project.as_str().into(),
+        limits: settings.limits,
+        body_bytes_max,
+        config: None,
+        writer: Arc::new(writer),
+        letters: letters(settings)?,
+        preparer: Arc::new(preparer),
+        committer: Arc::new(source.committer()),
+        telemetry: Arc::clone(telemetry),
+        runtime: Handle::current(),
+    })
+}
+
+fn letters(settings: &Settings) -> anyhow::Result<Option<Arc<dyn DeadLetters>>> {
+    if settings.topics.iter().all(|topic| topic.dead_letter.is_none()) {
+        return Ok(None);
+    }
+    let producer = DeadLetterProducer::new(&settings.kafka, None).context("kafka: dead letters")?;
+    Ok(Some(Arc::new(producer)))
+}
+
+fn on_gate_event(telemetry: &Arc<Telemetry>) -> schema_gate::OnGateEvent {
+    let telemetry = Arc::clone(telemetry);
+    Arc::new(move |table, event| {
+        let name = table.to_string();
+        let counters = telemetry.table(&name);
+        let change = match event {
+            GateEvent::Created => {
+                counters.schema_changed("create");
+                "created".to_owned()
+            }
+            GateEvent::Altered { changes } => {
+                counters.schema_changed("alter");
+                format!("{changes} columns added, relaxed or widened")
+            }
+            GateEvent::Failed(fault) => {
+                counters.retried(fault.kind.name());
+                return;
+            }
+        };
+        tracing::info!(table = name, change, "the table was changed");
+        let now = now_ms();
+        telemetry.status.update_table(&name.into(), now, |status| {
+            status.last_change = Some(change);
+            status.last_change_ms = Some(now);
+        });
+    })
+}
+
+fn poll(
+    source: KafkaSource,
+    mut dispatcher: Dispatcher<RawMessages>,
+    stop: CancellationToken,
+) -> anyhow::Result<JoinHandle<Result<(), ConsumeError>>> {
+    let thread = std::thread::Builder::new().name("kcbq-poll".to_owned());
+    Ok(thread.spawn(move || source.run(&mut dispatcher, &stop))?)
+}
+
+async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> anyhow::Result<()> {
+    axum::serve(listener, admin.router())
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .context("admin endpoint")
+}
+
+/// [`LaneControl`] over the pipeline's control.
+struct Lanes(Control<RawMessages>);
+
+impl LaneControl for Lanes {
+    fn release(&self, lane: TopicPartition) -> BoxFuture<'_, Result<(), ReleaseError>> {
+        Box::pin(async move {
+            match self.0.release(lane).await {
+                true => Ok(()),
+                false => Err(ReleaseError::NotHalted),
+            }
+        })
+    }
+}

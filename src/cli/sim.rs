@@ -1,0 +1,101 @@
+//! `kcbq sim`.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli,
+    ops::logging::LogSettings,
+    sim::{self, FaultScript, SimOptions, SimSettings, StoreMode, WireSettings},
+};
+
+/// Arguments of `sim`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where BigQuery's REST API listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9050")]
+    rest: SocketAddr,
+    /// Where the Schema Registry listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    registry: SocketAddr,
+    /// How long each answer takes at least, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    answer_delay: u64,
+    /// What one connection may carry, in bytes per second
+    #[arg(long, value_name = "BYTES")]
+    connection_bytes: Option<u64>,
+    /// What is kept of the rows
+    #[arg(long, value_enum, default_value = "rows")]
+    store: Store,
+    /// How long a created or changed table is not visible to inserts, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    schema_delay: u64,
+    /// A fault script (YAML or JSON): which requests fail, and how
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+}
+
+/// What is kept of the rows.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Store {
+    /// Every cell
+    Rows,
+    /// Coordinates and a hash of each row
+    Ledger,
+    /// Numbers only; rows are not validated
+    Count,
+}
+
+impl Arguments {
+    pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
+        LogSettings::default().install()?;
+        let options = self.options()?;
+        cli::block_on(async {
+            let stop = CancellationToken::new();
+            let shutdown = cli::shutdown::requested()?;
+            let running = sim::serve(options, stop.clone()).await?;
+            cli::print(&format!(
+                "BigQuery REST    http://{}\nSchema Registry  http://{}\n",
+                running.rest_addr, running.registry_addr
+            ))?;
+            shutdown.await;
+            stop.cancel();
+            running.stopped().await;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+
+    fn options(&self) -> anyhow::Result<SimOptions> {
+        let faults = match &self.faults {
+            None => FaultScript::default(),
+            Some(path) => {
+                let context = || format!("cannot read the fault script {}", path.display());
+                let text = std::fs::read_to_string(path).with_context(context)?;
+                serde_saphyr::from_str(&text).with_context(context)?
+            }
+        };
+        let store = match self.store {
+            Store::Rows => StoreMode::Rows,
+            Store::Ledger => StoreMode::Ledger,
+            Store::Count => StoreMode::Count,
+        };
+        Ok(SimOptions {
+            rest: self.rest,
+            registry: self.registry,
+            settings: SimSettings {
+                store,
+                create_delay_ms: self.schema_delay,
+                alter_delay_ms: self.schema_delay,
+                ..SimSettings::default()
+            },
+            faults,
+            wire: WireSettings {
+                answer_delay: Duration::from_millis(self.answer_delay),
+                connection_bytes_per_s: self.connection_bytes,
+            },
+        })
+    }
+}
