@@ -3,6 +3,7 @@
 // `cfg(test)` is what tells clippy that functions outside `#[test]` are test code too.
 #[cfg(test)]
 mod kafka_consume;
+mod kafka_dead_letter;
 #[cfg(test)]
 mod kafka_mock;
 #[cfg(test)]
