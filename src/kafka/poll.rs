@@ -22,7 +22,7 @@ use super::{
     context::Rebalance,
     deliver::{self, Verdict},
     ffi::{BatchQueue, Client, PolledLane, RawMessages},
-    lanes::{Lane, Lanes, Recovering, Running, State},
+    lanes::{Lane, Lanes, Own, Recovering, Running, State},
     ownership::Ownership,
     recovery::{Job, Outcome, Report},
     start::Start,
@@ -275,7 +275,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         let mut assigned = Vec::new();
         while let Ok(report) = self.channels.reports.try_recv() {
             match report {
-                Report::Recovered(lane, outcome) => assigned.extend(self.recovered(lane, outcome)),
+                Report::Recovered(lane, outcome) => assigned.extend(self.recovered(lane, *outcome)),
                 Report::Topics(topics) if !self.stopping => {
                     let subscribed = self.subscribe(topics);
                     self.log_failure("subscribe", subscribed);
@@ -290,19 +290,24 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         if assigned.is_empty() {
             return;
         }
-        let started = self.start(&assigned);
+        let lanes: Vec<_> = assigned.iter().map(|(lane, _)| lane.lane.clone()).collect();
+        let started = self.start(&lanes);
         if started.is_err() {
             self.log_failure("assign", started);
-            for lane in &assigned {
-                self.recover_later(&lane.lane, "the client refused the assignment".into());
+            for lane in &lanes {
+                self.recover_later(lane, "the client refused the assignment".into());
             }
             return;
         }
-        self.handler.assigned(assigned);
+        let new: Vec<_> =
+            assigned.into_iter().filter_map(|(lane, again)| (!again).then_some(lane)).collect();
+        if !new.is_empty() {
+            self.handler.assigned(new);
+        }
     }
 
-    /// Takes one lane's recovery; returns it if it may begin.
-    fn recovered(&mut self, owned: OwnedLane, outcome: Outcome) -> Option<AssignedLane> {
+    /// Takes one lane's recovery; returns it if it may begin, and whether the handler knows it.
+    fn recovered(&mut self, owned: OwnedLane, outcome: Outcome) -> Option<(AssignedLane, bool)> {
         if self.stopping {
             return None;
         }
@@ -318,12 +323,13 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             }
             Outcome::Start { start, low, high } => {
                 let lane = self.lanes.owned_mut(&owned)?;
-                let State::Recovering(_) = lane.state else { return None };
-                lane.state = State::Running(running(&start));
+                let State::Recovering(Recovering { own, .. }) = lane.state else { return None };
+                lane.state = State::Running(running(&start, own));
                 if let Some(loss) = start.loss {
                     self.handler.fault(loss);
                 }
-                Some(AssignedLane {
+                let again = own.is_some();
+                let assigned = AssignedLane {
                     lane: owned,
                     start: start.offset,
                     genesis: start.genesis,
@@ -331,24 +337,30 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                     topic_partitions: start.topic_partitions,
                     low,
                     high,
-                })
+                };
+                Some((assigned, again))
             }
         }
     }
 
     /// Adds recovered lanes to librdkafka's assignment, each at its explicit offset.
-    fn start(&mut self, assigned: &[AssignedLane]) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::with_capacity(assigned.len());
-        for lane in assigned {
-            self.queue.attach(&lane.lane.lane);
-            let Some(running) = self.lanes.running_mut(&lane.lane) else { continue };
+    fn start(&mut self, lanes: &[OwnedLane]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(lanes.len());
+        let mut paused = TopicPartitionList::new();
+        for owned in lanes {
+            let OwnedLane { lane, .. } = owned;
+            self.queue.attach(lane);
+            let Some(running) = self.lanes.running_mut(owned) else { continue };
             let from = running.verify.map_or(running.next, |record| record.offset);
-            let owned = &lane.lane.lane;
-            list.add_partition(&owned.topic, owned.partition).set_offset(Offset::Offset(from))?;
+            list.add_partition(&lane.topic, lane.partition).set_offset(Offset::Offset(from))?;
+            if running.paused {
+                paused.add_partition(&lane.topic, lane.partition);
+            }
         }
         // A pause survives an unassignment inside librdkafka; it must not survive in a new life.
         self.client.resume(&list)?;
-        self.client.incremental_assign(&list)
+        self.client.incremental_assign(&list)?;
+        if paused.count() > 0 { self.client.pause(&paused) } else { Ok(()) }
     }
 
     fn unassign(&self, lanes: &[TopicPartition]) -> KafkaResult<()> {
@@ -363,9 +375,8 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         let Some(lane) = self.lanes.owned_mut(owned) else { return };
         let mut recovering = match &lane.state {
             State::Recovering(recovering) => recovering.clone(),
-            State::Running(running) => {
-                Recovering { own: Some(running.next), ..Recovering::default() }
-            }
+            // The client refused the assignment before the handler heard of it: all over again.
+            State::Running(_) => Recovering::default(),
             State::Halted => return,
         };
         recovering.failures += 1;
@@ -391,31 +402,15 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
 
     fn serve_flow(&mut self) {
         let flow = self.handler.flow();
-        let pause: Vec<_> = flow
-            .pause
-            .into_iter()
-            .filter(|lane| match self.lanes.running_mut(lane) {
-                Some(running) => !std::mem::replace(&mut running.paused, true),
-                None => false,
-            })
-            .collect();
+        let mut pause = flow.pause;
+        pause.retain(|lane| self.lanes.set_flow(lane, None));
         if !pause.is_empty() {
             let list = list(pause.iter().map(|lane| (lane, Offset::Invalid)));
             let paused = list.and_then(|list| self.client.pause(&list));
             self.log_failure("pause", paused);
         }
-        let resume: Vec<_> = flow
-            .resume
-            .into_iter()
-            .filter(|(lane, next)| match self.lanes.running_mut(lane) {
-                Some(running) if running.paused => {
-                    running.paused = false;
-                    running.next = *next;
-                    true
-                }
-                _ => false,
-            })
-            .collect();
+        let mut resume = flow.resume;
+        resume.retain(|(lane, next)| self.lanes.set_flow(lane, Some(*next)));
         if !resume.is_empty() {
             self.seek(&resume);
             let list = list(resume.iter().map(|(lane, _)| (lane, Offset::Invalid)));
@@ -463,6 +458,9 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         for polled in polled {
             let lane = TopicPartition::new(polled.topic, polled.partition);
             let mut messages = polled.messages;
+            for error in polled.errors {
+                self.read_error(&lane, error.code, &error.message);
+            }
             let verdict = match self.lanes.get_mut(&lane) {
                 Some(Lane { epoch, state: State::Running(running) }) if !self.stopping => {
                     let epoch = *epoch;
@@ -480,9 +478,6 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                 (Verdict::Nothing, _) => {}
                 (Verdict::Foreign(offset), _) => self.halt_recreated(&lane, offset),
             }
-            for error in polled.errors {
-                self.read_error(&lane, error.code, &error.message);
-            }
         }
         if !batches.is_empty() {
             self.handler.records(batches);
@@ -497,7 +492,13 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         self.handler.fault(SourceFault::Recreated { lane: lane.clone(), offset });
     }
 
+    /// Records that came with an error are dropped with it: they are fetched again.
     fn read_error(&mut self, lane: &TopicPartition, code: Code, message: &str) {
+        if self.lanes.get_mut(lane).is_none() {
+            let message = format!("{lane}: {message}");
+            self.handler.fault(SourceFault::Unavailable { message });
+            return;
+        }
         if !matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange) {
             self.rewind(lane, message);
             return;
@@ -505,7 +506,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         // The offset is gone, or was never there: what to do is decided as at an assignment.
         let Some(held) = self.lanes.get_mut(lane) else { return };
         let State::Running(running) = &held.state else { return };
-        let own = Some(running.next);
+        let own = Some(Own { next: running.next, paused: running.paused });
         held.state =
             State::Recovering(Recovering { own, due: Some(Instant::now()), ..Default::default() });
         self.log_failure("unassign", self.unassign(std::slice::from_ref(lane)));
@@ -520,8 +521,11 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
     }
 }
 
-fn running(start: &Start) -> Running {
-    Running { next: start.offset, verify: start.verify, paused: false, rewind: None }
+/// A lane that begins, or goes on where it was, paused if the handler wants it so: the client is
+/// told at once, and what it fetches before is dropped.
+fn running(start: &Start, own: Option<Own>) -> Running {
+    let paused = own.is_some_and(|own| own.paused);
+    Running { next: start.offset, verify: start.verify, paused, rewind: None }
 }
 
 fn list<'a>(
