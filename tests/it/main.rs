@@ -4,7 +4,11 @@
 #[cfg(test)]
 mod kafka_consume;
 #[cfg(test)]
+mod kafka_dead_letter;
+#[cfg(test)]
 mod kafka_mock;
+#[cfg(test)]
+mod kafka_real;
 #[cfg(test)]
 mod sim_contract;
 #[cfg(test)]
