@@ -17,6 +17,9 @@ use crate::rig::{broker::Broker, clients::Lane, random::Random};
 /// How often at most the ledger is read again until it stands still.
 const SETTLE_LOOKS: usize = 5;
 
+/// How often the ledger is read while the group meets again after the broker's restart.
+const MEETING_LOOKS: usize = 40;
+
 /// The boundaries, and how often at most each is passed before the process kills itself there.
 const BOUNDARIES: [(&str, u64); 10] = [
     ("write_before_send", 20),
@@ -144,9 +147,13 @@ impl Game<'_> {
         let done = self.counted();
         let each = match done {
             0 => 20.0,
-            _ => self.began.elapsed().as_secs_f64() / f64::from(done),
+            // A first round that was quick says little about the next.
+            _ => (self.began.elapsed().as_secs_f64() / f64::from(done)).max(12.0),
         };
-        let seconds = each * f64::from(wanted - done + 2);
+        // The group takes its time to meet again after the broker's restart.
+        let had_broker = self.rounds.iter().any(|round| round.cause.starts_with("broker"));
+        let broker = if had_broker { 0.0 } else { 60.0 };
+        let seconds = each * f64::from(wanted - done + 3) + broker;
         self.feed.set_rate((self.feed.left() as f64 / seconds) as u64);
     }
 
@@ -249,8 +256,17 @@ impl Game<'_> {
     fn restart_broker(&mut self, broker: &mut Broker, crew: &mut Crew) -> Result<()> {
         let away = broker.restart()?;
         let every: BTreeSet<Lane> = self.stage.lanes.iter().cloned().collect();
-        let mut round = self.expose(&every, "broker restarted".to_owned())?;
-        round.cause = format!("broker, away {:.1} s", away.as_secs_f64());
+        let cause = format!("broker, away {:.1} s", away.as_secs_f64());
+        let mut round = self.expose(&every, cause)?;
+        // Nobody can commit until the group has met again, and everybody goes on writing what was
+        // fetched: whatever is uncommitted at some moment of that time may be read again.
+        for _ in 0..MEETING_LOOKS {
+            thread::sleep(Duration::from_millis(200));
+            for (lane, offsets) in self.stored_uncommitted(&every)? {
+                round.exposed.entry(lane).or_default().extend(offsets);
+            }
+        }
+        round.uncommitted = round.exposed.values().map(|offsets| offsets.len() as u64).sum();
         println!("{}", round.line());
         self.rounds.push(round);
         crew.check_alive()
