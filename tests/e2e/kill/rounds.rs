@@ -14,6 +14,9 @@ use anyhow::{Result, bail, ensure};
 use super::{Options, Stage, crew::Crew, feed::Feed};
 use crate::rig::{broker::Broker, clients::Lane, random::Random};
 
+/// How often at most the ledger is read again until it stands still.
+const SETTLE_LOOKS: usize = 5;
+
 /// The boundaries, and how often at most each is passed before the process kills itself there.
 const BOUNDARIES: [(&str, u64); 10] = [
     ("write_before_send", 20),
@@ -40,7 +43,7 @@ pub(crate) struct Round {
     /// Records in flight, as it said itself.
     pub(crate) in_flight: u64,
     /// Per lane of the victim: the offset committed and the highest one stored, when it was dead.
-    pub(crate) exposed: BTreeMap<Lane, (i64, i64)>,
+    pub(crate) exposed: BTreeMap<Lane, BTreeSet<i64>>,
     /// Distinct rows that were stored and not committed then.
     pub(crate) uncommitted: u64,
     /// Rows stored again because of it (counted at the end).
@@ -276,26 +279,21 @@ impl Game<'_> {
         })
     }
 
+    /// What is stored and not committed of `lanes`, once the simulator has dealt with everything that
+    /// the dead had sent: on a busy machine it may still be reading.
     fn expose(&self, lanes: &BTreeSet<Lane>, cause: String) -> Result<Round> {
         let at_seconds = self.began.elapsed().as_secs_f64();
-        let wanted: Vec<Lane> = lanes.iter().cloned().collect();
-        let committed = self.stage.observer.committed(&wanted)?;
-        let ledger = self.stage.simulator.ledger(&self.stage.http)?;
-        let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
-        for entry in ledger {
-            let from = committed.get(&entry.lane).copied().unwrap_or(i64::MAX);
-            if entry.offset >= from {
-                stored.entry(entry.lane).or_default().insert(entry.offset);
+        let mut exposed = self.stored_uncommitted(lanes)?;
+        for _ in 0..SETTLE_LOOKS {
+            thread::sleep(Duration::from_millis(100));
+            let later = self.stored_uncommitted(lanes)?;
+            let settled = later == exposed;
+            exposed = later;
+            if settled {
+                break;
             }
         }
-        let uncommitted = stored.values().map(|offsets| offsets.len() as u64).sum();
-        let exposed = stored
-            .into_iter()
-            .filter_map(|(lane, offsets)| {
-                let from = committed.get(&lane).copied()?;
-                Some((lane, (from, *offsets.last()?)))
-            })
-            .collect();
+        let uncommitted = exposed.values().map(|offsets| offsets.len() as u64).sum();
         Ok(Round {
             cause,
             counts: false,
@@ -306,6 +304,20 @@ impl Game<'_> {
             duplicates: 0,
             at_seconds,
         })
+    }
+
+    fn stored_uncommitted(&self, lanes: &BTreeSet<Lane>) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
+        let wanted: Vec<Lane> = lanes.iter().cloned().collect();
+        let committed = self.stage.observer.committed(&wanted)?;
+        let ledger = self.stage.simulator.ledger(&self.stage.http)?;
+        let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
+        for entry in ledger {
+            let from = committed.get(&entry.lane).copied().unwrap_or(i64::MAX);
+            if entry.offset >= from {
+                stored.entry(entry.lane).or_default().insert(entry.offset);
+            }
+        }
+        Ok(stored)
     }
 
     fn began_check(&mut self, crew: &mut Crew) -> Result<()> {
