@@ -2,6 +2,10 @@
 
 // `cfg(test)` is what tells clippy that functions outside `#[test]` are test code too.
 #[cfg(test)]
+mod cli_check;
+#[cfg(test)]
+mod cli_commands;
+#[cfg(test)]
 mod kafka_consume;
 #[cfg(test)]
 mod kafka_dead_letter;
