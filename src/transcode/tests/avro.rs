@@ -1,4 +1,4 @@
-use apache_avro::{Schema, from_avro_datum, to_avro_datum};
+use apache_avro::{GenericDatumReader, GenericDatumWriter, Schema};
 use proptest::prelude::*;
 
 use super::{
@@ -15,8 +15,10 @@ use crate::{
 /// A type, its plan's table, and a datum by apache-avro with the value it reads back.
 fn datum(ty: &Type, seed: u64) -> (Vec<u8>, apache_avro::types::Value) {
     let schema = Schema::parse_str(&arbitrary::avro_text(&physical(ty))).unwrap();
-    let bytes = to_avro_datum(&schema, value(ty, &mut Dice(seed))).unwrap();
-    let read = from_avro_datum(&schema, &mut bytes.as_slice(), None).unwrap();
+    let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+    let bytes = writer.write_value_to_vec(value(ty, &mut Dice(seed))).unwrap();
+    let reader = GenericDatumReader::builder(&schema).build().unwrap();
+    let read = reader.read_value(&mut bytes.as_slice()).unwrap();
     (bytes, read)
 }
 

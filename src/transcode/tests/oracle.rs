@@ -119,10 +119,10 @@ fn logical_cell(logical: Logical, value: &Value) -> Json {
             let [(_, Value::Int(scale)), (_, Value::Bytes(bytes))] = &fields[..] else { panic!() };
             json!(decimal(bytes, *scale))
         }
-        (Logical::Date, _) => json!(moment(number * 86_400_000_000)[..10]),
-        (Logical::TimeMillis, _) => json!(moment(micros(1_000_000))[11..]),
-        (Logical::TimeMicros, _) => json!(moment(micros(1_000))[11..]),
-        (Logical::TimeNanos, _) => json!(moment(micros(1))[11..]),
+        (Logical::Date, _) => json!(moment(number * 86_400_000_000).split('T').next()),
+        (Logical::TimeMillis, _) => json!(moment(micros(1_000_000)).split('T').nth(1)),
+        (Logical::TimeMicros, _) => json!(moment(micros(1_000)).split('T').nth(1)),
+        (Logical::TimeNanos, _) => json!(moment(micros(1)).split('T').nth(1)),
         (Logical::TimestampMillis, _) => json!(moment(micros(1_000_000)) + "Z"),
         (Logical::TimestampMicros, _) => json!(moment(micros(1_000)) + "Z"),
         (Logical::TimestampNanos, _) => json!(moment(micros(1)) + "Z"),
@@ -134,8 +134,9 @@ fn logical_cell(logical: Logical, value: &Value) -> Json {
             json!({"months": part(0), "days": part(4), "milliseconds": part(8)})
         }
         (Logical::Uuid, Value::Fixed(_, bytes)) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let parts: [String; 5] =
+                [0..4, 4..6, 6..8, 8..10, 10..16].map(|part| hex(&bytes[part]));
             json!(parts.join("-"))
         }
         (_, Value::String(text)) => json!(iso(text).unwrap_or(text)),

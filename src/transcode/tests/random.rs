@@ -179,7 +179,7 @@ pub(crate) fn physical(ty: &Type) -> Type {
         Kind::Record(record) => {
             let field = |field: &Field| Field { ty: physical(&field.ty), ..field.clone() };
             let fields = record.fields.iter().map(field).collect();
-            Kind::Record(RecordType { name: record.name.clone(), fields }.into())
+            Kind::Record(RecordType { name: std::sync::Arc::clone(&record.name), fields }.into())
         }
         Kind::Array(items) => Kind::Array(physical(items).into()),
         Kind::Map(values) => Kind::Map(physical(values).into()),
