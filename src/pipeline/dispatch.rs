@@ -179,6 +179,14 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
     fn assigned(&mut self, lanes: Vec<AssignedLane>) {
         self.telemetry.metrics.rebalances.with_label_values(&["assign"]).inc();
         for assigned in lanes {
+            tracing::info!(
+                topic = %assigned.lane.lane.topic,
+                partition = assigned.lane.lane.partition,
+                epoch = assigned.lane.epoch,
+                offset = assigned.start,
+                high_watermark = assigned.high,
+                "the partition is assigned"
+            );
             self.last_slot += 1;
             let slot = LaneSlot(self.last_slot);
             let worker = worker_of(&assigned.lane.lane, self.workers.len());
@@ -213,7 +221,13 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         }
         crate::failpoint!("revoke_drained", crate::pipeline::held(&self.telemetry));
         self.forget(lanes);
-        self.commits.give_up(lanes)
+        let finals = self.commits.give_up(lanes);
+        tracing::info!(
+            partitions = lanes.len(),
+            to_commit = finals.len(),
+            "partitions are given up"
+        );
+        finals
     }
 
     fn lost(&mut self, lanes: &[OwnedLane]) {

@@ -17,8 +17,8 @@ use crate::rig::{broker::Broker, clients::Lane, random::Random};
 /// How often at most the ledger is read again until it stands still.
 const SETTLE_LOOKS: usize = 5;
 
-/// How often the ledger is read while the group meets again after the broker's restart.
-const MEETING_LOOKS: usize = 40;
+/// How long the group may take to meet again after the broker's restart.
+const MEETING: Duration = Duration::from_secs(10);
 
 /// The boundaries, and how often at most each is passed before the process kills itself there.
 const BOUNDARIES: [(&str, u64); 10] = [
@@ -254,18 +254,16 @@ impl Game<'_> {
 
     /// Kills the broker while everybody works, and starts it again.
     fn restart_broker(&mut self, broker: &mut Broker, crew: &mut Crew) -> Result<()> {
-        let away = broker.restart()?;
         let every: BTreeSet<Lane> = self.stage.lanes.iter().cloned().collect();
+        let wanted: Vec<Lane> = every.iter().cloned().collect();
+        let committed = self.stage.observer.committed(&wanted)?;
+        let away = broker.restart()?;
         let cause = format!("broker, away {:.1} s", away.as_secs_f64());
         let mut round = self.expose(&every, cause)?;
         // Nobody can commit until the group has met again, and everybody goes on writing what was
-        // fetched: whatever is uncommitted at some moment of that time may be read again.
-        for _ in 0..MEETING_LOOKS {
-            thread::sleep(Duration::from_millis(200));
-            for (lane, offsets) in self.stored_uncommitted(&every)? {
-                round.exposed.entry(lane).or_default().extend(offsets);
-            }
-        }
+        // fetched: whatever was not committed when the broker died may be read again.
+        thread::sleep(MEETING);
+        round.exposed = self.stored_from(&committed)?;
         round.uncommitted = round.exposed.values().map(|offsets| offsets.len() as u64).sum();
         println!("{}", round.line());
         self.rounds.push(round);
@@ -325,6 +323,11 @@ impl Game<'_> {
     fn stored_uncommitted(&self, lanes: &BTreeSet<Lane>) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
         let wanted: Vec<Lane> = lanes.iter().cloned().collect();
         let committed = self.stage.observer.committed(&wanted)?;
+        self.stored_from(&committed)
+    }
+
+    /// What is stored at or behind these offsets.
+    fn stored_from(&self, committed: &BTreeMap<Lane, i64>) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
         let ledger = self.stage.simulator.ledger(&self.stage.http)?;
         let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
         for entry in ledger {
