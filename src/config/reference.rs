@@ -1,7 +1,5 @@
 //! The reference of every key as Markdown, generated from the JSON Schema.
 
-use std::fmt::Write as _;
-
 use serde_json::Value as Json;
 
 use crate::config::{
@@ -73,7 +71,7 @@ impl<'a> Page<'a> {
         let text = |schema: &'a Json| schema.get("description").and_then(Json::as_str);
         let mut meaning = text(property).or_else(|| text(resolved)).unwrap_or_default().to_owned();
         for (word, text) in self.words(property) {
-            let _ = write!(meaning, " `{word}`: {text}");
+            meaning.extend([" `", word, "`: ", text]);
         }
         let default = match property.get("default") {
             _ if required => "required".to_owned(),

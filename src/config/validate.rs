@@ -252,7 +252,7 @@ impl Check<'_> {
             null_value: topic.null_value,
             row: topic.row.clone(),
             columns: topic.columns.clone(),
-            policy: topic.policy.clone(),
+            policy: topic.policy,
             layout: layout(&topic.layout),
             batch: topic.batch,
         })

@@ -1,5 +1,7 @@
 //! Which conversion a type needs for a column's type.
 
+use std::sync::Arc;
+
 use crate::{
     schema::model::{Kind, Logical, Type},
     table::ColumnKind,
@@ -30,7 +32,7 @@ pub fn scalar(ty: &Type, kind: &ColumnKind) -> Option<Scalar> {
         Kind::Double => Scalar::Double(float(kind)?),
         Kind::String => Scalar::Text(text(kind)?),
         Kind::Enum(symbols) => {
-            matches!(kind, ColumnKind::String).then(|| Scalar::Enum(symbols.clone()))?
+            matches!(kind, ColumnKind::String).then(|| Scalar::Enum(Arc::clone(symbols)))?
         }
         Kind::Bytes if matches!(kind, ColumnKind::Bytes) => Scalar::Bytes(FromBytes::Bytes),
         Kind::Fixed(size) if matches!(kind, ColumnKind::Bytes) => {
