@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 pub mod check;
 pub mod completions;
 pub mod config;
+#[cfg(feature = "sim")]
 pub mod demo;
 pub mod run;
 pub mod shutdown;

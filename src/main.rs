@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Where standard error is gone, the exit code is all there is to say.
-            writeln!(std::io::stderr(), "error: {}", chain(&error)).ok();
+            drop(writeln!(std::io::stderr(), "error: {}", chain(&error)));
             ExitCode::FAILURE
         }
     }

@@ -166,7 +166,9 @@ pub trait SourceHandler<M: Messages>: Send {
     /// The group gave these lanes to this member; their recovery begins.
     fn recovering(&mut self, _lanes: &[OwnedLane]) {}
 
-    /// Recovery of these lanes is complete; their records follow.
+    /// Recovery of these lanes is complete; their records follow. Called once per assignment: where
+    /// an offset turns out to be gone later, the lane recovers by itself, after a fault that says so,
+    /// and goes on with a gap in its offsets or stands still.
     fn assigned(&mut self, lanes: Vec<AssignedLane>);
 
     /// The group takes these lanes away in good order. Blocks until what is in flight for them is

@@ -40,3 +40,6 @@ pub use limits::Limits;
 pub use plan::RowPlan;
 pub use row::{KeySource, LaneLabel, RowSpec, ValueSource};
 pub use settings::{Format, KeyPlacement, Metadata, RowSettings};
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@ use tokio::task::JoinSet;
 
 use crate::config::Settings;
 
+pub mod probes;
+
 /// How long one probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -95,8 +97,23 @@ pub async fn run(probes: Vec<Probe>, timeout: Duration) -> Vec<Finding> {
 
 /// Asks every remote that `settings` name.
 pub async fn remotes(settings: Settings) -> Vec<Finding> {
-    drop(settings);
-    run(Vec::new(), PROBE_TIMEOUT).await
+    let kafka = settings.clone();
+    let probes: Vec<Probe> = vec![
+        ("kafka", Box::pin(blocking("kafka", move || probes::kafka(&kafka)))),
+        ("registry", Box::pin(probes::registry(settings.clone()))),
+        ("bigquery", Box::pin(probes::bigquery(settings))),
+    ];
+    run(probes, PROBE_TIMEOUT).await
+}
+
+async fn blocking(
+    area: &'static str,
+    look: impl FnOnce() -> Vec<Finding> + Send + 'static,
+) -> Vec<Finding> {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(findings) => findings,
+        Err(error) => vec![Finding::problem(area, error.to_string())],
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::{
         registry_client::RegistryClient,
         topics::Topics,
     },
-    ops::{LaneControl, ReleaseError, admin::Admin, progress},
+    ops::{LaneControl, ReleaseError, admin::Admin, connections, progress},
     pipeline::{
         Control, Parts, Pipeline,
         dispatch::Dispatcher,
@@ -250,10 +250,8 @@ fn poll(
 }
 
 async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> anyhow::Result<()> {
-    axum::serve(listener, admin.router())
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-        .context("admin endpoint")
+    connections::serve(listener, admin.router(), stop.cancelled_owned()).await;
+    Ok(())
 }
 
 /// [`LaneControl`] over the pipeline's control.

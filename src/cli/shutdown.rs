@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves at the first SIGTERM or SIGINT; a second one ends the process at once, without draining.
+/// Resolves at the first SIGTERM or SIGINT. Further ones change nothing: the drain has a deadline.
 ///
 /// # Errors
 ///

@@ -21,8 +21,8 @@ pub struct Arguments {
     /// Where the Schema Registry listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     registry: SocketAddr,
-    /// How long each answer takes at least, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 0)]
+    /// How long each answer takes at least, such as `50ms`
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = milliseconds)]
     answer_delay: u64,
     /// What one connection may carry, in bytes per second
     #[arg(long, value_name = "BYTES")]
@@ -30,9 +30,12 @@ pub struct Arguments {
     /// What is kept of the rows
     #[arg(long, value_enum, default_value = "rows")]
     store: Store,
-    /// How long a created or changed table is not visible to inserts, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 0)]
+    /// How long a created or changed table is not visible to inserts, such as `3m`
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = milliseconds)]
     schema_delay: u64,
+    /// How long an insertId is remembered; `0ms` stores every row that is sent again
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = milliseconds)]
+    dedupe: u64,
     /// A fault script (YAML or JSON): which requests fail, and how
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
@@ -87,6 +90,7 @@ impl Arguments {
             registry: self.registry,
             settings: SimSettings {
                 store,
+                dedupe_ms: self.dedupe,
                 create_delay_ms: self.schema_delay,
                 alter_delay_ms: self.schema_delay,
                 ..SimSettings::default()
@@ -98,4 +102,18 @@ impl Arguments {
             },
         })
     }
+}
+
+/// A time with its unit, in milliseconds.
+fn milliseconds(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits).unwrap_or_default();
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err("write a number and a unit: `50ms`, `2s` or `3m`".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|error| format!("{error}"))?;
+    number.checked_mul(factor).ok_or_else(|| "too long".to_owned())
 }

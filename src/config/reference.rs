@@ -57,7 +57,9 @@ impl<'a> Page<'a> {
         self.line("| key | value | default | meaning |\n|---|---|---|---|");
         let required: Vec<&str> = list(schema, "required").filter_map(Json::as_str).collect();
         for (key, property) in properties {
-            self.row(key, property, required.contains(&key.as_str()));
+            // The only key of a variant is documented by the variant.
+            let fallback = if properties.len() == 1 { schema } else { property };
+            self.row(key, (property, fallback), required.contains(&key.as_str()));
         }
         self.line("");
         for (key, property) in properties {
@@ -66,12 +68,13 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn row(&mut self, key: &str, property: &'a Json, required: bool) {
+    fn row(&mut self, key: &str, (property, fallback): (&'a Json, &'a Json), required: bool) {
         let resolved = self.resolve(property);
         let text = |schema: &'a Json| schema.get("description").and_then(Json::as_str);
-        let mut meaning = text(property).or_else(|| text(resolved)).unwrap_or_default().to_owned();
+        let meaning = text(property).or_else(|| text(resolved)).or_else(|| text(fallback));
+        let mut meaning = meaning.unwrap_or_default().to_owned();
         for (word, text) in self.words(property) {
-            meaning.extend([" `", word, "`: ", text]);
+            meaning.push_str(&format!(" `{word}`: {text}"));
         }
         let default = match property.get("default") {
             _ if required => "required".to_owned(),

@@ -1,6 +1,6 @@
 //! Plain `OffsetCommit`, one in flight, under the ownership lock.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, topic_partition_list::Offset};
 
@@ -50,8 +50,12 @@ impl Committer for SyncCommitter {
                 Some(list) => ffi::commit(&self.client, &list),
                 None => Committed::default(),
             };
+            let elements: HashMap<_, _> =
+                answer.elements.iter().map(|element| (&element.lane, element.error)).collect();
             for (commit, owned) in request.iter().zip(owned) {
-                let outcome = if owned { outcome(commit, &answer) } else { LaneOutcome::NotOwned };
+                let own = elements.get(&commit.lane).copied();
+                let outcome =
+                    if owned { outcome(commit, own, &answer) } else { LaneOutcome::NotOwned };
                 if matches!(outcome, LaneOutcome::Lost(_)) {
                     held.expel();
                 }
@@ -93,27 +97,20 @@ fn list(request: &[LaneCommit], owned: &[bool]) -> Option<TopicPartitionList> {
     (list.count() > 0).then_some(list)
 }
 
-/// One lane's outcome: its own error if the answer names it, else the request's.
-fn outcome(commit: &LaneCommit, answer: &Committed) -> LaneOutcome {
-    let element = answer.elements.iter().find(|element| element.lane == commit.lane);
-    let own = element.and_then(|element| element.error);
-    match (own, answer.error) {
-        (Some(code), _) => classify(code),
-        // The request failed before the partitions got answers of their own, or this partition has
-        // none while another has an error.
-        (None, Some(code)) if !partition_level(answer) => classify(code),
-        (None, _) if element.is_some() => LaneOutcome::Landed,
-        (None, _) => LaneOutcome::Unknown(Fault::unknown(
+/// One lane's outcome: its own error if the answer has one, else the request's. `own` is `None` where
+/// the answer does not mention the lane.
+fn outcome(commit: &LaneCommit, own: Option<Option<Code>>, answer: &Committed) -> LaneOutcome {
+    // The request's error may only repeat that of some other partition.
+    let whole = answer.error.filter(|_| answer.elements.iter().all(|other| other.error.is_none()));
+    match (own, whole) {
+        (Some(Some(code)), _) | (_, Some(code)) => classify(code),
+        (Some(None), None) => LaneOutcome::Landed,
+        (None, None) => LaneOutcome::Unknown(Fault::unknown(
             FaultKind::Transient,
             "no_answer",
             format!("the answer to the offset commit does not mention {}", commit.lane),
         )),
     }
-}
-
-/// Whether the request's error only repeats that of some partition.
-fn partition_level(answer: &Committed) -> bool {
-    answer.elements.iter().any(|element| element.error.is_some())
 }
 
 /// What an error code of `OffsetCommit` means.
@@ -152,5 +149,67 @@ fn classify(code: Code) -> LaneOutcome {
             refused(FaultKind::InvalidRequest, false)
         }
         _ => LaneOutcome::Unknown(Fault::unknown(FaultKind::Transient, reason, message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{kafka::ffi::Element, record::TopicPartition};
+
+    fn commit(partition: i32, metadata: usize) -> LaneCommit {
+        let lane = TopicPartition::new("t", partition);
+        LaneCommit { lane, epoch: 1, offset: 5, metadata: "m".repeat(metadata) }
+    }
+
+    fn answer(error: Option<Code>, elements: &[(i32, Option<Code>)]) -> Committed {
+        let element = |(partition, error): &(i32, Option<Code>)| Element {
+            lane: TopicPartition::new("t", *partition),
+            offset: 5,
+            metadata: Vec::new(),
+            error: *error,
+        };
+        Committed { error, elements: elements.iter().map(element).collect() }
+    }
+
+    fn of(answer: &Committed, partition: i32) -> LaneOutcome {
+        let lane = TopicPartition::new("t", partition);
+        let own = answer.elements.iter().find(|element| element.lane == lane);
+        outcome(&commit(partition, 0), own.map(|element| element.error), answer)
+    }
+
+    #[test]
+    fn a_commit_landed_only_where_the_lane_itself_was_answered_without_error() {
+        let mixed = answer(
+            Some(Code::TopicAuthorizationFailed),
+            &[(0, None), (1, Some(Code::TopicAuthorizationFailed))],
+        );
+        assert!(matches!(of(&mixed, 0), LaneOutcome::Landed));
+        assert!(matches!(of(&mixed, 1), LaneOutcome::Refused { retryable: false, .. }));
+        assert!(matches!(of(&mixed, 2), LaneOutcome::Unknown(_)));
+        let lost = answer(Some(Code::RequestTimedOut), &[(0, None)]);
+        assert!(matches!(of(&lost, 0), LaneOutcome::Unknown(_)));
+    }
+
+    #[test]
+    fn an_ordinary_rebalance_is_not_a_loss_and_a_fenced_member_is() {
+        for code in [Code::IllegalGeneration, Code::RebalanceInProgress, Code::StaleMemberEpoch] {
+            assert!(matches!(classify(code), LaneOutcome::Refused { retryable: true, .. }));
+        }
+        for code in [Code::UnknownMemberId, Code::FencedInstanceId, Code::FencedMemberEpoch] {
+            assert!(matches!(classify(code), LaneOutcome::Lost(_)));
+        }
+        assert!(matches!(classify(Code::BrokerTransportFailure), LaneOutcome::Unknown(_)));
+    }
+
+    #[test]
+    fn requests_stay_small_and_lose_no_lane() {
+        let lanes: Vec<_> = (0..300).map(|partition| commit(partition, 4_096)).collect();
+        let cut: Vec<_> = requests(&lanes).collect();
+        assert!(cut.len() > 1 && cut.concat() == lanes);
+        let bytes =
+            |request: &[LaneCommit]| request.iter().map(|lane| lane.metadata.len()).sum::<usize>();
+        assert!(cut.iter().all(|request| bytes(request) <= REQUEST_BYTES_MAX));
+        assert_eq!(requests(&[commit(0, 2 * REQUEST_BYTES_MAX)]).count(), 1);
     }
 }

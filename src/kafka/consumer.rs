@@ -179,6 +179,8 @@ fn partitions(
     let client: Client =
         BaseConsumer::from_config_and_context(&properties::common(settings)?, Context::new(tokens))
             .map_err(ConsumeError::Create)?;
+    // Serves a request for a token, without which no broker would answer.
+    drop(client.poll(Duration::from_millis(10)));
     match client.fetch_metadata(None, METADATA_TIMEOUT) {
         Ok(metadata) => {
             let selected = metadata.topics().iter().filter(|topic| topics.matches(topic.name()));

@@ -26,8 +26,17 @@ pub struct Recovering {
     pub failures: u32,
     /// When to ask again; `None` while a question is under way.
     pub due: Option<Instant>,
-    /// The lane's own next offset, if it was running already.
-    pub own: Option<i64>,
+    /// Where it was, if it was running already: the handler knows it, and is not told again.
+    pub own: Option<Own>,
+}
+
+/// Where a lane was when its offset turned out to be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its next offset.
+    pub next: i64,
+    /// Whether the handler has paused it.
+    pub paused: bool,
 }
 
 /// See [`State::Running`].
@@ -123,6 +132,24 @@ impl Lanes {
         }
     }
 
+    /// Marks the lane as paused, or as to go on at `resume`; returns whether the client has to be
+    /// told, which it need not where nothing changes or the lane is recovering.
+    pub fn set_flow(&mut self, owned: &OwnedLane, resume: Option<i64>) -> bool {
+        let (paused, next, running) = match self.owned_mut(owned).map(|lane| &mut lane.state) {
+            Some(State::Running(running)) => (&mut running.paused, &mut running.next, true),
+            Some(State::Recovering(Recovering { own: Some(own), .. })) => {
+                (&mut own.paused, &mut own.next, false)
+            }
+            _ => return false,
+        };
+        if *paused == resume.is_none() {
+            return false;
+        }
+        *paused = resume.is_none();
+        *next = resume.unwrap_or(*next);
+        running
+    }
+
     /// Lanes whose recovery is due, marked as under way, each with its own next offset.
     pub fn take_due(&mut self, now: Instant) -> Vec<(OwnedLane, Option<i64>)> {
         let mut due = Vec::new();
@@ -131,7 +158,8 @@ impl Lanes {
                 && recovering.due.is_some_and(|at| at <= now)
             {
                 recovering.due = None;
-                due.push((OwnedLane { lane: lane.clone(), epoch: held.epoch }, recovering.own));
+                let own = recovering.own.map(|own| own.next);
+                due.push((OwnedLane { lane: lane.clone(), epoch: held.epoch }, own));
             }
         }
         due

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, TrySendError},
+        mpsc::{Receiver, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -22,16 +22,17 @@ use super::{
     context::Rebalance,
     deliver::{self, Verdict},
     ffi::{BatchQueue, Client, PolledLane, RawMessages},
-    lanes::{Lane, Lanes, Recovering, Running, State},
+    lanes::{Lane, Lanes, Own, Recovering, State},
     ownership::Ownership,
-    recovery::{Job, Outcome, Report},
-    start::Start,
+    recovery::{Job, Report},
 };
 use crate::{
     committer::{Committer as _, LaneCommit, LaneOutcome},
     record::TopicPartition,
-    source::{AssignedLane, LaneBatch, OwnedLane, SourceFault, SourceHandler},
+    source::{LaneBatch, OwnedLane, SourceFault, SourceHandler},
 };
+
+mod recover;
 
 /// How long a batch is waited for: the delay of a lone record at worst, and of a rebalance.
 const BATCH_WAIT: Duration = Duration::from_millis(20);
@@ -204,21 +205,6 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         self.ask(owned.into_iter().map(|lane| (lane, None)).collect());
     }
 
-    /// Hands lanes to the recovery thread, or marks them due again if it is busy.
-    fn ask(&mut self, lanes: Vec<(OwnedLane, Option<i64>)>) {
-        if lanes.is_empty() {
-            return;
-        }
-        let jobs = lanes.into_iter().map(|(lane, own)| Job { lane, own }).collect();
-        if let Err(TrySendError::Full(jobs) | TrySendError::Disconnected(jobs)) =
-            self.channels.jobs.try_send(jobs)
-        {
-            for job in jobs {
-                self.recover_later(&job.lane, "the recovery thread is busy".into());
-            }
-        }
-    }
-
     fn revoke(&mut self, lanes: &[TopicPartition], lost: bool) {
         let owned = self.lanes.owned(lanes);
         if lost || self.ownership.expelled() {
@@ -271,108 +257,12 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         self.lanes.remove(&owned);
     }
 
-    fn serve_reports(&mut self) {
-        let mut assigned = Vec::new();
-        while let Ok(report) = self.channels.reports.try_recv() {
-            match report {
-                Report::Recovered(lane, outcome) => assigned.extend(self.recovered(lane, outcome)),
-                Report::Topics(topics) if !self.stopping => {
-                    let subscribed = self.subscribe(topics);
-                    self.log_failure("subscribe", subscribed);
-                }
-                Report::Topics(_) => {}
-                Report::DiscoveryFailed(message) => {
-                    let message = format!("the topics cannot be listed: {message}");
-                    self.handler.fault(SourceFault::Unavailable { message });
-                }
-            }
-        }
-        if assigned.is_empty() {
-            return;
-        }
-        let started = self.start(&assigned);
-        if started.is_err() {
-            self.log_failure("assign", started);
-            for lane in &assigned {
-                self.recover_later(&lane.lane, "the client refused the assignment".into());
-            }
-            return;
-        }
-        self.handler.assigned(assigned);
-    }
-
-    /// Takes one lane's recovery; returns it if it may begin.
-    fn recovered(&mut self, owned: OwnedLane, outcome: Outcome) -> Option<AssignedLane> {
-        if self.stopping {
-            return None;
-        }
-        match outcome {
-            Outcome::Failed(message) => {
-                self.recover_later(&owned, message);
-                None
-            }
-            Outcome::Halt(fault) => {
-                self.lanes.owned_mut(&owned)?.state = State::Halted;
-                self.handler.fault(fault);
-                None
-            }
-            Outcome::Start { start, low, high } => {
-                let lane = self.lanes.owned_mut(&owned)?;
-                let State::Recovering(_) = lane.state else { return None };
-                lane.state = State::Running(running(&start));
-                if let Some(loss) = start.loss {
-                    self.handler.fault(loss);
-                }
-                Some(AssignedLane {
-                    lane: owned,
-                    start: start.offset,
-                    genesis: start.genesis,
-                    metadata: start.metadata,
-                    topic_partitions: start.topic_partitions,
-                    low,
-                    high,
-                })
-            }
-        }
-    }
-
-    /// Adds recovered lanes to librdkafka's assignment, each at its explicit offset.
-    fn start(&mut self, assigned: &[AssignedLane]) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::with_capacity(assigned.len());
-        for lane in assigned {
-            self.queue.attach(&lane.lane.lane);
-            let Some(running) = self.lanes.running_mut(&lane.lane) else { continue };
-            let from = running.verify.map_or(running.next, |record| record.offset);
-            let owned = &lane.lane.lane;
-            list.add_partition(&owned.topic, owned.partition).set_offset(Offset::Offset(from))?;
-        }
-        // A pause survives an unassignment inside librdkafka; it must not survive in a new life.
-        self.client.resume(&list)?;
-        self.client.incremental_assign(&list)
-    }
-
     fn unassign(&self, lanes: &[TopicPartition]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::with_capacity(lanes.len());
         for lane in lanes {
             list.add_partition(&lane.topic, lane.partition);
         }
         self.client.incremental_unassign(&list)
-    }
-
-    fn recover_later(&mut self, owned: &OwnedLane, message: String) {
-        let Some(lane) = self.lanes.owned_mut(owned) else { return };
-        let mut recovering = match &lane.state {
-            State::Recovering(recovering) => recovering.clone(),
-            State::Running(running) => {
-                Recovering { own: Some(running.next), ..Recovering::default() }
-            }
-            State::Halted => return,
-        };
-        recovering.failures += 1;
-        let wait = Duration::from_millis(250) * 2u32.saturating_pow(recovering.failures.min(10));
-        recovering.due = Some(Instant::now() + wait.min(RECOVERY_WAIT_MAX));
-        lane.state = State::Recovering(recovering);
-        self.handler.fault(SourceFault::Recovering { lane: owned.lane.clone(), message });
     }
 
     fn serve_due(&mut self) {
@@ -391,31 +281,15 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
 
     fn serve_flow(&mut self) {
         let flow = self.handler.flow();
-        let pause: Vec<_> = flow
-            .pause
-            .into_iter()
-            .filter(|lane| match self.lanes.running_mut(lane) {
-                Some(running) => !std::mem::replace(&mut running.paused, true),
-                None => false,
-            })
-            .collect();
+        let mut pause = flow.pause;
+        pause.retain(|lane| self.lanes.set_flow(lane, None));
         if !pause.is_empty() {
             let list = list(pause.iter().map(|lane| (lane, Offset::Invalid)));
             let paused = list.and_then(|list| self.client.pause(&list));
             self.log_failure("pause", paused);
         }
-        let resume: Vec<_> = flow
-            .resume
-            .into_iter()
-            .filter(|(lane, next)| match self.lanes.running_mut(lane) {
-                Some(running) if running.paused => {
-                    running.paused = false;
-                    running.next = *next;
-                    true
-                }
-                _ => false,
-            })
-            .collect();
+        let mut resume = flow.resume;
+        resume.retain(|(lane, next)| self.lanes.set_flow(lane, Some(*next)));
         if !resume.is_empty() {
             self.seek(&resume);
             let list = list(resume.iter().map(|(lane, _)| (lane, Offset::Invalid)));
@@ -463,6 +337,9 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         for polled in polled {
             let lane = TopicPartition::new(polled.topic, polled.partition);
             let mut messages = polled.messages;
+            for error in polled.errors {
+                self.read_error(&lane, error.code, &error.message);
+            }
             let verdict = match self.lanes.get_mut(&lane) {
                 Some(Lane { epoch, state: State::Running(running) }) if !self.stopping => {
                     let epoch = *epoch;
@@ -480,9 +357,6 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                 (Verdict::Nothing, _) => {}
                 (Verdict::Foreign(offset), _) => self.halt_recreated(&lane, offset),
             }
-            for error in polled.errors {
-                self.read_error(&lane, error.code, &error.message);
-            }
         }
         if !batches.is_empty() {
             self.handler.records(batches);
@@ -497,7 +371,13 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         self.handler.fault(SourceFault::Recreated { lane: lane.clone(), offset });
     }
 
+    /// Records that came with an error are dropped with it: they are fetched again.
     fn read_error(&mut self, lane: &TopicPartition, code: Code, message: &str) {
+        if self.lanes.get_mut(lane).is_none() {
+            let message = format!("{lane}: {message}");
+            self.handler.fault(SourceFault::Unavailable { message });
+            return;
+        }
         if !matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange) {
             self.rewind(lane, message);
             return;
@@ -505,7 +385,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         // The offset is gone, or was never there: what to do is decided as at an assignment.
         let Some(held) = self.lanes.get_mut(lane) else { return };
         let State::Running(running) = &held.state else { return };
-        let own = Some(running.next);
+        let own = Some(Own { next: running.next, paused: running.paused });
         held.state =
             State::Recovering(Recovering { own, due: Some(Instant::now()), ..Default::default() });
         self.log_failure("unassign", self.unassign(std::slice::from_ref(lane)));
@@ -518,10 +398,6 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             tracing::error!(what, %error, "the Kafka client refused a call");
         }
     }
-}
-
-fn running(start: &Start) -> Running {
-    Running { next: start.offset, verify: start.verify, paused: false, rewind: None }
 }
 
 fn list<'a>(

@@ -107,6 +107,8 @@ const SETTINGS: &[(&str, &str)] = &[
 const DEFAULTS: &[(&str, &str)] = &[
     ("session.timeout.ms", "45000"),
     ("fetch.wait.max.ms", "100"),
+    // The default of one second would let a lane with a full queue starve for that long.
+    ("fetch.queue.backoff.ms", "20"),
     ("fetch.max.bytes", "8388608"),
     ("fetch.error.backoff.ms", "500"),
     ("reconnect.backoff.max.ms", "10000"),

@@ -41,7 +41,7 @@ pub struct Job {
 #[derive(Debug)]
 pub enum Report {
     /// One lane's recovery.
-    Recovered(OwnedLane, Outcome),
+    Recovered(OwnedLane, Box<Outcome>),
     /// The topics that match now; to be subscribed to.
     Topics(Vec<String>),
     /// The topics could not be listed.
@@ -131,12 +131,17 @@ impl Recovery {
                 .iter()
                 .map(|job| {
                     let outcome = answers.outcome(job, self.start, self.on_data_loss);
-                    Report::Recovered(job.lane.clone(), outcome)
+                    Report::Recovered(job.lane.clone(), Box::new(outcome))
                 })
                 .collect(),
             Err(error) => jobs
                 .iter()
-                .map(|job| Report::Recovered(job.lane.clone(), Outcome::Failed(error.to_string())))
+                .map(|job| {
+                    Report::Recovered(
+                        job.lane.clone(),
+                        Box::new(Outcome::Failed(error.to_string())),
+                    )
+                })
                 .collect(),
         }
     }

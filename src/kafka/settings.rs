@@ -89,7 +89,10 @@ pub enum StartPosition {
     /// After the last record present at the first start.
     Latest,
     /// At the first record stamped at or after this time, milliseconds since the epoch.
-    TimestampMs(i64),
+    TimestampMs(
+        /// Milliseconds since the epoch, such as `1767225600000`.
+        i64,
+    ),
 }
 
 /// What to do when records were deleted by retention before they were read.

@@ -80,3 +80,138 @@ fn a_commit_for_an_assignment_that_is_over_is_not_sent() {
     assert!(matches!(outcome.lanes[..], [LaneOutcome::NotOwned]));
     running.stop();
 }
+
+#[test]
+fn a_second_member_takes_lanes_over_where_the_first_left_them() {
+    let cluster = cluster(&[("orders", 4)]);
+    let bootstrap = cluster.bootstrap_servers();
+    let settings = settings(&bootstrap, "rebalance");
+    for partition in 0..4 {
+        produce(&bootstrap, "orders", partition, values(0..50));
+    }
+    let first = Running::start(&settings, named("orders"));
+    first.wait_records(200);
+    // Nothing is committed yet: only the final commit of the revocation tells the second member.
+    let second = Running::start(&settings, named("orders"));
+    let moved = second.wait("two lanes for the second member", |seen| {
+        (seen.assigned.len() == 2).then(|| seen.assigned.clone())
+    });
+    for lane in &moved {
+        assert_eq!((lane.start, lane.genesis), (50, false), "{lane:?}");
+    }
+    let revoked = first.seen.lock().unwrap().revoked.clone();
+    assert_eq!(revoked.len(), 2, "the other lanes stay where they are");
+    for partition in 0..4 {
+        produce(&bootstrap, "orders", partition, values(50..60));
+    }
+    first.wait_records(220);
+    second.wait_records(20);
+    // What moved is not owned by the first any more, and what stayed still is.
+    let stale: Vec<_> = revoked
+        .iter()
+        .map(|lane| kcbq::committer::LaneCommit {
+            lane: lane.lane.clone(),
+            epoch: lane.epoch,
+            offset: 1,
+            metadata: String::new(),
+        })
+        .collect();
+    let outcomes = first.committer.commit(&stale).lanes;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, LaneOutcome::NotOwned)));
+    assert!(first.commit().iter().all(|outcome| matches!(outcome, LaneOutcome::Landed)));
+    let mut all = first.stop().lock().unwrap().records.clone();
+    for (lane, records) in &second.stop().lock().unwrap().records {
+        all.entry(lane.clone()).or_default().extend(records.iter().cloned());
+    }
+    for records in all.values() {
+        assert_eq!(offsets(records), (0..60).collect::<Vec<_>>(), "none lost, none twice");
+    }
+}
+
+#[test]
+fn a_paused_lane_is_silent_and_resumes_at_the_offset_it_is_told() {
+    let cluster = cluster(&[("orders", 1)]);
+    let bootstrap = cluster.bootstrap_servers();
+    let running = Running::start(&settings(&bootstrap, "pause"), named("orders"));
+    produce(&bootstrap, "orders", 0, values(0..10));
+    running.wait_records(10);
+    let lane = running.seen.lock().unwrap().assigned[0].lane.clone();
+    running.seen.lock().unwrap().flow.pause.push(lane.clone());
+    let paused_at = running.seen.lock().unwrap().ticks;
+    running.wait("the pause", |seen| (seen.ticks > paused_at + 2).then_some(()));
+    produce(&bootstrap, "orders", 0, values(10..20));
+    let until = running.seen.lock().unwrap().ticks + 40;
+    running.wait("turns", |seen| (seen.ticks > until).then_some(()));
+    assert_eq!(running.seen.lock().unwrap().records[&lane.lane].len(), 10, "silent");
+    running.seen.lock().unwrap().flow.resume.push((lane.clone(), 5));
+    running.wait_records(25);
+    let seen = running.stop();
+    let expected: Vec<i64> = (0..10).chain(5..20).collect();
+    assert_eq!(offsets(&seen.lock().unwrap().records[&lane.lane]), expected);
+}
+
+#[test]
+fn a_topic_that_begins_to_exist_is_discovered_and_read_from_its_beginning() {
+    let cluster = cluster(&[("shop.orders", 1), ("shop.dead", 1), ("xshop.orders", 1)]);
+    let bootstrap = cluster.bootstrap_servers();
+    let topics = Topics::new(vec![], vec![r"shop\..*"], vec!["shop.dead"]).unwrap();
+    let running = Running::start(&settings(&bootstrap, "discover"), topics);
+    running.wait("the first topic", |seen| (seen.assigned.len() == 1).then_some(()));
+    cluster.create_topic("shop.returns", 1, 1).unwrap();
+    produce(&bootstrap, "shop.returns", 0, values(0..5));
+    produce(&bootstrap, "xshop.orders", 0, values(0..5));
+    running.wait_records(5);
+    let seen = running.stop();
+    let seen = seen.lock().unwrap();
+    let names: Vec<_> = seen.assigned.iter().map(|lane| &*lane.lane.lane.topic).collect();
+    assert_eq!(names, ["shop.orders", "shop.returns"]);
+    assert_eq!(seen.records.len(), 1);
+}
+
+#[test]
+fn a_committed_offset_beyond_the_end_and_another_record_below_it_halt_the_lane() {
+    let cluster = cluster(&[("orders", 1), ("returns", 1)]);
+    let bootstrap = cluster.bootstrap_servers();
+    let settings = settings(&bootstrap, "recreated");
+    let topics = || Topics::new(vec!["orders", "returns"], vec![], vec![]).unwrap();
+    for topic in ["orders", "returns"] {
+        produce(&bootstrap, topic, 0, values(0..10));
+    }
+    let first = Running::start(&settings, topics());
+    first.wait_records(20);
+    {
+        let mut seen = first.seen.lock().unwrap();
+        seen.held.get_mut(&TopicPartition::new("orders", 0)).unwrap().1 = 99;
+        let last = &mut seen.held.get_mut(&TopicPartition::new("returns", 0)).unwrap().2;
+        last.as_mut().unwrap().hash ^= 1;
+    }
+    first.stop();
+    let second = Running::start(&settings, topics());
+    second.wait("two faults", |seen| (seen.faults.len() >= 2).then_some(()));
+    let seen = second.stop();
+    let seen = seen.lock().unwrap();
+    let mut texts: Vec<_> = seen.faults.iter().map(ToString::to_string).collect();
+    texts.sort();
+    assert!(
+        texts[0].contains("orders[0]: the committed offset 99 lies beyond the end 10"),
+        "{texts:?}"
+    );
+    assert!(texts[1].contains("returns[0]: the record at offset 9 is not the one"), "{texts:?}");
+    assert!(seen.records.is_empty());
+}
+
+#[test]
+fn a_group_that_begins_at_latest_reads_only_what_comes_after() {
+    let cluster = cluster(&[("orders", 1)]);
+    let bootstrap = cluster.bootstrap_servers();
+    produce(&bootstrap, "orders", 0, values(0..10));
+    let mut settings = settings(&bootstrap, "latest");
+    settings.start = kcbq::kafka::settings::StartPosition::Latest;
+    let running = Running::start(&settings, named("orders"));
+    let lane = running.wait("an assignment", |seen| seen.assigned.first().cloned());
+    assert_eq!((lane.start, lane.genesis, lane.topic_partitions), (10, true, Some(1)));
+    produce(&bootstrap, "orders", 0, values(10..15));
+    running.wait_records(5);
+    let seen = running.stop();
+    assert_eq!(offsets(&seen.lock().unwrap().records[&lane.lane.lane]), [10, 11, 12, 13, 14]);
+}

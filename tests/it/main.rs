@@ -2,9 +2,17 @@
 
 // `cfg(test)` is what tells clippy that functions outside `#[test]` are test code too.
 #[cfg(test)]
+mod cli_check;
+#[cfg(test)]
+mod cli_commands;
+#[cfg(test)]
 mod kafka_consume;
 #[cfg(test)]
+mod kafka_dead_letter;
+#[cfg(test)]
 mod kafka_mock;
+#[cfg(test)]
+mod kafka_real;
 #[cfg(test)]
 mod sim_contract;
 #[cfg(test)]

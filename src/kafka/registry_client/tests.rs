@@ -15,13 +15,13 @@ use crate::secret::Secret;
 
 type Pages = HashMap<&'static str, (u16, String)>;
 
-/// Path and `Authorization` header of each request.
-type Asked = Vec<(String, Option<String>)>;
+/// A path, and the credentials sent with it.
+type Asked = (String, Option<String>);
 
 #[derive(Clone)]
 struct Server {
     pages: Arc<Pages>,
-    asked: Arc<Mutex<Asked>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 async fn answer(State(server): State<Server>, uri: Uri, headers: HeaderMap) -> Response {

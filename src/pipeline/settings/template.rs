@@ -160,13 +160,7 @@ impl fmt::Display for TableTemplate {
     }
 }
 
-/// `topic` as part of a table's name: everything outside `[A-Za-z0-9_]` becomes `_`.
-pub fn sanitise(topic: &str) -> String {
-    let mut name = String::with_capacity(topic.len());
-    sanitise_into(&mut name, topic);
-    name
-}
-
+/// Appends `text` as part of a table's name: everything outside `[A-Za-z0-9_]` becomes `_`.
 fn sanitise_into(name: &mut String, text: &str) {
     name.extend(text.chars().map(|char| if is_plain(char) { char } else { '_' }));
 }

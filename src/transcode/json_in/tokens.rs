@@ -93,7 +93,7 @@ impl<'a> Tokens<'a> {
 
     /// What kind of value comes next.
     #[inline]
-    pub fn peek_kind(&mut self) -> Step<Next> {
+    pub fn upcoming(&mut self) -> Step<Next> {
         Ok(match self.peek() {
             Some(b'{') => Next::Object,
             Some(b'[') => Next::Array,
@@ -288,7 +288,7 @@ impl<'a> Tokens<'a> {
             return Err(RowError::decode("the JSON text nests too deep"));
         }
         let mut first = true;
-        match self.peek_kind()? {
+        match self.upcoming()? {
             Next::Object => {
                 self.open_object()?;
                 while self.key(&mut first)?.is_some() {

@@ -28,7 +28,7 @@ pub fn fields<W: RowWriter>(
     out: &mut Vec<u8>,
     end: usize,
 ) -> Step {
-    if record.map_entry && tokens.peek_kind()? == Next::Array {
+    if record.map_entry && tokens.upcoming()? == Next::Array {
         return pair::<W>(record, tokens, out, end);
     }
     tokens.open_object()?;
@@ -230,7 +230,7 @@ pub fn whole(text: &str) -> Step<i64> {
 }
 
 fn float<W: RowWriter>(conversion: FromFloat, tokens: &mut Tokens<'_>, out: &mut Vec<u8>) -> Step {
-    let value = if tokens.peek_kind()? == Next::String {
+    let value = if tokens.upcoming()? == Next::String {
         special_float(&tokens.string()?.value())
             .ok_or_else(|| RowError::decode("text where a number belongs"))?
     } else {
@@ -267,7 +267,7 @@ fn bytes<W: RowWriter>(
     out: &mut Vec<u8>,
 ) -> Step {
     if let FromBytes::Decimal { target, .. } = conversion
-        && tokens.peek_kind()? == Next::Number
+        && tokens.upcoming()? == Next::Number
     {
         return convert::decimal::<W>(out, Decimal::parse(tokens.number()?)?, target);
     }

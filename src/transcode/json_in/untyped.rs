@@ -171,7 +171,7 @@ fn carries_nothing(raw: &str) -> bool {
 
 fn nothing(tokens: &mut Tokens<'_>) -> Step<bool> {
     let mut first = true;
-    match tokens.peek_kind()? {
+    match tokens.upcoming()? {
         Next::Null => tokens.null().map(|()| true),
         Next::Array => {
             tokens.open_array()?;
@@ -208,7 +208,7 @@ pub fn cell<W: RowWriter>(
         W::cell(out, &column.label);
         return value::<W>(&column.target, tokens, out, end);
     }
-    if tokens.peek_kind()? != Next::Array {
+    if tokens.upcoming()? != Next::Array {
         return Err(RowError::transcode("the column is REPEATED but the value is no array"));
     }
     tokens.open_array()?;
@@ -234,7 +234,7 @@ fn value<W: RowWriter>(
     out: &mut Vec<u8>,
     end: usize,
 ) -> Step {
-    match (target, tokens.peek_kind()?) {
+    match (target, tokens.upcoming()?) {
         (Target::Json, _) => W::json(out, tokens.raw_value()?),
         (Target::Record(columns), Next::Object) => {
             let mark = W::record_start(out);

@@ -107,7 +107,7 @@ impl Account {
     fn explain(&mut self, lane: &Lane, offset: i64, extra: u32, rounds: &mut [Round]) {
         self.duplicates += u64::from(extra);
         let causes = rounds.iter_mut().filter(|round| {
-            round.exposed.get(lane).is_some_and(|(from, to)| (*from..=*to).contains(&offset))
+            round.exposed.get(lane).is_some_and(|stored| stored.contains(&offset))
         });
         let explained = causes.take(extra as usize).map(|round| round.duplicates += 1).count();
         if explained < extra as usize {

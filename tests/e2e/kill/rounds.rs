@@ -14,6 +14,12 @@ use anyhow::{Result, bail, ensure};
 use super::{Options, Stage, crew::Crew, feed::Feed};
 use crate::rig::{broker::Broker, clients::Lane, random::Random};
 
+/// How often at most the ledger is read again until it stands still.
+const SETTLE_LOOKS: usize = 5;
+
+/// How often the ledger is read while the group meets again after the broker's restart.
+const MEETING_LOOKS: usize = 40;
+
 /// The boundaries, and how often at most each is passed before the process kills itself there.
 const BOUNDARIES: [(&str, u64); 10] = [
     ("write_before_send", 20),
@@ -40,7 +46,7 @@ pub(crate) struct Round {
     /// Records in flight, as it said itself.
     pub(crate) in_flight: u64,
     /// Per lane of the victim: the offset committed and the highest one stored, when it was dead.
-    pub(crate) exposed: BTreeMap<Lane, (i64, i64)>,
+    pub(crate) exposed: BTreeMap<Lane, BTreeSet<i64>>,
     /// Distinct rows that were stored and not committed then.
     pub(crate) uncommitted: u64,
     /// Rows stored again because of it (counted at the end).
@@ -141,9 +147,13 @@ impl Game<'_> {
         let done = self.counted();
         let each = match done {
             0 => 20.0,
-            _ => self.began.elapsed().as_secs_f64() / f64::from(done),
+            // A first round that was quick says little about the next.
+            _ => (self.began.elapsed().as_secs_f64() / f64::from(done)).max(12.0),
         };
-        let seconds = each * f64::from(wanted - done + 2);
+        // The group takes its time to meet again after the broker's restart.
+        let had_broker = self.rounds.iter().any(|round| round.cause.starts_with("broker"));
+        let broker = if had_broker { 0.0 } else { 60.0 };
+        let seconds = each * f64::from(wanted - done + 3) + broker;
         self.feed.set_rate((self.feed.left() as f64 / seconds) as u64);
     }
 
@@ -246,8 +256,17 @@ impl Game<'_> {
     fn restart_broker(&mut self, broker: &mut Broker, crew: &mut Crew) -> Result<()> {
         let away = broker.restart()?;
         let every: BTreeSet<Lane> = self.stage.lanes.iter().cloned().collect();
-        let mut round = self.expose(&every, "broker restarted".to_owned())?;
-        round.cause = format!("broker, away {:.1} s", away.as_secs_f64());
+        let cause = format!("broker, away {:.1} s", away.as_secs_f64());
+        let mut round = self.expose(&every, cause)?;
+        // Nobody can commit until the group has met again, and everybody goes on writing what was
+        // fetched: whatever is uncommitted at some moment of that time may be read again.
+        for _ in 0..MEETING_LOOKS {
+            thread::sleep(Duration::from_millis(200));
+            for (lane, offsets) in self.stored_uncommitted(&every)? {
+                round.exposed.entry(lane).or_default().extend(offsets);
+            }
+        }
+        round.uncommitted = round.exposed.values().map(|offsets| offsets.len() as u64).sum();
         println!("{}", round.line());
         self.rounds.push(round);
         crew.check_alive()
@@ -276,26 +295,21 @@ impl Game<'_> {
         })
     }
 
+    /// What is stored and not committed of `lanes`, once the simulator has dealt with everything that
+    /// the dead had sent: on a busy machine it may still be reading.
     fn expose(&self, lanes: &BTreeSet<Lane>, cause: String) -> Result<Round> {
         let at_seconds = self.began.elapsed().as_secs_f64();
-        let wanted: Vec<Lane> = lanes.iter().cloned().collect();
-        let committed = self.stage.observer.committed(&wanted)?;
-        let ledger = self.stage.simulator.ledger(&self.stage.http)?;
-        let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
-        for entry in ledger {
-            let from = committed.get(&entry.lane).copied().unwrap_or(i64::MAX);
-            if entry.offset >= from {
-                stored.entry(entry.lane).or_default().insert(entry.offset);
+        let mut exposed = self.stored_uncommitted(lanes)?;
+        for _ in 0..SETTLE_LOOKS {
+            thread::sleep(Duration::from_millis(100));
+            let later = self.stored_uncommitted(lanes)?;
+            let settled = later == exposed;
+            exposed = later;
+            if settled {
+                break;
             }
         }
-        let uncommitted = stored.values().map(|offsets| offsets.len() as u64).sum();
-        let exposed = stored
-            .into_iter()
-            .filter_map(|(lane, offsets)| {
-                let from = committed.get(&lane).copied()?;
-                Some((lane, (from, *offsets.last()?)))
-            })
-            .collect();
+        let uncommitted = exposed.values().map(|offsets| offsets.len() as u64).sum();
         Ok(Round {
             cause,
             counts: false,
@@ -306,6 +320,20 @@ impl Game<'_> {
             duplicates: 0,
             at_seconds,
         })
+    }
+
+    fn stored_uncommitted(&self, lanes: &BTreeSet<Lane>) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
+        let wanted: Vec<Lane> = lanes.iter().cloned().collect();
+        let committed = self.stage.observer.committed(&wanted)?;
+        let ledger = self.stage.simulator.ledger(&self.stage.http)?;
+        let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
+        for entry in ledger {
+            let from = committed.get(&entry.lane).copied().unwrap_or(i64::MAX);
+            if entry.offset >= from {
+                stored.entry(entry.lane).or_default().insert(entry.offset);
+            }
+        }
+        Ok(stored)
     }
 
     fn began_check(&mut self, crew: &mut Crew) -> Result<()> {
