@@ -19,6 +19,11 @@ pub mod worker;
 // The defects are switches that exist only in tests, so the simulation is a module and not a test of
 // its own; it needs the BigQuery simulator.
 #[cfg(all(test, feature = "sim"))]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test: what cannot be must panic"
+)]
 mod simulation;
 
 use std::{

@@ -85,7 +85,7 @@ impl<M: Clone> CommitBook<M> {
 
     /// The entries of the next commit, at most one per lane. They count as in flight until
     /// [`settle`](Self::settle).
-    pub fn next(&mut self) -> Vec<Entry<M>> {
+    pub fn take_due(&mut self) -> Vec<Entry<M>> {
         let due = self.lanes.iter_mut().filter_map(|(lane, state)| {
             if state.sent.is_none() {
                 state.sent = state.wanted.take();
@@ -96,7 +96,7 @@ impl<M: Clone> CommitBook<M> {
         due.collect()
     }
 
-    /// Notes the outcome of an entry that [`next`](Self::next) gave.
+    /// Notes the outcome of an entry that [`take_due`](Self::take_due) gave.
     pub fn settle(&mut self, lane: &TopicPartition, epoch: u64, outcome: Outcome) {
         let Some(state) = self.lanes.get_mut(lane).filter(|state| state.epoch == epoch) else {
             return;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn offsets(book: &mut CommitBook<()>) -> Vec<i64> {
-        book.next().into_iter().map(|entry| entry.offset).collect()
+        book.take_due().into_iter().map(|entry| entry.offset).collect()
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         let lane = TopicPartition::new("t", 0);
         let mut book = CommitBook::default();
         book.note(entry(1, 10));
-        book.next();
+        book.take_due();
         book.settle(&lane, 1, Outcome::Landed);
         book.note(entry(1, 9));
         book.note(entry(1, 10));

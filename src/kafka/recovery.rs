@@ -54,7 +54,7 @@ pub enum Outcome {
     /// Begin here; with the watermarks.
     Start {
         /// Where.
-        start: Start,
+        start: Box<Start>,
         /// The earliest offset left.
         low: i64,
         /// The last stable offset.
@@ -228,7 +228,9 @@ impl Answers {
         match self.found(job) {
             Err(message) => Outcome::Failed(message),
             Ok(found) => match start::decide(&found, start, on_data_loss) {
-                Ok(start) => Outcome::Start { start, low: found.low, high: found.high },
+                Ok(start) => {
+                    Outcome::Start { start: Box::new(start), low: found.low, high: found.high }
+                }
                 Err(fault) => Outcome::Halt(fault),
             },
         }

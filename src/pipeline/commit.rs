@@ -89,7 +89,7 @@ impl Commits {
         let _none_in_flight = lock(&self.in_flight);
         let mut books = lock(&self.books);
         let books = &mut *books;
-        let due = books.book.next();
+        let due = books.book.take_due();
         let given_up = |entry: &&Entry<_>| lanes.iter().any(|owned| owned.lane == entry.lane);
         let finals = due.iter().filter(given_up).map(|entry| render(entry, &books.facts)).collect();
         for entry in &due {
@@ -108,7 +108,7 @@ impl Commits {
         let _in_flight = lock(&self.in_flight);
         let commits: Vec<LaneCommit> = {
             let mut books = lock(&self.books);
-            let due = books.book.next();
+            let due = books.book.take_due();
             due.iter().map(|entry| render(entry, &books.facts)).collect()
         };
         if commits.is_empty() {

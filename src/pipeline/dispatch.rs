@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hash, Hasher},
+    hash::BuildHasher,
     sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
@@ -269,7 +269,6 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
 
 /// The worker of a lane: the same for every assignment, so that a returning lane finds its plans.
 pub(crate) fn worker_of(lane: &TopicPartition, workers: usize) -> usize {
-    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    lane.hash(&mut hasher);
-    (hasher.finish() % workers.max(1) as u64) as usize
+    let hash = foldhash::fast::FixedState::default().hash_one(lane);
+    (hash % workers.max(1) as u64) as usize
 }

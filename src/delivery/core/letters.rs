@@ -1,6 +1,6 @@
 //! Bad records: diverted to the dead-letter topic within the budget, or held back by a halt.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use super::{Core, Letter, Place, Timer};
 use crate::{
@@ -33,7 +33,7 @@ impl<E: Encoder> Core<E> {
                          cause, then release the lane"
                 .to_owned()),
             Some(topic) => match lane.budget.bad(&policy.budget) {
-                Ok(()) => Ok(topic.clone()),
+                Ok(()) => Ok(Arc::clone(topic)),
                 Err(limit) => Err(format!(
                     "the dead-letter budget is used up: {limit}; mend the cause or widen \
                      dead_letter_budget, then release the lane"

@@ -15,7 +15,7 @@ impl Replica {
         self.note_progress();
         let (owned, gone): (Vec<_>, Vec<_>) = self
             .book
-            .next()
+            .take_due()
             .into_iter()
             .partition(|entry| self.ownership.owns(&entry.lane, entry.epoch));
         for entry in gone {
