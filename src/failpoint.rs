@@ -52,5 +52,6 @@ pub fn pass(name: &str, held: impl FnOnce() -> (usize, u64)) {
     let (lanes, records) = held();
     let line = format!("failpoint {name} lanes={lanes} in_flight_records={records}\n");
     drop(std::io::stderr().write_all(line.as_bytes()));
-    let _killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    let _killed =
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }

@@ -106,9 +106,9 @@ impl Account {
     /// Every further copy of a row needs a death that exposed it.
     fn explain(&mut self, lane: &Lane, offset: i64, extra: u32, rounds: &mut [Round]) {
         self.duplicates += u64::from(extra);
-        let causes = rounds.iter_mut().filter(|round| {
-            round.exposed.get(lane).is_some_and(|stored| stored.contains(&offset))
-        });
+        let causes = rounds
+            .iter_mut()
+            .filter(|round| round.exposed.get(lane).is_some_and(|stored| stored.contains(&offset)));
         let explained = causes.take(extra as usize).map(|round| round.duplicates += 1).count();
         if explained < extra as usize {
             self.unexplained.push((lane.clone(), offset));
