@@ -9,7 +9,9 @@
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 
-use apache_avro::{GenericDatumReader, GenericDatumWriter, Schema, types::Value};
+use apache_avro::{
+    Schema, reader::datum::GenericDatumReader, types::Value, writer::datum::GenericDatumWriter,
+};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kcbq::{
     record::{Headers, Record},
@@ -91,7 +93,8 @@ fn order(dice: &mut Dice) -> Value {
         ("city".into(), string(dice.pick(&["Bergen", "München", "San Francisco", "Ulm"]))),
         ("zip".into(), Value::Int(dice.below(99_999) as i32)),
     ]);
-    let tags = (0..dice.below(5)).map(|_| string(dice.pick(&["new", "gift", "express", "b2b"])));
+    let tags: Vec<_> =
+        (0..dice.below(5)).map(|_| string(dice.pick(&["new", "gift", "express", "b2b"]))).collect();
     let cents = |dice: &mut Dice| dice.below(10_000_000) as f64 / 100.0;
     Value::Record(vec![
         ("order_id".into(), Value::Long(dice.below(1 << 52) as i64)),
@@ -112,13 +115,11 @@ fn order(dice: &mut Dice) -> Value {
         ("paid".into(), Value::Boolean(dice.below(2) == 0)),
         ("status".into(), {
             let index = dice.below(4) as u32;
-            Value::Enum(
-                index,
-                ["NEW", "PAID", "SHIPPED", "DONE"].map(str::to_owned)[index as usize].clone(),
-            )
+            let symbol = ["NEW", "PAID", "SHIPPED", "DONE"].into_iter().nth(index as usize);
+            Value::Enum(index, symbol.unwrap().to_owned())
         }),
         ("address".into(), address),
-        ("tags".into(), Value::Array(tags.collect())),
+        ("tags".into(), Value::Array(tags)),
         ("total".into(), Value::Decimal(dice.below(1 << 40).to_be_bytes().to_vec().into())),
     ])
 }

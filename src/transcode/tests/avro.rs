@@ -1,4 +1,4 @@
-use apache_avro::{GenericDatumReader, GenericDatumWriter, Schema};
+use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use proptest::prelude::*;
 
 use super::{
