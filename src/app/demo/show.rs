@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::Write as _,
     io::{self, Write as _},
 };
 
@@ -66,8 +65,7 @@ pub fn tables(simulator: &Simulator, before: &BTreeSet<String>) -> String {
             let rows = table.store.rows();
             let gap = if index == 0 { "" } else { "\n" };
             let count = grouped(table.store.count());
-            // Writing into a String cannot fail.
-            let _ = writeln!(text, "{gap}{}.{}: {count} rows", path.dataset, path.table);
+            text.push_str(&format!("{gap}{}.{}: {count} rows\n", path.dataset, path.table));
             let lines = leaves(&table.columns, "").into_iter().map(|leaf| {
                 let cell = |row: Option<&Map<String, Value>>| {
                     row.map_or_else(String::new, |row| shown(row, &leaf))
@@ -146,7 +144,7 @@ fn aligned<const N: usize>(lines: impl Iterator<Item = [String; N]>, left: usize
         for (at, (cell, width)) in line.iter().zip(widths).enumerate() {
             let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
             let (before, after) = if at < left { ("", &*pad) } else { (&*pad, "") };
-            let _ = write!(out, " {before}{cell}{after} ");
+            out.push_str(&format!(" {before}{cell}{after} "));
         }
         text.push_str(out.trim_end());
         text.push('\n');
