@@ -8,6 +8,9 @@ use crate::{
     ops::logging::LogSettings,
 };
 
+/// rdkafka's drop closes a consumer that is closed already and logs the refusal as an error.
+const FILTER: &str = "warn,rdkafka::consumer::base_consumer=off";
+
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -21,7 +24,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
-        LogSettings { filter: "warn".to_owned(), ..LogSettings::default() }.install()?;
+        LogSettings { filter: FILTER.to_owned(), ..LogSettings::default() }.install()?;
         let options = DemoOptions { keep: self.keep, records: self.records };
         cli::block_on(async {
             let shutdown = cli::shutdown::requested()?;

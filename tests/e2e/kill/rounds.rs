@@ -327,7 +327,10 @@ impl Game<'_> {
     }
 
     /// What is stored at or behind these offsets.
-    fn stored_from(&self, committed: &BTreeMap<Lane, i64>) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
+    fn stored_from(
+        &self,
+        committed: &BTreeMap<Lane, i64>,
+    ) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
         let ledger = self.stage.simulator.ledger(&self.stage.http)?;
         let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
         for entry in ledger {
