@@ -3,7 +3,6 @@
 //! `cargo bench --bench transcode`. First the ratio: all ways take turns over the same 4,096
 //! distinct records, and each way's median round counts, so that a noisy machine hits all alike.
 //! Then criterion's own statistics.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
 

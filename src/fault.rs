@@ -1,7 +1,7 @@
 //! What a remote system refused, in neutral words.
 //!
 //! One commented classifier per remote (`write::insert_all::classify`, `gcp::classify`, …) turns the
-//! vendor's errors into a [`Fault`]. What follows from a fault is a [`Disposition`], decided in one
+//! vendor's errors into a [`Fault`]. What follows from a fault is a `Disposition`, decided in one
 //! place (`delivery::disposition`), never where the error was read.
 
 use std::{fmt, sync::Arc, time::Duration};
