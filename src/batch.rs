@@ -86,6 +86,12 @@ impl Batch {
         self.body.len()
     }
 
+    /// The earliest timestamp among the rows, milliseconds since the epoch.
+    pub fn oldest_timestamp_ms(&self) -> Option<i64> {
+        let stamped = self.rows.iter().filter(|row| row.timestamp_ms != NO_TIMESTAMP);
+        stamped.map(|row| row.timestamp_ms).min()
+    }
+
     /// Memory held by the buffers, as allocated.
     pub fn memory_bytes(&self) -> usize {
         self.payload.capacity() + self.body.capacity() + self.rows.capacity() * size_of::<Row>()

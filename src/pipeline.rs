@@ -10,6 +10,7 @@
 pub mod commit;
 pub mod dispatch;
 pub mod encoder;
+pub mod lag;
 pub mod prepare;
 pub mod report;
 pub mod schema_gate;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub committer: Arc<dyn Committer>,
     /// Counters and states.
     pub telemetry: Arc<Telemetry>,
+    /// Where the workers report how old what waits is.
+    pub ages: Arc<lag::Ages>,
     /// Where requests run.
     pub runtime: Handle,
 }
@@ -237,6 +240,7 @@ fn make_worker<M: Messages>(
         commits: Arc::clone(commits),
         flow: Arc::clone(flow),
         telemetry: Arc::clone(&parts.telemetry),
+        ages: Arc::clone(&parts.ages),
         runtime: parts.runtime.clone(),
     };
     Ok(Worker::new(index, encoder, settings, inbox, shared))

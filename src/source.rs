@@ -82,6 +82,13 @@ pub struct Flow {
     pub resume: Vec<(OwnedLane, i64)>,
 }
 
+/// Where partitions end, as far as the client knows without asking the brokers.
+pub trait Ends: Send + Sync + 'static {
+    /// The offset behind the last record of `lane` as of its last fetch; `None` is unknown, not
+    /// zero.
+    fn high(&self, lane: &TopicPartition) -> Option<i64>;
+}
+
 /// Something that went wrong at the source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceFault {

@@ -29,6 +29,7 @@ use crate::{
     pipeline::{
         Control, Parts, Pipeline,
         dispatch::Dispatcher,
+        lag,
         now_ms,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
@@ -97,7 +98,8 @@ impl Service {
         let workers = settings.limits.workers().max(1);
         let telemetry = Arc::new(Telemetry::new(workers, Instant::now(), now_ms())?);
         let source = source(&settings)?;
-        let parts = parts(&settings, &source, &telemetry)?;
+        let (ends, parts) = (source.watermarks(), parts(&settings, &source, &telemetry)?);
+        let ages = Arc::clone(&parts.ages);
         let (pipeline, dispatcher, control) = Pipeline::start(parts)?;
         let listener = TcpListener::bind(settings.admin.listen)
             .await
@@ -107,6 +109,11 @@ impl Service {
         let stop_admin = CancellationToken::new();
         let admin = Admin::new(&settings.admin, Arc::clone(&telemetry), Arc::new(Lanes(control)));
         tasks.spawn(serve(listener, admin, stop_admin.clone()));
+        let lag = lag::run(Arc::clone(&telemetry), ends, ages, stop_admin.clone());
+        tasks.spawn(async move {
+            lag.await;
+            Ok(())
+        });
         let stop_polling = CancellationToken::new();
         let polling = poll(source, dispatcher, stop_polling.clone())?;
         Ok(Self { admin_addr, telemetry, pipeline, polling, stop_polling, stop_admin, tasks })
@@ -200,6 +207,7 @@ fn parts(
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),
+        ages: Arc::default(),
         runtime: Handle::current(),
     })
 }

@@ -52,6 +52,8 @@ pub struct Write {
     pub body: Bytes,
     /// How many rows it holds.
     pub rows: u32,
+    /// The earliest timestamp among its records, milliseconds since the epoch.
+    pub oldest_timestamp_ms: Option<i64>,
     /// How often this body was sent before.
     pub attempt: u32,
 }

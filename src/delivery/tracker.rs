@@ -70,6 +70,13 @@ impl Tracker {
         self.last
     }
 
+    /// The timestamp of a record among the oldest (within one span) that are not resolved,
+    /// milliseconds since the epoch.
+    pub fn oldest_timestamp_ms(&self) -> Option<i64> {
+        let stamped = |span: &&Span| span.last.timestamp_ms >= 0;
+        self.spans.front().filter(stamped).map(|span| span.last.timestamp_ms)
+    }
+
     /// Records that were delivered and are not resolved.
     pub fn unresolved(&self) -> u64 {
         self.unresolved

@@ -25,7 +25,10 @@ use super::{
     settings::KafkaSettings,
     topics::Topics,
 };
-use crate::{record::TopicPartition, source::SourceHandler};
+use crate::{
+    record::TopicPartition,
+    source::{Ends, SourceHandler},
+};
 
 /// Messages per batch: about what measured best.
 const BATCH_MAX: usize = 1024;
@@ -203,9 +206,8 @@ impl std::fmt::Debug for Watermarks {
     }
 }
 
-impl Watermarks {
-    /// The end of `lane` as of its last fetch; `None` is unknown, not zero.
-    pub fn high(&self, lane: &TopicPartition) -> Option<i64> {
+impl Ends for Watermarks {
+    fn high(&self, lane: &TopicPartition) -> Option<i64> {
         ffi::cached_high(&self.0, lane)
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     },
     fault::{Fault, FaultKind},
     pipeline::{
+        lag::{Age, Ages, TopicAges},
         encoder::{TopicEncoder, origin::Origin},
         now_ms,
     },
@@ -33,6 +34,13 @@ struct OnTheWire {
     rows: u32,
     bytes: usize,
     since: Instant,
+    oldest_timestamp_ms: Option<i64>,
+}
+
+/// How far a lane's oldest unacknowledged record is behind.
+struct Behind {
+    watermark: i64,
+    since: Instant,
 }
 
 /// One worker's report.
@@ -44,6 +52,9 @@ pub struct Report {
     letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
     shown: Instant,
     in_flight: (i64, i64),
+    behind: HashMap<LaneSlot, Behind>,
+    ages: Arc<Ages>,
+    worker: usize,
 }
 
 impl std::fmt::Debug for Report {
@@ -57,8 +68,11 @@ type Waits = HashMap<LaneSlot, (LaneState, String)>;
 
 impl Report {
     /// Nothing reported yet.
-    pub fn new(telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(worker: usize, ages: Arc<Ages>, telemetry: Arc<Telemetry>) -> Self {
         Self {
+            behind: HashMap::new(),
+            ages,
+            worker,
             telemetry,
             topics: HashMap::new(),
             tables: HashMap::new(),
@@ -98,13 +112,20 @@ impl Report {
     /// A request goes out.
     pub fn writing(&mut self, write: &Write, now: Instant) {
         let (_, table) = self.table(&write.table);
-        let entry = OnTheWire { table, rows: write.rows, bytes: write.body.len(), since: now };
+        let entry = OnTheWire {
+            table,
+            rows: write.rows,
+            bytes: write.body.len(),
+            since: now,
+            oldest_timestamp_ms: write.oldest_timestamp_ms,
+        };
         self.writes.insert(write.id, entry);
     }
 
     /// Its answer came.
     pub fn written(&mut self, id: BatchId, outcome: &WriteOutcome, now: Instant) {
-        let Some(OnTheWire { table, rows, bytes, since }) = self.writes.remove(&id) else { return };
+        let Some(sent) = self.writes.remove(&id) else { return };
+        let OnTheWire { table, rows, bytes, since, oldest_timestamp_ms } = sent;
         table.write_seconds.observe(now.duration_since(since).as_secs_f64());
         let stored = match outcome {
             WriteOutcome::Acked => rows,
@@ -119,6 +140,11 @@ impl Report {
         };
         if stored > 0 {
             self.telemetry.liveness.progressed(now);
+            if let Some(oldest) = oldest_timestamp_ms {
+                // Negative where the producer's clock is ahead of ours.
+                let age_ms = (now_ms() - oldest).max(0);
+                table.end_to_end_seconds.observe(age_ms as f64 / 1_000.0);
+            }
             table.batches.inc();
             table.rows_written.inc_by(u64::from(stored));
             table.written_bytes.inc_by(bytes as u64);
@@ -163,17 +189,40 @@ impl Report {
         self.shown = now;
         let waits = self.waits(core);
         let mut records = 0;
+        let mut ages = TopicAges::new();
+        self.behind.retain(|slot, _| lanes.contains_key(slot));
         for (slot, lane) in core.lanes() {
             records += lane.tracker.unresolved() as i64;
             if lanes.contains_key(&slot) {
                 self.show_lane(lane, waits.get(&slot));
+                let age = self.age(slot, lane, now);
+                let topic = ages.entry(Arc::clone(&lane.lane.topic)).or_default();
+                *topic = topic.max(age);
             }
         }
+        self.ages.put(self.worker, ages);
         let now_in_flight = (core.memory_bytes() as i64, records);
         let metrics = &self.telemetry.metrics;
         metrics.in_flight_bytes.add(now_in_flight.0 - self.in_flight.0);
         metrics.in_flight_records.add(now_in_flight.1 - self.in_flight.1);
         self.in_flight = now_in_flight;
+    }
+
+    fn age(&mut self, slot: LaneSlot, lane: &Lane<Origin>, now: Instant) -> Age {
+        if lane.tracker.unresolved() == 0 {
+            self.behind.remove(&slot);
+            return Age::default();
+        }
+        let watermark = lane.tracker.watermark();
+        let behind = self.behind.entry(slot).or_insert(Behind { watermark, since: now });
+        if behind.watermark != watermark {
+            *behind = Behind { watermark, since: now };
+        }
+        let record_ms = lane.tracker.oldest_timestamp_ms().map_or(0, |at| (now_ms() - at).max(0));
+        Age {
+            record_seconds: record_ms as f64 / 1_000.0,
+            waiting_seconds: now.duration_since(behind.since).as_secs_f64(),
+        }
     }
 
     fn show_lane(&self, lane: &Lane<Origin>, wait: Option<&(LaneState, String)>) {

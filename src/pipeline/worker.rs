@@ -25,6 +25,7 @@ use crate::{
         commit::Commits,
         dispatch::{FlowBoard, Message},
         encoder::{Prepared, TopicEncoder},
+        lag::Ages,
         prepare::Preparer,
         report::Report,
     },
@@ -48,6 +49,8 @@ pub struct Shared {
     pub flow: Arc<FlowBoard>,
     /// Counters and states.
     pub telemetry: Arc<Telemetry>,
+    /// How old what waits is.
+    pub ages: Arc<Ages>,
     /// Where the requests run.
     pub runtime: Handle,
 }
@@ -117,7 +120,7 @@ impl<M: Messages> Worker<M> {
             tasks: JoinSet::new(),
             lanes: HashMap::new(),
             drains: Vec::new(),
-            report: Report::new(Arc::clone(&shared.telemetry)),
+            report: Report::new(index, Arc::clone(&shared.ages), Arc::clone(&shared.telemetry)),
             shared,
             headers: Vec::new(),
         }
