@@ -36,7 +36,7 @@ pub fn line(text: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`line`].
+/// As [`line()`].
 pub fn section(title: &str) -> anyhow::Result<()> {
     line(&format!("\n{title}\n{}", "─".repeat(title.chars().count())))
 }
