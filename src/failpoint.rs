@@ -4,14 +4,26 @@
 //! NTH passing the process prints what it held at that moment and sends itself SIGKILL: no
 //! destructor, no flush, nothing that a power cut would not do.
 
-/// Kills the process if the boundary `$name` is the chosen one. `$held` is evaluated only then: a
-/// pair of (lanes owned, records in flight).
+/// Kills the process if the boundary `$name` is the chosen one.
 #[macro_export]
 macro_rules! failpoint {
-    ($name:literal, $held:expr) => {
+    ($name:literal) => {
         #[cfg(feature = "failpoints")]
-        $crate::failpoint::pass($name, || $held);
+        $crate::failpoint::pass($name);
     };
+}
+
+/// Tells what the process holds: lanes owned, records in flight.
+#[cfg(feature = "failpoints")]
+type Held = Box<dyn Fn() -> (usize, u64) + Send + Sync>;
+
+#[cfg(feature = "failpoints")]
+static HELD: std::sync::OnceLock<Held> = std::sync::OnceLock::new();
+
+/// Says how to find out what the process holds, for its last words. The first call counts.
+#[cfg(feature = "failpoints")]
+pub fn report(held: impl Fn() -> (usize, u64) + Send + Sync + 'static) {
+    drop(HELD.set(Box::new(held)));
 }
 
 /// Every boundary that the code passes.
@@ -30,7 +42,7 @@ pub const NAMES: &[&str] = &[
 
 /// Counts a passing and kills the process at the chosen one.
 #[cfg(feature = "failpoints")]
-pub fn pass(name: &str, held: impl FnOnce() -> (usize, u64)) {
+pub fn pass(name: &str) {
     use std::{
         io::Write,
         sync::{
@@ -49,7 +61,7 @@ pub fn pass(name: &str, held: impl FnOnce() -> (usize, u64)) {
     if PASSED.fetch_add(1, Ordering::SeqCst) + 1 != *nth {
         return;
     }
-    let (lanes, records) = held();
+    let (lanes, records) = HELD.get().map_or((0, 0), |held| held());
     let line = format!("failpoint {name} lanes={lanes} in_flight_records={records}\n");
     drop(std::io::stderr().write_all(line.as_bytes()));
     let _killed =

@@ -258,11 +258,3 @@ pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
-
-/// What the process holds, for a failpoint's last words: lanes, and records in flight.
-#[cfg(feature = "failpoints")]
-pub(crate) fn held(telemetry: &Telemetry) -> (usize, u64) {
-    let lanes = telemetry.status.snapshot().lanes;
-    let records = lanes.iter().map(|lane| lane.in_flight_records).sum();
-    (lanes.len(), records)
-}

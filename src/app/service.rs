@@ -29,8 +29,7 @@ use crate::{
     pipeline::{
         Control, Parts, Pipeline,
         dispatch::Dispatcher,
-        lag,
-        now_ms,
+        lag, now_ms,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
     },
@@ -97,6 +96,8 @@ impl Service {
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let workers = settings.limits.workers().max(1);
         let telemetry = Arc::new(Telemetry::new(workers, Instant::now(), now_ms())?);
+        #[cfg(feature = "failpoints")]
+        last_words(&telemetry);
         let source = source(&settings)?;
         let (ends, parts) = (source.watermarks(), parts(&settings, &source, &telemetry)?);
         let ages = Arc::clone(&parts.ages);
@@ -155,6 +156,17 @@ impl Service {
         })
         .await?
     }
+}
+
+/// A failpoint tells what the process held when it died.
+#[cfg(feature = "failpoints")]
+fn last_words(telemetry: &Arc<Telemetry>) {
+    let telemetry = Arc::clone(telemetry);
+    crate::failpoint::report(move || {
+        let lanes = telemetry.status.snapshot().lanes;
+        let records = lanes.iter().map(|lane| lane.in_flight_records).sum();
+        (lanes.len(), records)
+    });
 }
 
 fn source(settings: &Settings) -> anyhow::Result<KafkaSource> {

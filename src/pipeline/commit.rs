@@ -114,10 +114,10 @@ impl Commits {
         if commits.is_empty() {
             return;
         }
-        crate::failpoint!("commit_before", self.held());
+        crate::failpoint!("commit_before");
         let started = Instant::now();
         let outcome = committer.commit(&commits);
-        crate::failpoint!("commit_after", self.held());
+        crate::failpoint!("commit_after");
         self.telemetry.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         let mut landed = Vec::new();
         let mut books = lock(&self.books);
@@ -196,11 +196,6 @@ impl Commits {
     pub fn stop(&self) {
         *lock(&self.stop) = true;
         self.stopped.notify_all();
-    }
-
-    #[cfg(feature = "failpoints")]
-    fn held(&self) -> (usize, u64) {
-        crate::pipeline::held(&self.telemetry)
     }
 }
 

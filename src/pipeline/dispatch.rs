@@ -203,7 +203,7 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
             self.lanes.insert(assigned.lane.clone(), (worker, slot));
             self.tell(worker, Message::Assign(slot, assigned));
         }
-        crate::failpoint!("assigned", crate::pipeline::held(&self.telemetry));
+        crate::failpoint!("assigned");
         self.telemetry.status.ready();
     }
 
@@ -219,7 +219,7 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
                  reads the rest again"
             );
         }
-        crate::failpoint!("revoke_drained", crate::pipeline::held(&self.telemetry));
+        crate::failpoint!("revoke_drained");
         self.forget(lanes);
         let finals = self.commits.give_up(lanes);
         tracing::info!(

@@ -16,8 +16,8 @@ use crate::{
     },
     fault::{Fault, FaultKind},
     pipeline::{
-        lag::{Age, Ages, TopicAges},
         encoder::{TopicEncoder, origin::Origin},
+        lag::{Age, Ages, TopicAges},
         now_ms,
     },
     source::OwnedLane,

@@ -261,12 +261,10 @@ impl<M: Messages> Worker<M> {
         self.report.writing(&write, Instant::now());
         let writer = Arc::clone(&self.shared.writer);
         let WriteAction { id, table, body, rows, .. } = write;
-        #[cfg(feature = "failpoints")]
-        let telemetry = Arc::clone(&self.shared.telemetry);
         let task = async move {
-            crate::failpoint!("write_before_send", crate::pipeline::held(&telemetry));
+            crate::failpoint!("write_before_send");
             let outcome = writer.write(WriteRequest { table, body, rows }).await;
-            crate::failpoint!("write_after_answer", crate::pipeline::held(&telemetry));
+            crate::failpoint!("write_after_answer");
             Done::Written(id, outcome)
         };
         self.tasks.spawn_on(task, &self.shared.runtime);
@@ -275,15 +273,13 @@ impl<M: Messages> Worker<M> {
     fn letter(&mut self, id: LetterId, letter: crate::dead_letter::DeadLetter) {
         self.report.lettering(id, &letter);
         let letters = self.shared.letters.clone();
-        #[cfg(feature = "failpoints")]
-        let telemetry = Arc::clone(&self.shared.telemetry);
         let task = async move {
-            crate::failpoint!("letter_before_send", crate::pipeline::held(&telemetry));
+            crate::failpoint!("letter_before_send");
             let result = match letters {
                 Some(letters) => letters.send(letter).await,
                 None => Err(no_producer()),
             };
-            crate::failpoint!("letter_after_ack", crate::pipeline::held(&telemetry));
+            crate::failpoint!("letter_after_ack");
             Done::Lettered(id, result)
         };
         self.tasks.spawn_on(task, &self.shared.runtime);

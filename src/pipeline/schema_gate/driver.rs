@@ -192,8 +192,11 @@ impl TableGate {
         self.phase(GatePhase::Altering);
         let changes = if wish.alone { own.clone() } else { self.changes(&base.schema, wish) };
         let generation = lock(&self.cache).generation;
+        crate::failpoint!("alter_before");
         let call = self.shared.catalog.alter(&self.table, base, &changes);
-        match bounded(self.shared.settings.timeout(), call).await {
+        let altered = bounded(self.shared.settings.timeout(), call).await;
+        crate::failpoint!("alter_after");
+        match altered {
             Ok(after) => {
                 lock(&self.state).changes += 1;
                 lock(&self.state).succeeded();
