@@ -163,7 +163,10 @@ impl<E: Encoder> Core<E> {
             let target = fresh.entry(slot).or_default();
             match push(&mut self.encoder, &self.lanes, target, slot, place, &record) {
                 Ok(()) => {
-                    if target.body_bytes() >= self.encoder.limits(slot).body_bytes {
+                    let limits = self.encoder.limits(slot);
+                    if target.body_bytes() >= limits.body_bytes
+                        || target.rows().len() >= limits.rows
+                    {
                         let full = std::mem::take(target);
                         self.charge(full.memory_bytes());
                         self.dispatch(slot, full, replans);

@@ -79,6 +79,10 @@ impl<E: Encoder> Core<E> {
                 self.resolve(letter.place, 1, letter.bytes);
                 self.release_memory(letter.bytes);
             }
+            // The record's next owner reads it again.
+            Err(_) if !self.lanes.contains_key(&letter.place.lane) => {
+                self.release_memory(letter.bytes);
+            }
             Err(fault) => {
                 let due = now + self.settings.retry.wait(letter.attempts, id.0);
                 letter.fault = Some(fault);

@@ -43,6 +43,10 @@ impl<E: Encoder> Core<E> {
     }
 
     fn failed(&mut self, id: BatchId, mut sent: Sent, fault: Fault, now: Instant) {
+        if sent.batch.rows().iter().all(|row| !self.lanes.contains_key(&row.lane)) {
+            // Their next owners read the records again; nobody here waits for an answer.
+            return self.release_memory(sent.memory_bytes());
+        }
         let wait = match disposition::of_request(&fault) {
             Disposition::Retry => self.settings.retry.wait(sent.attempts, id.0),
             Disposition::RetrySlowly => self.settings.retry_slowly.wait(sent.attempts, id.0),

@@ -348,3 +348,24 @@ fn rows_that_come_back_again_wait_longer_each_time() {
     }
     assert_eq!(bench.mark(), 0);
 }
+
+#[test]
+fn nothing_is_repeated_for_lanes_that_are_gone() {
+    let mut bench = bench(1 << 20, 9);
+    bench.take(0, "x y z b1");
+    let actions = bench.actions();
+    bench.core.drop_lane(LANE);
+    for action in actions {
+        let fault = Fault::unknown(FaultKind::Transient, "r", "m");
+        match action {
+            Action::Write(write) => {
+                bench.core.written(write.id, WriteOutcome::Unknown(fault), bench.now);
+            }
+            Action::DeadLetter { id, .. } => bench.core.lettered(id, Err(fault), bench.now),
+            other => panic!("{other:?}"),
+        }
+    }
+    bench.wait(600);
+    assert!(bench.actions().is_empty() && bench.core.is_idle());
+    assert_eq!(bench.core.memory_bytes(), 0);
+}
