@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    app::kafka_tokens::kafka_tokens,
     config::Settings,
     dead_letter::DeadLetters,
     gcp::tables::Tables,
@@ -98,7 +99,12 @@ impl Service {
         let telemetry = Arc::new(Telemetry::new(workers, Instant::now(), now_ms())?);
         #[cfg(feature = "failpoints")]
         last_words(&telemetry);
-        let source = source(&settings)?;
+        let settings = Arc::new(settings);
+        let source = {
+            // It waits for the brokers, and may ask for a token meanwhile.
+            let settings = Arc::clone(&settings);
+            tokio::task::spawn_blocking(move || source(&settings)).await??
+        };
         let (ends, parts) = (source.watermarks(), parts(&settings, &source, &telemetry)?);
         let ages = Arc::clone(&parts.ages);
         let (pipeline, dispatcher, control) = Pipeline::start(parts)?;
@@ -175,7 +181,8 @@ fn source(settings: &Settings) -> anyhow::Result<KafkaSource> {
     let patterns = patterns.map(|topic| topic.matcher.as_str());
     let excluded = settings.topics.iter().filter_map(|topic| topic.dead_letter.as_deref());
     let topics = Topics::new(names, patterns, excluded).context("topics")?;
-    KafkaSource::new(&settings.kafka, topics, None).context("kafka")
+    let tokens = kafka_tokens(settings).context("kafka.security.sasl")?;
+    KafkaSource::new(&settings.kafka, topics, tokens).context("kafka")
 }
 
 fn parts(
@@ -228,7 +235,9 @@ fn letters(settings: &Settings) -> anyhow::Result<Option<Arc<dyn DeadLetters>>> 
     if settings.topics.iter().all(|topic| topic.dead_letter.is_none()) {
         return Ok(None);
     }
-    let producer = DeadLetterProducer::new(&settings.kafka, None).context("kafka: dead letters")?;
+    let tokens = kafka_tokens(settings).context("kafka.security.sasl")?;
+    let producer =
+        DeadLetterProducer::new(&settings.kafka, tokens).context("kafka: dead letters")?;
     Ok(Some(Arc::new(producer)))
 }
 

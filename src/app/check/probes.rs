@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     app::check::Finding,
+    app::kafka_tokens::kafka_tokens,
     catalog::Catalog as _,
     config::Settings,
     fault::{Fault, FaultKind},
@@ -39,7 +40,11 @@ const TABLE_PERMISSIONS: [&str; 3] =
 
 /// Brokers, topics, group, and what their numbers mean. Blocks.
 pub(crate) fn kafka(settings: &Settings) -> Vec<Finding> {
-    let cluster = match Cluster::new(&settings.kafka, None) {
+    let tokens = match kafka_tokens(settings) {
+        Ok(tokens) => tokens,
+        Err(error) => return vec![Finding::problem("kafka.security.sasl", chain(&error))],
+    };
+    let cluster = match Cluster::new(&settings.kafka, tokens) {
         Ok(cluster) => cluster,
         Err(error) => return vec![Finding::problem("kafka", chain(&error))],
     };
