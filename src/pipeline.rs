@@ -44,7 +44,7 @@ use crate::{
     delivery::{backoff::Backoff, core::CoreSettings},
     pipeline::{
         commit::{Commits, LaneFacts},
-        dispatch::{Dispatcher, FlowBoard, Message, worker_of},
+        dispatch::{Dispatcher, FlowBoard, Message, Released, worker_of},
         encoder::TopicEncoder,
         prepare::Preparer,
         settings::{LimitSettings, TopicSettings},
@@ -131,11 +131,16 @@ pub struct Pipeline<M> {
 pub struct Control<M>(Vec<mpsc::Sender<Message<M>>>);
 
 impl<M: Messages> Control<M> {
-    /// Releases a lane; false if it is not owned here, or not halted.
-    pub async fn release(&self, lane: TopicPartition) -> bool {
-        let Some(inbox) = self.0.get(worker_of(&lane, self.0.len())) else { return false };
+    /// Releases a halted lane.
+    pub async fn release(&self, lane: TopicPartition) -> Released {
+        let worker = self.0.get(worker_of(&lane, self.0.len()));
         let (answer, released) = oneshot::channel();
-        inbox.send(Message::Release(lane, answer)).await.is_ok() && released.await.unwrap_or(false)
+        match worker {
+            Some(inbox) if inbox.send(Message::Release(lane, answer)).await.is_ok() => {
+                released.await.unwrap_or(Released::Stopping)
+            }
+            _ => Released::Stopping,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     ops::{LaneControl, ReleaseError, admin::Admin, connections, progress},
     pipeline::{
         Control, Parts, Pipeline,
-        dispatch::Dispatcher,
+        dispatch::{Dispatcher, Released},
         lag, now_ms,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
@@ -290,8 +290,10 @@ impl LaneControl for Lanes {
     fn release(&self, lane: TopicPartition) -> BoxFuture<'_, Result<(), ReleaseError>> {
         Box::pin(async move {
             match self.0.release(lane).await {
-                true => Ok(()),
-                false => Err(ReleaseError::NotHalted),
+                Released::Done => Ok(()),
+                Released::NotHalted => Err(ReleaseError::NotHalted),
+                Released::NotOwned => Err(ReleaseError::NotOwned),
+                Released::Stopping => Err(ReleaseError::Stopping),
             }
         })
     }

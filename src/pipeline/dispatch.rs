@@ -32,8 +32,21 @@ pub enum Message<M> {
     Drain(Vec<LaneSlot>, std_mpsc::SyncSender<()>),
     /// Forget these lanes; answer when their last progress is noted.
     Drop(Vec<LaneSlot>, std_mpsc::SyncSender<()>),
-    /// An operator releases a halted lane; answer whether it was halted.
-    Release(TopicPartition, tokio::sync::oneshot::Sender<bool>),
+    /// An operator releases a halted lane.
+    Release(TopicPartition, tokio::sync::oneshot::Sender<Released>),
+}
+
+/// What became of an operator's release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The lane goes on.
+    Done,
+    /// It was not halted.
+    NotHalted,
+    /// It is not this process's.
+    NotOwned,
+    /// The process is stopping.
+    Stopping,
 }
 
 /// Pauses and resumes that the workers ask for; the last word for a lane wins.

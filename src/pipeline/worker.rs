@@ -23,7 +23,7 @@ use crate::{
     fault::Fault,
     pipeline::{
         commit::Commits,
-        dispatch::{FlowBoard, Message},
+        dispatch::{FlowBoard, Message, Released},
         encoder::{Prepared, TopicEncoder},
         lag::Ages,
         prepare::Preparer,
@@ -184,9 +184,11 @@ impl<M: Messages> Worker<M> {
             }
             Message::Release(lane, answer) => {
                 let slot = self.lanes.iter().find(|(_, owned)| owned.lane == lane);
-                let released = slot
-                    .map(|(slot, _)| *slot)
-                    .is_some_and(|slot| self.core.release(slot, Instant::now()));
+                let released = match slot.map(|(slot, _)| *slot) {
+                    None => Released::NotOwned,
+                    Some(slot) if self.core.release(slot, Instant::now()) => Released::Done,
+                    Some(_) => Released::NotHalted,
+                };
                 answer.send(released).ok();
             }
         }
