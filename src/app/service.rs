@@ -37,6 +37,7 @@ use crate::{
     record::TopicPartition,
     registry::Registry,
     rest::Rest,
+    schema::diff::Change,
     table::TableRef,
     telemetry::Telemetry,
     write::insert_all::service::InsertAll,
@@ -252,8 +253,8 @@ fn on_gate_event(telemetry: &Arc<Telemetry>) -> schema_gate::OnGateEvent {
                 "created".to_owned()
             }
             GateEvent::Altered { changes } => {
-                counters.schema_changed("alter");
-                format!("{changes} columns added, relaxed or widened")
+                changes.iter().for_each(|change| counters.schema_changed(kind(change)));
+                format!("{} columns added, relaxed or widened", changes.len())
             }
             GateEvent::Failed(fault) => {
                 counters.retried(fault.kind.name());
@@ -267,6 +268,15 @@ fn on_gate_event(telemetry: &Arc<Telemetry>) -> schema_gate::OnGateEvent {
             status.last_change_ms = Some(now);
         });
     })
+}
+
+/// A change's label in `kcbq_schema_changes_total`.
+fn kind(change: &Change) -> &'static str {
+    match change {
+        Change::AddColumn { .. } => "add_column",
+        Change::Relax { .. } => "relax",
+        Change::Widen { .. } => "widen",
+    }
 }
 
 fn poll(

@@ -31,6 +31,7 @@ use crate::{
     catalog::{Catalog, TableDescription},
     fault::{Fault, FaultKind},
     jitter::Jitter,
+    schema::diff::Change,
     schema::policy::Policy,
     table::{Column, TableLayout, TableRef, TableSchema},
 };
@@ -72,10 +73,10 @@ pub enum GateError {
 pub enum GateEvent<'a> {
     /// The table was created by this process.
     Created,
-    /// The table was changed by this process, by so many changes at once.
+    /// The table was changed by this process.
     Altered {
-        /// Columns added, relaxed or widened.
-        changes: usize,
+        /// Columns added, relaxed or widened, all at once.
+        changes: &'a [Change],
     },
     /// BigQuery refused or failed a call for the table.
     Failed(&'a Fault),

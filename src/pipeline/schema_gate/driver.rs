@@ -200,7 +200,7 @@ impl TableGate {
             Ok(after) => {
                 lock(&self.state).changes += 1;
                 lock(&self.state).succeeded();
-                (self.shared.on_event)(&self.table, GateEvent::Altered { changes: changes.len() });
+                (self.shared.on_event)(&self.table, GateEvent::Altered { changes: &changes });
                 let known = self.learn(&after, generation);
                 pace.changed(&after, Instant::now(), &self.shared.settings);
                 let ready =
