@@ -75,7 +75,13 @@ pub(crate) fn run(binary: PathBuf) -> Result<()> {
     waited.map_err(|error| error.context(sink.tail()))?;
     sink.stop(Duration::from_secs(60))?;
     let endpoint = simulator.endpoint();
-    let dataset = Dataset { http: &http, endpoint, project: "odd", dataset: "raw" };
+    let dataset = Dataset {
+        http: &http,
+        endpoint,
+        project: "odd",
+        dataset: "raw",
+        keeps_text_in_records: false,
+    };
     let letters = read_letters(&observer)?;
     check_bulk(&dataset, &letters)?;
     check_cases(&dataset, &letters, &cases)

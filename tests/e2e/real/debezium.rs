@@ -131,7 +131,13 @@ impl Scene<'_> {
         let waited = observer.wait_for_no_lag(&lanes, Duration::from_secs(180));
         waited.map_err(|error| error.context(sink.tail()))?;
         sink.stop(Duration::from_secs(60))?;
-        let dataset = Dataset { http: self.http, endpoint, project, dataset: "raw" };
+        let dataset = Dataset {
+            http: self.http,
+            endpoint,
+            project,
+            dataset: "raw",
+            keeps_text_in_records: until_change,
+        };
         for (topic, format, events) in &sources {
             self.check(&dataset, topic, format, events)?;
         }
