@@ -12,7 +12,7 @@ use crate::{
     delivery::{
         action::{BatchId, LetterId, Write},
         core::Core,
-        lane::{Lane, Phase},
+        lane::{Halt, Lane, Phase},
     },
     fault::{Fault, FaultKind},
     pipeline::{
@@ -20,6 +20,7 @@ use crate::{
         lag::{Age, Ages, TopicAges},
         now_ms,
     },
+    record::TopicPartition,
     source::OwnedLane,
     table::TableRef,
     telemetry::{LaneState, LastError, TableState, TableTelemetry, Telemetry, TopicTelemetry},
@@ -41,6 +42,20 @@ struct OnTheWire {
 struct Behind {
     watermark: i64,
     since: Instant,
+}
+
+/// Says once why a lane stands still; `/status` goes on saying it.
+fn log_halt(lane: &TopicPartition, halt: &Halt) {
+    tracing::error!(
+        topic = %lane.topic,
+        partition = lane.partition,
+        offset = halt.offset,
+        stage = halt.reason.stage.name(),
+        field = halt.reason.field.as_deref(),
+        reason = %halt.reason.message,
+        remedy = %halt.remedy,
+        "the partition is halted"
+    );
 }
 
 /// One worker's report.
@@ -246,6 +261,7 @@ impl Report {
             if let Some(halt) = &lane.halt
                 && status.state != LaneState::Halted
             {
+                log_halt(&lane.lane, halt);
                 status.last_error = Some(LastError {
                     stage: halt.reason.stage.name().to_owned(),
                     field: halt.reason.field.clone(),

@@ -42,7 +42,7 @@ struct Case {
 }
 
 /// Where a dead letter came from, and its stage and field.
-type Letters = BTreeMap<(Lane, i64), (String, Option<String>)>;
+pub(crate) type Letters = BTreeMap<(Lane, i64), (String, Option<String>)>;
 
 const VALUES: &str = r#"{"type":"record","name":"Odd","fields":[
   {"name":"f","type":"double"},
@@ -75,8 +75,14 @@ pub(crate) fn run(binary: PathBuf) -> Result<()> {
     waited.map_err(|error| error.context(sink.tail()))?;
     sink.stop(Duration::from_secs(60))?;
     let endpoint = simulator.endpoint();
-    let dataset = Dataset { http: &http, endpoint, project: "odd", dataset: "raw" };
-    let letters = read_letters(&observer)?;
+    let dataset = Dataset {
+        http: &http,
+        endpoint,
+        project: "odd",
+        dataset: "raw",
+        keeps_text_in_records: false,
+    };
+    let letters = read_letters(&observer, DEAD)?;
     check_bulk(&dataset, &letters)?;
     check_cases(&dataset, &letters, &cases)
 }
@@ -250,8 +256,9 @@ fn unscaled_of(digits: &str) -> Vec<u8> {
     bytes
 }
 
-fn read_letters(observer: &Observer) -> Result<Letters> {
-    let lanes = observer.lanes(&[DEAD.to_owned()])?;
+/// The dead letters of a topic.
+pub(crate) fn read_letters(observer: &Observer, topic: &str) -> Result<Letters> {
+    let lanes = observer.lanes(&[topic.to_owned()])?;
     let mut letters = Letters::new();
     observer.read(&lanes, |message| {
         let headers = message.headers().context("a dead letter without headers")?;

@@ -173,21 +173,31 @@ fn rows_read_back_from_the_emulator(place: &Place) -> Result<()> {
         {"name": "t", "type": "TIMESTAMP"}, {"name": "n", "type": "NUMERIC"},
         {"name": "f", "type": "FLOAT"}, {"name": "a", "type": "STRING", "mode": "REPEATED"},
         {"name": "d", "type": "DATETIME"}, {"name": "c", "type": "TIME"},
-        {"name": "r", "type": "RECORD", "fields": [{"name": "b", "type": "BOOLEAN"}]},
+        {"name": "r", "type": "RECORD", "fields": [
+            {"name": "b", "type": "BOOLEAN"}, {"name": "x", "type": "BYTES"},
+            {"name": "j", "type": "JSON"}]},
         {"name": "y", "type": "DATE"}, {"name": "x", "type": "BYTES"}, {"name": "j", "type": "JSON"},
     ]);
     let reference = json!({"projectId": project, "datasetId": "raw", "tableId": "t"});
     let table = json!({"tableReference": reference, "schema": {"fields": fields}});
     http.post(&format!("{base}/raw/tables"), &table)?.json()?;
     let row = json!({"t": "2024-01-02T03:04:05.678901Z", "n": "-1.50", "f": 0.1, "a": ["x", "y"],
-        "d": "1969-12-31T23:59:59.5", "c": "01:02:03", "r": {"b": true}, "y": "0001-01-01",
+        "d": "1969-12-31T23:59:59.5", "c": "01:02:03", "y": "0001-01-01",
+        "r": {"b": true, "x": "3q2+7w==", "j": "{\"b\": 1}"},
         "x": "3q2+7w==", "j": "{\"b\": 1, \"a\": [null]}"});
     let body = json!({"rows": [{"json": row}, {"json": {}}]});
     let answer = http.post(&format!("{base}/raw/tables/t/insertAll"), &body)?.json()?;
     ensure!(answer.get("insertErrors").is_none(), "{answer}");
-    let reader = Dataset { http: &http, endpoint: emulator.endpoint(), project, dataset: "raw" };
+    let reader = Dataset {
+        http: &http,
+        endpoint: emulator.endpoint(),
+        project,
+        dataset: "raw",
+        keeps_text_in_records: true,
+    };
     let expected = json!({"t": "1704164645678901", "n": "-1.5", "f": "0.1", "a": ["x", "y"],
-        "d": "1969-12-31T23:59:59.500000", "c": "01:02:03", "r": {"b": "true"}, "y": "0001-01-01",
+        "d": "1969-12-31T23:59:59.500000", "c": "01:02:03", "y": "0001-01-01",
+        "r": {"b": "true", "x": "3q2+7w==", "j": "{\"b\":1}"},
         "x": "3q2+7w==", "j": "{\"a\":[null],\"b\":1}"});
     let rows = reader.rows("t")?;
     ensure!(rows.contains(&expected) && rows.contains(&json!({})), "read back: {rows:?}");

@@ -54,7 +54,13 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
     println!("{sent} records written in {:.0?}", began.elapsed());
     sink.stop(Duration::from_secs(60))?;
     let project = LocalBigQuery::PROJECT;
-    let dataset = Dataset { http: &http, endpoint: emulator.endpoint(), project, dataset: "raw" };
+    let dataset = Dataset {
+        http: &http,
+        endpoint: emulator.endpoint(),
+        project,
+        dataset: "raw",
+        keeps_text_in_records: true,
+    };
     let columns = dataset.columns("flights")?;
     let mut expected = Rows::new();
     observer.read(&lanes, |message| {

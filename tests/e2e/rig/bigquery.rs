@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::Value;
 
 use super::{
@@ -37,7 +38,15 @@ pub(crate) struct Dataset<'a> {
     pub(crate) project: &'a str,
     /// The dataset.
     pub(crate) dataset: &'a str,
+    /// Whether the server is [`LocalBigQuery`]. Its insertAll decodes base64 and parses JSON text in
+    /// top-level columns only (`catalog/tabledata.py`, `_select`); inside of records it keeps the
+    /// text itself, as bytes or as a JSON string. BigQuery decodes both everywhere.
+    pub(crate) keeps_text_in_records: bool,
 }
+
+/// Types of a record's fields in which [`LocalBigQuery`] has kept the text that it was sent.
+const BYTES_AS_TEXT: &str = "BYTES of the text";
+const JSON_AS_TEXT: &str = "JSON string of the text";
 
 impl Dataset<'_> {
     fn url(&self, rest: &str) -> String {
@@ -49,7 +58,11 @@ impl Dataset<'_> {
     pub(crate) fn columns(&self, table: &str) -> Result<Vec<Column>> {
         let document = self.http.get(&self.url(&format!("/tables/{table}")))?.json()?;
         let fields = document.get("schema").and_then(|schema| schema.get("fields"));
-        columns(fields.with_context(|| format!("{table} has no schema"))?)
+        let mut columns = columns(fields.with_context(|| format!("{table} has no schema"))?)?;
+        if self.keeps_text_in_records {
+            columns.iter_mut().for_each(|column| mark_kept_text(&mut column.fields));
+        }
+        Ok(columns)
     }
 
     /// Every row of a table, as objects of canonical cells.
@@ -89,6 +102,16 @@ fn columns(fields: &Value) -> Result<Vec<Column>> {
             })
         })
         .collect()
+}
+
+fn mark_kept_text(fields: &mut [Column]) {
+    for field in fields {
+        match field.ty.as_str() {
+            "JSON" => field.ty = JSON_AS_TEXT.to_owned(),
+            "BYTES" => field.ty = BYTES_AS_TEXT.to_owned(),
+            _ => mark_kept_text(&mut field.fields),
+        }
+    }
 }
 
 /// A row or a record: `{"f": [{"v": …}, …]}`.
@@ -138,6 +161,8 @@ fn read_scalar(ty: &str, source: &str) -> Result<Value> {
         "TIME" => cell::time(cell::parse_time(source)?),
         "DATETIME" => cell::datetime(cell::parse_timestamp(source)?),
         "JSON" => cell::json(source)?,
+        JSON_AS_TEXT => cell::json(&serde_json::from_str::<String>(source)?)?,
+        BYTES_AS_TEXT => cell::text(String::from_utf8(BASE64.decode(source)?)?),
         other => bail!("a column of type {other} was not expected"),
     })
 }

@@ -102,6 +102,29 @@ fn decimal_digits(magnitude: &[u8]) -> String {
     digits.iter().rev().map(|digit| char::from(b'0' + digit)).collect()
 }
 
+/// A moment that BigQuery cannot hold: its years are 1 to 9999.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutsideBigQuerysYears;
+
+impl std::fmt::Display for OutsideBigQuerysYears {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("before year 1 or after 9999")
+    }
+}
+
+impl std::error::Error for OutsideBigQuerysYears {}
+
+/// Refuses a day since the epoch that is outside BigQuery's years.
+pub(crate) fn check_day(days: i64) -> Result<(), OutsideBigQuerysYears> {
+    let inside = (days_of(1, 1, 1)..=days_of(9999, 12, 31)).contains(&days);
+    if inside { Ok(()) } else { Err(OutsideBigQuerysYears) }
+}
+
+/// Refuses a microsecond since the epoch that is outside BigQuery's years.
+pub(crate) fn check_micros(micros: i64) -> Result<(), OutsideBigQuerysYears> {
+    check_day(micros.div_euclid(MICROS_PER_DAY))
+}
+
 /// DATE from days since the epoch.
 pub(crate) fn date(days: i64) -> Value {
     let (year, month, day) = civil(days);

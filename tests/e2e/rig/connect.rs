@@ -120,8 +120,15 @@ impl Meaning {
         }
     }
 
-    /// The cell of a raw value.
+    /// The cell of a raw value; [`cell::OutsideBigQuerysYears`] for a moment that has none.
     pub(crate) fn render(self, raw: Raw) -> Result<Value> {
+        match (self, &raw) {
+            (Self::Date, Raw::Integer(days)) => cell::check_day(*days)?,
+            (Self::Timestamp(unit) | Self::WallClock(unit), Raw::Integer(time)) => {
+                cell::check_micros(to_micros(*time, unit))?;
+            }
+            _ => {}
+        }
         Ok(match (self, raw) {
             (Self::Decimal { precision, scale }, Raw::Bytes(bytes)) => {
                 let plain = cell::decimal_text(&bytes, scale);
