@@ -1,6 +1,10 @@
 //! Odd records: each with its documented outcome, and nothing else delayed by them.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::{Message, message::Headers};
@@ -15,7 +19,7 @@ use crate::{
         http::Http,
         place::Place,
         simulator::{Simulator, SimulatorPlan},
-        sink::Plan,
+        sink::{Plan, Sink},
         workload,
     },
 };
@@ -23,6 +27,9 @@ use crate::{
 const DEAD: &str = "odd.dead";
 const BULK: u64 = 50_000;
 const POISON_AT: u64 = 31_337;
+const POISON: &[u8] = b"\x09poison";
+/// Has no dead-letter topic: its first bad record halts it.
+const HALTING: &str = "odd.halting";
 
 /// What must become of a record.
 enum Outcome {
@@ -41,8 +48,19 @@ struct Case {
     outcome: Outcome,
 }
 
-/// Where a dead letter came from, and its stage and field.
-pub(crate) type Letters = BTreeMap<(Lane, i64), (String, Option<String>)>;
+/// What a dead letter says and holds.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    /// The stage that refused the record.
+    pub(crate) stage: String,
+    /// The field's path.
+    pub(crate) field: Option<String>,
+    /// The record's value, unchanged.
+    value: Option<Vec<u8>>,
+}
+
+/// Dead letters by the lane and offset of their records.
+pub(crate) type Letters = BTreeMap<(Lane, i64), Letter>;
 
 const VALUES: &str = r#"{"type":"record","name":"Odd","fields":[
   {"name":"f","type":"double"},
@@ -63,7 +81,14 @@ pub(crate) fn run(binary: PathBuf) -> Result<()> {
         faults: None,
     };
     let simulator = Simulator::start(&place, &http, plan)?;
-    let topics = [("odd.bulk", 4), ("odd.values", 1), ("odd.json", 1), ("odd.names", 1), (DEAD, 1)];
+    let topics = [
+        ("odd.bulk", 4),
+        ("odd.values", 1),
+        ("odd.json", 1),
+        ("odd.names", 1),
+        (HALTING, 1),
+        (DEAD, 1),
+    ];
     clients::create_topics(&broker.address(), &topics)?;
     let cases = produce(&broker.address(), &simulator, &http)?;
     let plan = plan_of(binary.clone(), &broker, &simulator);
@@ -73,6 +98,7 @@ pub(crate) fn run(binary: PathBuf) -> Result<()> {
     let lanes = observer.lanes(&names)?;
     let waited = observer.wait_for_no_lag(&lanes, Duration::from_secs(180));
     waited.map_err(|error| error.context(sink.tail()))?;
+    check_halt(&mut sink, &http, &observer)?;
     sink.stop(Duration::from_secs(60))?;
     let endpoint = simulator.endpoint();
     let dataset = Dataset {
@@ -102,6 +128,7 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
             topic("odd.values", "avro"),
             topic("odd.json", "json"),
             topic("odd.names", "connect_json"),
+            json!({"match": HALTING, "value_format": "json"}),
         ],
         kafka: json!({"record_bytes_max": 16_000_000}),
         properties: Vec::new(),
@@ -117,13 +144,16 @@ fn produce(address: &str, simulator: &Simulator, http: &Http) -> Result<Vec<Case
     for index in 0..BULK {
         workload::encode(&mut value, bulk, 0, 6, index);
         if index == POISON_AT {
-            value = b"\x09poison".to_vec();
+            value = POISON.to_vec();
         }
         sender.send(("odd.bulk", (index % 4) as i32), None, Some(&value))?;
     }
     let cases = cases(odd);
     for case in &cases {
         sender.send((case.topic, 0), Some(b"k"), case.value.as_deref())?;
+    }
+    for value in [r#"{"n": 1}"#, "no JSON", r#"{"n": 2}"#] {
+        sender.send((HALTING, 0), None, Some(value.as_bytes()))?;
     }
     sender.flush()?;
     Ok(cases)
@@ -278,17 +308,35 @@ pub(crate) fn read_letters(observer: &Observer, topic: &str) -> Result<Letters> 
         };
         let stage = own("stage").context("no stage")?;
         let lane = (topic, i32::try_from(partition)?);
-        letters.insert((lane, offset), (stage, own("field")));
+        let value = message.payload().map(<[u8]>::to_vec);
+        letters.insert((lane, offset), Letter { stage, field: own("field"), value });
         Ok(())
     })?;
     Ok(letters)
 }
 
+/// Without a dead-letter topic the lane stands at the bad record, and `/status` and the log say why.
+fn check_halt(sink: &mut Sink, http: &Http, observer: &Observer) -> Result<()> {
+    let status = sink.status(http)?;
+    let mut lanes = status.get("lanes").and_then(Value::as_array).into_iter().flatten();
+    let lane = lanes.find(|lane| lane["topic"] == HALTING).context("no lane in /status")?;
+    ensure!(lane["state"] == "halted", "its state is {}", lane["state"]);
+    let reason = lane["reason"].as_str().unwrap_or_default();
+    ensure!(reason.starts_with("offset 1: ") && reason.contains("dead_letter"), "{reason}");
+    let lag = observer.lag(&observer.lanes(&[HALTING.to_owned()])?)?;
+    ensure!(lag == 2, "the halted lane's lag is {lag}");
+    let log = sink.tail();
+    ensure!(log.contains("the partition is halted"), "the log does not say so:\n{log}");
+    println!("{:<20} halted at the record, said so in /status and the log", "no dead_letter");
+    Ok(())
+}
+
 fn check_bulk(dataset: &Dataset<'_>, letters: &Letters) -> Result<()> {
     let rows = rows_by_offset(dataset, "odd_bulk")?;
     let place = (("odd.bulk".to_owned(), (POISON_AT % 4) as i32), (POISON_AT / 4) as i64);
-    let (stage, _) = letters.get(&place).context("the poison record is no dead letter")?;
-    ensure!(stage == "decode", "the poison record's stage is {stage}");
+    let letter = letters.get(&place).context("the poison record is no dead letter")?;
+    ensure!(letter.stage == "decode", "the poison record's stage is {}", letter.stage);
+    ensure!(letter.value.as_deref() == Some(POISON), "the dead letter has another value");
     ensure!(rows.len() as u64 == BULK - 1, "{} rows of {}", rows.len(), BULK - 1);
     println!(
         "{:<20} dead letter, decode; the other {} records are rows",
@@ -338,17 +386,24 @@ fn check_case(
             if case.name == "colliding names" {
                 let count = row.as_object().map_or(0, serde_json::Map::len);
                 ensure!(count == 3, "three fields took {count} columns: {row}");
+                let values = row.as_object().into_iter().flat_map(|row| row.values());
+                let values: BTreeSet<_> = values.filter_map(Value::as_str).collect();
+                ensure!(values == BTreeSet::from(["1", "2", "3"]), "{row}");
             }
             Ok("row".to_owned())
         }
-        (Outcome::Letter(stages, field), None, Some((stage, found))) => {
+        (Outcome::Letter(stages, field), None, Some(Letter { stage, field: found, value })) => {
             ensure!(stages.contains(&stage.as_str()), "the stage is {stage}");
+            ensure!(*value == case.value, "the dead letter has another value");
             if let Some(field) = field {
                 let found = found.as_deref().unwrap_or("none");
                 ensure!(found.starts_with(field), "the field is {found}");
             }
             Ok(format!("dead letter, {stage}, field {}", found.as_deref().unwrap_or("-")))
         }
-        (_, row, letter) => anyhow::bail!("row: {}, dead letter: {letter:?}", row.is_some()),
+        (_, row, letter) => {
+            let letter = letter.map(|letter| (&letter.stage, &letter.field));
+            anyhow::bail!("row: {}, dead letter: {letter:?}", row.is_some())
+        }
     }
 }

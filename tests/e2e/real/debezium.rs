@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Rows, compare, rows_by_offset};
 use crate::{
-    odd::{Letters, read_letters},
+    odd::{Letter, Letters, read_letters},
     rig::{
         avro::Schemas,
         bigquery::{self, Dataset, LocalBigQuery},
@@ -197,7 +197,7 @@ impl Scene<'_> {
             };
             if row.as_ref().is_err_and(is_unstorable) {
                 let letter = letters.remove(&((topic.to_owned(), event.partition), place.1));
-                let (stage, field) =
+                let Letter { stage, field, .. } =
                     letter.with_context(|| format!("{place:?}: no dead letter"))?;
                 ensure!(stage == "transcode" && field.is_some(), "{stage}, {field:?}");
                 println!(
