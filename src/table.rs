@@ -111,6 +111,29 @@ pub enum ColumnKind {
     Other(String),
 }
 
+impl ColumnKind {
+    /// The type's name as people read it; a record is called `RECORD` whatever its fields.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Bool => "BOOL",
+            Self::Int64 => "INT64",
+            Self::Float64 => "FLOAT64",
+            Self::Numeric => "NUMERIC",
+            Self::BigNumeric => "BIGNUMERIC",
+            Self::String => "STRING",
+            Self::Bytes => "BYTES",
+            Self::Date => "DATE",
+            Self::Time => "TIME",
+            Self::DateTime => "DATETIME",
+            Self::Timestamp => "TIMESTAMP",
+            Self::Json => "JSON",
+            Self::Geography => "GEOGRAPHY",
+            Self::Record(_) => "RECORD",
+            Self::Other(name) => name,
+        }
+    }
+}
+
 /// Whether a column must, may, or may repeatedly hold a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {

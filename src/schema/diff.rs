@@ -222,23 +222,7 @@ pub fn fit(actual: &ColumnKind, wanted: &ColumnKind) -> Fit {
 
 /// A type as BigQuery's SQL calls it, with its mode where that is not `NULLABLE`.
 pub fn type_name(kind: &ColumnKind, mode: Mode) -> String {
-    let name = match kind {
-        ColumnKind::Bool => "BOOL",
-        ColumnKind::Int64 => "INT64",
-        ColumnKind::Float64 => "FLOAT64",
-        ColumnKind::Numeric => "NUMERIC",
-        ColumnKind::BigNumeric => "BIGNUMERIC",
-        ColumnKind::String => "STRING",
-        ColumnKind::Bytes => "BYTES",
-        ColumnKind::Date => "DATE",
-        ColumnKind::Time => "TIME",
-        ColumnKind::DateTime => "DATETIME",
-        ColumnKind::Timestamp => "TIMESTAMP",
-        ColumnKind::Json => "JSON",
-        ColumnKind::Geography => "GEOGRAPHY",
-        ColumnKind::Record(_) => "RECORD",
-        ColumnKind::Other(name) => name,
-    };
+    let name = kind.name();
     match mode {
         Mode::Nullable => name.to_owned(),
         Mode::Required => format!("REQUIRED {name}"),

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::{schema::error::SchemaError, table::ColumnKind};
+use crate::schema::error::SchemaError;
 
 /// Why a table cannot take rows of this specification.
 ///
@@ -63,27 +63,6 @@ pub enum PlanError {
         /// The field's path.
         path: String,
     },
-}
-
-/// The name of a column type in error messages.
-pub fn kind_name(kind: &ColumnKind) -> &str {
-    match kind {
-        ColumnKind::Bool => "BOOL",
-        ColumnKind::Int64 => "INT64",
-        ColumnKind::Float64 => "FLOAT64",
-        ColumnKind::Numeric => "NUMERIC",
-        ColumnKind::BigNumeric => "BIGNUMERIC",
-        ColumnKind::String => "STRING",
-        ColumnKind::Bytes => "BYTES",
-        ColumnKind::Date => "DATE",
-        ColumnKind::Time => "TIME",
-        ColumnKind::DateTime => "DATETIME",
-        ColumnKind::Timestamp => "TIMESTAMP",
-        ColumnKind::Json => "JSON",
-        ColumnKind::Geography => "GEOGRAPHY",
-        ColumnKind::Record(_) => "RECORD",
-        ColumnKind::Other(name) => name,
-    }
 }
 
 /// At which stage a record failed, and so what can be done about it.

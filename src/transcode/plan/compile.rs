@@ -11,7 +11,7 @@ use crate::{
     },
     table::{Column, ColumnKind, Mode},
     transcode::{
-        error::{PlanError, kind_name},
+        error::PlanError,
         json_in::names::NameIndex,
         limits::DEPTH_MAX,
         plan::{
@@ -285,7 +285,7 @@ impl Compiler {
             Some(logical) => format!("{} ({logical:?})", inner.kind.name()),
             None => inner.kind.name().to_owned(),
         };
-        let actual = format!("{mode}{}", kind_name(&column.kind));
+        let actual = format!("{mode}{}", column.kind.name());
         PlanError::Mismatch { path: self.path(), wanted, actual }
     }
 

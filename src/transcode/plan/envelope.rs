@@ -5,7 +5,7 @@ use crate::{
     table::{Column, ColumnKind, Mode},
     transcode::{
         convert::{self, Form, FromInteger, Unit},
-        error::{PlanError, Step, kind_name},
+        error::{PlanError, Step},
         plan::compile::{Compiler, number},
         row::{LaneLabel, RowSpec},
         settings::Metadata,
@@ -119,7 +119,7 @@ impl MetadataLabels {
                 let (position, column) = compiler.find(columns, name)?;
                 claim(position)?;
                 if column.kind != kind || column.mode == Mode::Repeated {
-                    return Err(mismatch(name, kind_name(&kind), column));
+                    return Err(mismatch(name, kind.name(), column));
                 }
                 Ok(W::label(&column.name, number(position), &column.kind))
             })
@@ -166,7 +166,7 @@ impl HeaderLabels {
                 compiler.enter(name, |compiler| {
                     let (position, column) = compiler.find(fields, name)?;
                     if column.kind != kind || column.mode == Mode::Repeated {
-                        return Err(mismatch(name, kind_name(&kind), column));
+                        return Err(mismatch(name, kind.name(), column));
                     }
                     Ok(W::label(&column.name, number(position), &column.kind))
                 })
@@ -203,6 +203,6 @@ fn mismatch(path: &str, wanted: &str, column: &Column) -> PlanError {
     PlanError::Mismatch {
         path: path.to_owned(),
         wanted: wanted.to_owned(),
-        actual: format!("{mode}{}", kind_name(&column.kind)),
+        actual: format!("{mode}{}", column.kind.name()),
     }
 }
