@@ -13,6 +13,8 @@ use bytes::Bytes;
 
 use crate::record::{Headers, Record};
 
+pub mod spares;
+
 /// A lane's number inside one worker: one assignment of a topic-partition. Never used twice, so
 /// that whatever is still under way for a lost assignment can be told from the present one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,14 +65,11 @@ pub struct Batch {
     rows: Vec<Row>,
     payload: Vec<u8>,
     body: Vec<u8>,
+    /// What the body holds in memory once it was taken out.
+    taken_bytes: usize,
 }
 
 impl Batch {
-    /// An empty batch whose body buffer has room for `body_bytes`.
-    pub fn with_capacity(body_bytes: usize) -> Self {
-        Self { body: Vec::with_capacity(body_bytes), ..Self::default() }
-    }
-
     /// The rows in order.
     pub fn rows(&self) -> &[Row] {
         &self.rows
@@ -92,9 +91,10 @@ impl Batch {
         stamped.map(|row| row.timestamp_ms).min()
     }
 
-    /// Memory held by the buffers, as allocated.
+    /// Memory held by the buffers, as allocated, the body's also after it was taken out.
     pub fn memory_bytes(&self) -> usize {
-        self.payload.capacity() + self.body.capacity() + self.rows.capacity() * size_of::<Row>()
+        let body = self.body.capacity() + self.taken_bytes;
+        self.payload.capacity() + body + self.rows.capacity() * size_of::<Row>()
     }
 
     /// The body buffer, to write framing into.
@@ -164,7 +164,28 @@ impl Batch {
 
     /// Takes the finished body out, leaving the rows and payloads.
     pub fn take_body(&mut self) -> Bytes {
+        self.taken_bytes = self.body.capacity();
         Bytes::from(std::mem::take(&mut self.body))
+    }
+
+    /// Empties the batch and takes its body's buffer back; `None` while somebody else still holds
+    /// the body.
+    pub fn reclaim(mut self, body: Bytes) -> Option<Self> {
+        let mut body = body.try_into_mut().ok()?;
+        body.clear();
+        self.body = body.into();
+        self.taken_bytes = 0;
+        self.rows.clear();
+        self.payload.clear();
+        Some(self)
+    }
+
+    /// Goes on in the buffers of `spare`, which is empty; its own, emptied, are dropped.
+    pub fn move_into(&mut self, mut spare: Self) {
+        spare.rows.extend_from_slice(&self.rows);
+        spare.payload.extend_from_slice(&self.payload);
+        spare.body.extend_from_slice(&self.body);
+        *self = spare;
     }
 
     /// A new batch with copies of the rows that `keep` chooses by index, their encoded bytes taken

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    batch::{Batch, LaneSlot, SpanId},
+    batch::{Batch, LaneSlot, SpanId, spares::Spares},
     dead_letter::DeadLetter,
     delivery::{
         action::{Action, BatchId, LetterId, Progress, Write},
@@ -25,6 +25,9 @@ use crate::{
     fault::Fault,
     record::TopicPartition,
 };
+
+/// The part of the memory that may be kept in buffers for later batches.
+const SPARES_SHARE: usize = 4;
 
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -71,12 +74,6 @@ struct Sent {
     fault: Option<Fault>,
 }
 
-impl Sent {
-    fn memory_bytes(&self) -> usize {
-        self.batch.memory_bytes() + self.body.len()
-    }
-}
-
 /// Records that cannot be encoded yet.
 #[derive(Debug, Default)]
 struct Waiting {
@@ -115,6 +112,7 @@ pub struct Core<E: Encoder> {
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     actions: VecDeque<Action>,
     moved: Vec<LaneSlot>,
+    spares: Spares,
     memory_bytes: usize,
     throttled: bool,
     last_id: u64,
@@ -137,6 +135,7 @@ impl<E: Encoder> Core<E> {
             timers: BinaryHeap::new(),
             actions: VecDeque::new(),
             moved: Vec::new(),
+            spares: Spares::new(settings.memory_bytes_max / SPARES_SHARE),
             memory_bytes: 0,
             throttled: false,
             last_id: 0,
@@ -249,9 +248,9 @@ impl<E: Encoder> Core<E> {
         self.lanes.iter().map(|(slot, lane)| (*slot, lane))
     }
 
-    /// Memory held by everything taken in and not acknowledged.
+    /// Memory held by everything taken in and not acknowledged, and by buffers kept for later.
     pub fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        self.memory_bytes + self.spares.memory_bytes()
     }
 
     /// Whether all lanes are paused because the memory is used up.
@@ -314,7 +313,7 @@ impl<E: Encoder> Core<E> {
         let body = batch.take_body();
         let oversized = body.len() > self.settings.body_bytes_max && batch.rows().len() > 1;
         let sent = Sent { slot, batch, body, attempts: 0, replans, fault: None };
-        self.recharge(before, sent.memory_bytes());
+        self.recharge(before, sent.batch.memory_bytes());
         if oversized {
             return self.split(sent);
         }
@@ -334,7 +333,7 @@ impl<E: Encoder> Core<E> {
             self.charge(half.memory_bytes());
             self.dispatch(sent.slot, half, sent.replans);
         }
-        self.release_memory(sent.memory_bytes());
+        self.release_memory(sent.batch.memory_bytes());
     }
 
     /// Sends a batch, for the first time or again, with the same bytes.

@@ -28,13 +28,17 @@ impl<E: Encoder> Core<E> {
 
     /// Pauses or resumes all lanes as the memory asks for.
     pub(super) fn flow(&mut self) {
-        if !self.throttled && self.memory_bytes >= self.settings.memory_bytes_max {
+        let max = self.settings.memory_bytes_max;
+        if self.memory_bytes() >= max {
+            self.spares.clear();
+        }
+        if !self.throttled && self.memory_bytes >= max {
             self.throttled = true;
             self.seal_largest();
             for (slot, lane) in &mut self.lanes {
                 pause(&mut self.actions, *slot, lane);
             }
-        } else if self.throttled && self.memory_bytes <= self.settings.memory_bytes_max / 2 {
+        } else if self.throttled && self.memory_bytes <= max / 2 {
             self.throttled = false;
             let lane_bytes_max = self.lane_bytes_max();
             for (slot, lane) in &mut self.lanes {

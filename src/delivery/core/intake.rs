@@ -80,6 +80,9 @@ impl<E: Encoder> Core<E> {
         let open = Self::open_batch(&mut self.open, &mut self.last_id, slot);
         let before = open.batch.memory_bytes();
         let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, slot, place, record);
+        if open.batch.memory_bytes() > before {
+            self.spares.enlarge(&mut open.batch);
+        }
         let (id, rows, body) = (open.id, open.batch.rows().len(), open.batch.body_bytes());
         let after = open.batch.memory_bytes();
         self.recharge(before, after);

@@ -28,7 +28,7 @@ impl<E: Encoder> Core<E> {
             WriteOutcome::Acked => self.acknowledged(sent),
             WriteOutcome::Partial { rejected, unsent } => {
                 self.partial(&sent, &rejected, &unsent, now);
-                self.release_memory(sent.memory_bytes());
+                self.release_memory(sent.batch.memory_bytes());
             }
             WriteOutcome::Refused(fault) | WriteOutcome::Unknown(fault) => {
                 self.failed(id, sent, fault, now);
@@ -39,20 +39,23 @@ impl<E: Encoder> Core<E> {
 
     fn acknowledged(&mut self, sent: Sent) {
         self.resolve_rows(&sent.batch, |_| true);
-        self.release_memory(sent.memory_bytes());
+        self.release_memory(sent.batch.memory_bytes());
+        if let Some(spare) = sent.batch.reclaim(sent.body) {
+            self.spares.keep(spare);
+        }
     }
 
     fn failed(&mut self, id: BatchId, mut sent: Sent, fault: Fault, now: Instant) {
         if sent.batch.rows().iter().all(|row| !self.lanes.contains_key(&row.lane)) {
             // Their next owners read the records again; nobody here waits for an answer.
-            return self.release_memory(sent.memory_bytes());
+            return self.release_memory(sent.batch.memory_bytes());
         }
         let wait = match disposition::of_request(&fault) {
             Disposition::Retry => self.settings.retry.wait(sent.attempts, id.0),
             Disposition::RetrySlowly => self.settings.retry_slowly.wait(sent.attempts, id.0),
             Disposition::Replan => {
                 self.replan(&sent, |_| true, now);
-                return self.release_memory(sent.memory_bytes());
+                return self.release_memory(sent.batch.memory_bytes());
             }
             Disposition::Split => return self.isolate(sent, &fault, now),
         };
@@ -71,7 +74,7 @@ impl<E: Encoder> Core<E> {
             let place = Place { lane: row.lane, span: row.span };
             self.refuse(place, &sent.batch.record(row), refusal(fault, None), now);
         }
-        self.release_memory(sent.memory_bytes());
+        self.release_memory(sent.batch.memory_bytes());
     }
 
     fn partial(&mut self, sent: &Sent, rejected: &[RowFault], unsent: &[u32], now: Instant) {
@@ -114,7 +117,7 @@ impl<E: Encoder> Core<E> {
         });
         let replans = sent.replans;
         let again = Sent { slot: sent.slot, batch, body, attempts, replans, fault };
-        self.charge(again.memory_bytes());
+        self.charge(again.batch.memory_bytes());
         self.sent.insert(id, again);
         if own_fault {
             let wait = self.settings.retry.wait(attempts, id.0);
