@@ -56,8 +56,9 @@ use crate::{
     write::Write,
 };
 
-/// Messages that wait for a worker; each is one poll of one lane.
-const INBOX: usize = 64;
+/// Messages that wait for a worker; each is one poll of one lane. They are outside the byte budget
+/// (and pin the client's fetch buffers), so there are few.
+const INBOX: usize = 8;
 
 /// Between attempts after a passing fault. The write path has tried for some seconds already.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };

@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(config.get("auto.offset.reset"), Some("error"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
         assert_eq!(config.get("fetch.wait.max.ms"), Some("5"));
-        assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("2048"));
         config.create_native_config().unwrap();
         let tls = "security: {tls: {}, sasl: {mechanism: scram_sha512, username: u, password: p}}";
         let config = consumer(&settings(tls), 8).unwrap();
@@ -315,6 +315,6 @@ mod tests {
             let config = consumer(&settings(""), partitions).unwrap();
             config.get("queued.max.messages.kbytes").unwrap().to_owned()
         };
-        assert_eq!([queue(0), queue(1), queue(1900)], ["65536", "65536", "64"]);
+        assert_eq!([queue(0), queue(1), queue(1900)], ["16384", "16384", "64"]);
     }
 }

@@ -34,7 +34,8 @@ pub struct KafkaSettings {
     /// Seconds between two looks for new topics and partitions.
     #[serde(default = "defaults::discovery_interval_seconds")]
     pub discovery_interval_seconds: u32,
-    /// Bytes that the Kafka client may fetch ahead, over all partitions together.
+    /// Bytes that the Kafka client may fetch ahead, over all partitions together; in memory small
+    /// records take about twice as much.
     #[serde(default = "defaults::prefetch_bytes")]
     pub prefetch_bytes: u64,
     /// The largest record, bytes: raise it with the topics' `max.message.bytes`.
@@ -71,7 +72,7 @@ mod defaults {
     }
 
     pub(crate) fn prefetch_bytes() -> u64 {
-        64 * 1024 * 1024
+        16 * 1024 * 1024
     }
 
     pub(crate) fn record_bytes_max() -> u32 {
