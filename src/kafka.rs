@@ -1,6 +1,8 @@
 //! Adapter to Kafka and the Schema Registry; the only place that knows `rdkafka`.
 
 pub mod admin;
+pub mod brokers;
+pub mod client_log;
 pub mod commit;
 pub mod consumer;
 pub mod context;

@@ -4,6 +4,8 @@
 //! assignment of a lane has an *epoch*: a number that never returns. Whatever names a lane names its
 //! epoch too, so that work begun under an earlier assignment cannot be mistaken for the present one.
 
+use std::time::Instant;
+
 use crate::{
     committer::{CommitMetadata, LaneCommit},
     record::{Record, TopicPartition},
@@ -89,10 +91,22 @@ pub trait Ends: Send + Sync + 'static {
     fn high(&self, lane: &TopicPartition) -> Option<i64>;
 }
 
+/// A broker that does not answer; the client keeps trying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostBroker {
+    /// `host:port`.
+    pub broker: String,
+    /// Since when.
+    pub since: Instant,
+    /// Why, in the client's words.
+    pub reason: String,
+}
+
 /// Something that went wrong at the source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceFault {
-    /// Brokers cannot be reached or refuse the connection; the client keeps trying.
+    /// The cluster refuses something, or a question failed; the client keeps trying. That a broker
+    /// does not answer is told through [`SourceHandler::brokers`].
     #[error("Kafka: {message}")]
     Unavailable {
         /// The client's words.
@@ -192,6 +206,9 @@ pub trait SourceHandler<M: Messages>: Send {
 
     /// What to pause and resume; asked once per turn of the loop.
     fn flow(&mut self) -> Flow;
+
+    /// These brokers do not answer, all others do: called whenever that changes.
+    fn brokers(&mut self, _lost: Vec<LostBroker>) {}
 
     /// Something went wrong.
     fn fault(&mut self, fault: SourceFault);

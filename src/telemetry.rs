@@ -23,7 +23,8 @@ pub use self::{
     liveness::{Liveness, Stuck, Thresholds},
     metrics::{METRICS, MetricDoc, Metrics},
     status::{
-        LaneState, LaneStatus, LastError, ProcessStatus, Snapshot, Status, TableState, TableStatus,
+        BrokerStatus, LaneState, LaneStatus, LastError, ProcessStatus, Snapshot, Status,
+        TableState, TableStatus,
     },
 };
 

@@ -17,8 +17,10 @@ use crate::{
         now_ms,
     },
     record::TopicPartition,
-    source::{AssignedLane, Flow, LaneBatch, Messages, OwnedLane, SourceFault, SourceHandler},
-    telemetry::{LaneState, LaneStatus, LastError, Telemetry},
+    source::{
+        AssignedLane, Flow, LaneBatch, LostBroker, Messages, OwnedLane, SourceFault, SourceHandler,
+    },
+    telemetry::{BrokerStatus, LaneState, LaneStatus, LastError, Telemetry},
 };
 
 /// What a worker is told. Its inbox is bounded.
@@ -254,10 +256,20 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         self.flow.take()
     }
 
+    fn brokers(&mut self, lost: Vec<LostBroker>) {
+        let now = now_ms();
+        let status = |lost: LostBroker| BrokerStatus {
+            broker: lost.broker,
+            since_ms: now - i64::try_from(lost.since.elapsed().as_millis()).unwrap_or(0),
+            reason: lost.reason,
+        };
+        self.telemetry.status.unreachable(lost.into_iter().map(status).collect());
+    }
+
     fn fault(&mut self, fault: SourceFault) {
         match &fault {
             SourceFault::Unavailable { .. } => {
-                tracing::warn!(error = %fault, "Kafka is not available")
+                tracing::warn!(error = %fault, "Kafka refuses something")
             }
             SourceFault::Fatal { .. } => tracing::error!(error = %fault, "Kafka has failed"),
             SourceFault::Recovering { lane, .. } => self.show_fault(lane, "recover", &fault, false),

@@ -221,6 +221,17 @@ impl TableStatus {
     }
 }
 
+/// A broker that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BrokerStatus {
+    /// `host:port`.
+    pub broker: String,
+    /// Since when, in milliseconds since the epoch.
+    pub since_ms: i64,
+    /// Why, in the client's words.
+    pub reason: String,
+}
+
 /// The process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessStatus {
@@ -232,6 +243,8 @@ pub struct ProcessStatus {
     pub ready: bool,
     /// Why it is not ready.
     pub reason: Option<String>,
+    /// The brokers that do not answer its consumer.
+    pub unreachable_brokers: Vec<BrokerStatus>,
 }
 
 /// A copy of the board.
@@ -263,6 +276,7 @@ impl Status {
                 started_ms: now_ms,
                 ready: false,
                 reason,
+                unreachable_brokers: Vec::new(),
             }),
             lanes: RwLock::default(),
             tables: RwLock::default(),
@@ -281,6 +295,11 @@ impl Status {
         let mut process = write(&self.process);
         process.ready = false;
         process.reason = Some(reason.into());
+    }
+
+    /// These brokers do not answer, all others do.
+    pub fn unreachable(&self, brokers: Vec<BrokerStatus>) {
+        write(&self.process).unreachable_brokers = brokers;
     }
 
     /// Puts up or replaces a lane.

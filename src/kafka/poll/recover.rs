@@ -42,11 +42,14 @@ impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
             match report {
                 Report::Recovered(lane, outcome) => assigned.extend(self.recovered(lane, *outcome)),
                 Report::Topics(topics) if !self.stopping => {
+                    self.undiscovered = false;
                     let subscribed = self.subscribe(topics);
                     self.log_failure("subscribe", subscribed);
                 }
                 Report::Topics(_) => {}
+                Report::DiscoveryFailed(_) if self.undiscovered => {}
                 Report::DiscoveryFailed(message) => {
+                    self.undiscovered = true;
                     let message = format!("the topics cannot be listed: {message}");
                     self.handler.fault(SourceFault::Unavailable { message });
                 }
