@@ -65,6 +65,8 @@ pub struct AssignedLane {
     pub genesis: bool,
     /// The metadata of the committed offset; `None` where missing or foreign.
     pub metadata: Option<CommitMetadata>,
+    /// The topic's id, where the brokers told it. Carry it in every commit's metadata.
+    pub topic_id: Option<String>,
     /// How many partitions the topic had when the group first met it. Carry it in every commit's
     /// metadata: a partition at or above it appeared later and starts at its earliest record.
     pub topic_partitions: Option<u32>,
@@ -165,6 +167,17 @@ pub enum SourceFault {
         lane: TopicPartition,
         /// The offset that was compared.
         offset: i64,
+    },
+    /// The topic has another id than when the offset was committed, or reading began. The lane
+    /// stands still.
+    #[error(
+        "{lane}: the topic was deleted and made again: its id is not the one of which offset {next} was to be read next; what the old topic still held is lost; to read the new one, stop all replicas and reset the group's offset"
+    )]
+    OtherTopic {
+        /// Which lane.
+        lane: TopicPartition,
+        /// The offset that was to be read next.
+        next: i64,
     },
     /// The broker or the client reports an error for the lane; fetching goes on at `next`.
     #[error("{lane}: reading at offset {next} failed: {message}; trying again")]

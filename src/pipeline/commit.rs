@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    batch::LaneSlot,
     committer::{CommitMetadata, CommitOutcome, Committer, LaneCommit, LaneOutcome},
     delivery::{
         action::Progress,
@@ -18,7 +19,7 @@ use crate::{
     fault::Fault,
     pipeline::commit::trouble::{News, Trouble},
     record::{Fingerprint, TopicPartition},
-    source::OwnedLane,
+    source::{AssignedLane, OwnedLane},
     telemetry::{LastError, Telemetry},
 };
 
@@ -27,7 +28,9 @@ mod trouble;
 /// What goes into a lane's commit metadata beside the last record: fixed for the assignment.
 #[derive(Clone, Debug, Default)]
 pub struct LaneFacts {
-    /// The configuration's fingerprint.
+    /// The topic's id, where known.
+    pub topic_id: Option<String>,
+    /// The fingerprint of the topic's configuration.
     pub config: Option<String>,
     /// How many partitions the topic had when the group first met it.
     pub topic_partitions: Option<u32>,
@@ -72,9 +75,20 @@ impl Commits {
         }
     }
 
-    /// Registers an assignment's facts.
-    pub fn assigned(&self, lane: TopicPartition, facts: LaneFacts) {
-        lock(&self.books).facts.insert(lane, Arc::new(facts));
+    /// Registers an assignment's facts. Where the committed metadata says something else, the same
+    /// offset is committed again with them, so that a lane without new records does not go on
+    /// saying it.
+    pub fn assigned(&self, assigned: &AssignedLane, slot: LaneSlot, facts: LaneFacts) {
+        let before = assigned.metadata.as_ref();
+        let same = before.is_some_and(|before| {
+            before.config == facts.config && before.topic_id == facts.topic_id
+        });
+        let OwnedLane { lane, epoch } = assigned.lane.clone();
+        lock(&self.books).facts.insert(lane.clone(), Arc::new(facts));
+        if !same && !assigned.genesis {
+            let last = before.and_then(|before| before.last);
+            self.note(vec![Progress { slot, lane, epoch, offset: assigned.start, last }]);
+        }
     }
 
     /// Notes progress.
@@ -217,7 +231,7 @@ fn render(
 ) -> LaneCommit {
     let facts = facts.get(&entry.lane).cloned().unwrap_or_default();
     let metadata = CommitMetadata {
-        topic_id: None,
+        topic_id: facts.topic_id.clone(),
         config: facts.config.clone(),
         last: entry.metadata,
         topic_partitions: facts.topic_partitions,

@@ -103,6 +103,7 @@ impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
                     genesis: start.genesis,
                     metadata: start.metadata,
                     topic_partitions: start.topic_partitions,
+                    topic_id: None,
                     low,
                     high,
                 };
