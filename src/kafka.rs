@@ -18,4 +18,5 @@ pub mod recovery;
 pub mod registry_client;
 pub mod settings;
 pub mod start;
+pub mod topic_ids;
 pub mod topics;

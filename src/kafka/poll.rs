@@ -365,7 +365,9 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                     });
                 }
                 (Verdict::Nothing, _) => {}
-                (Verdict::Foreign(offset), _) => self.halt_recreated(&lane, offset),
+                (Verdict::Foreign(offset), _) => {
+                    self.halt_running(&lane, SourceFault::Recreated { lane: lane.clone(), offset });
+                }
             }
         }
         if !batches.is_empty() {
@@ -373,12 +375,12 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
-    fn halt_recreated(&mut self, lane: &TopicPartition, offset: i64) {
+    fn halt_running(&mut self, lane: &TopicPartition, fault: SourceFault) {
         if let Some(held) = self.lanes.get_mut(lane) {
             held.state = State::Halted;
         }
         self.log_failure("unassign", self.unassign(std::slice::from_ref(lane)));
-        self.handler.fault(SourceFault::Recreated { lane: lane.clone(), offset });
+        self.handler.fault(fault);
     }
 
     /// Records that came with an error are dropped with it: they are fetched again.

@@ -181,8 +181,8 @@ fn a_committed_offset_beyond_the_end_and_another_record_below_it_halt_the_lane()
     first.wait_records(20);
     {
         let mut seen = first.seen.lock().unwrap();
-        seen.held.get_mut(&TopicPartition::new("orders", 0)).unwrap().1 = 99;
-        let last = &mut seen.held.get_mut(&TopicPartition::new("returns", 0)).unwrap().2;
+        seen.held.get_mut(&TopicPartition::new("orders", 0)).unwrap().next = 99;
+        let last = &mut seen.held.get_mut(&TopicPartition::new("returns", 0)).unwrap().last;
         last.as_mut().unwrap().hash ^= 1;
     }
     first.stop();
