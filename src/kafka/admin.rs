@@ -1,11 +1,19 @@
 //! Questions about the cluster for `check` and the status page. Every call blocks for up to ten
 //! seconds.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
-    TopicPartitionList, config::FromClientConfigAndContext as _, consumer::BaseConsumer,
-    consumer::Consumer as _, error::KafkaError, topic_partition_list::Offset,
+    TopicPartitionList,
+    config::FromClientConfigAndContext as _,
+    consumer::BaseConsumer,
+    consumer::Consumer as _,
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    topic_partition_list::Offset,
 };
 
 use super::{
@@ -21,6 +29,9 @@ use super::{
 use crate::{record::TopicPartition, source::LostBroker};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait for a coordinator that moves.
+const SETTLING_WAIT: Duration = Duration::from_millis(200);
 
 /// A client that only asks: it never joins the group.
 pub struct Cluster {
@@ -159,10 +170,7 @@ impl Cluster {
             return Ok(BTreeMap::new());
         }
         self.serve();
-        let committed = self
-            .client
-            .committed_offsets(list(lanes, Offset::Invalid)?, TIMEOUT)
-            .map_err(|error| self.unanswered("for the committed offsets", error))?;
+        let committed = self.committed(lanes)?;
         let mut positions = BTreeMap::new();
         let empty = Position { low: None, high: None, committed: None };
         for (lane, offset) in known(&committed) {
@@ -175,6 +183,23 @@ impl Cluster {
             positions.entry(lane).or_insert(empty).high = offset;
         }
         Ok(positions)
+    }
+
+    /// A coordinator that moves or loads, as at a new cluster's first question, is asked again.
+    fn committed(&self, lanes: &[TopicPartition]) -> Result<TopicPartitionList, AskError> {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            let asked = self.client.committed_offsets(list(lanes, Offset::Invalid)?, TIMEOUT);
+            match asked {
+                Err(error) if is_settling(&error) && Instant::now() < end => {
+                    std::thread::sleep(SETTLING_WAIT);
+                }
+                asked => {
+                    return asked
+                        .map_err(|error| self.unanswered("for the committed offsets", error));
+                }
+            }
+        }
     }
 
     fn offsets(
@@ -197,6 +222,15 @@ impl Cluster {
             drop(self.client.poll(Duration::ZERO));
         }
     }
+}
+
+fn is_settling(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress
+        )
+    )
 }
 
 fn list(lanes: &[TopicPartition], at: Offset) -> Result<TopicPartitionList, AskError> {
