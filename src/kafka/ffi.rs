@@ -1,5 +1,6 @@
 //! The few calls into librdkafka for which the `rdkafka` crate has no safe wrapper: batch
-//! consumption from one queue, per-lane results of a commit, and metadata that may not be UTF-8.
+//! consumption from one queue, per-lane results of a commit, metadata that may not be UTF-8, and
+//! topics' ids.
 //!
 //! The only module of the crate, with those inside it, that has `unsafe` in it. What makes it sound, in one place:
 //!

@@ -123,8 +123,7 @@ impl Recovery {
         if self.topics.has_patterns() {
             found.push(self.discover());
         }
-        let question = self.ids.ask(&self.client, &self.ids.topics());
-        let Learnt { replaced, .. } = self.ids.learn(question);
+        let replaced = self.ids.look(&self.client);
         if !replaced.is_empty() {
             found.push(Report::Recreated(replaced));
         }

@@ -21,8 +21,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer is waited for when all other questions have been answered.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// For how long a cluster that does not answer is left alone.
-const REST: Duration = Duration::from_secs(600);
+/// How long a look for replaced topics may take: jobs, and the end of the process, wait for it.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// For how long a cluster is left alone that answers all other questions and not this one.
+const REST: Duration = Duration::from_secs(60);
 
 /// What an answer told.
 #[derive(Debug, Default)]
@@ -50,15 +53,25 @@ impl TopicIds {
         Question::ask(client, &topics, REQUEST_TIMEOUT)
     }
 
-    /// The topics of which an id is known.
-    pub fn topics(&self) -> BTreeSet<Arc<str>> {
-        self.known.keys().cloned().collect()
+    /// Takes the answer, remembers it, and tells what is new in it. All other questions have been
+    /// answered, so if this one is not, the cluster cannot.
+    pub fn learn(&mut self, question: Option<Question>) -> Learnt {
+        let asked = question.is_some();
+        let Some(ids) = question.and_then(|question| question.answer(GRACE)) else {
+            if asked {
+                tracing::debug!("the cluster does not tell its topics' ids");
+                self.rests_until = Some(Instant::now() + REST);
+            }
+            return Learnt::default();
+        };
+        Learnt { replaced: self.compare(ids.clone()), ids }
     }
 
-    /// Takes the answer, remembers it, and tells what is new in it.
-    pub fn learn(&mut self, question: Option<Question>) -> Learnt {
-        let ids = self.answer(question);
-        Learnt { replaced: self.compare(ids.clone()), ids }
+    /// The topics that were replaced since they were learnt. The cluster may be away.
+    pub fn look(&mut self, client: &Arc<Client>) -> BTreeSet<Arc<str>> {
+        let question = self.ask(client, &self.known.keys().cloned().collect());
+        let ids = question.and_then(|question| question.answer(LOOK));
+        self.compare(ids.unwrap_or_default())
     }
 
     fn compare(&mut self, ids: describe::TopicIds) -> BTreeSet<Arc<str>> {
@@ -68,15 +81,6 @@ impl TopicIds {
         let replaced = ids.iter().filter(other).map(|(topic, _)| Arc::clone(topic)).collect();
         self.known.extend(ids);
         replaced
-    }
-
-    fn answer(&mut self, question: Option<Question>) -> describe::TopicIds {
-        let Some(question) = question else { return describe::TopicIds::new() };
-        question.answer(GRACE).unwrap_or_else(|| {
-            self.rests_until = Some(Instant::now() + REST);
-            tracing::debug!("the cluster does not tell its topics' ids");
-            describe::TopicIds::new()
-        })
     }
 }
 

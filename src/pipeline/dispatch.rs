@@ -313,7 +313,7 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
     fn fault(&mut self, fault: SourceFault) {
         match &fault {
             SourceFault::Unavailable { .. } => {
-                tracing::warn!(error = %fault, "Kafka refuses something")
+                tracing::warn!(error = %fault, "a request to Kafka failed")
             }
             SourceFault::Fatal { .. } => tracing::error!(error = %fault, "Kafka has failed"),
             SourceFault::Recovering { lane, .. } => self.show_fault(lane, "recover", &fault, false),
