@@ -1,6 +1,8 @@
 //! Adapter to Kafka and the Schema Registry; the only place that knows `rdkafka`.
 
 pub mod admin;
+pub mod brokers;
+pub mod client_log;
 pub mod commit;
 pub mod consumer;
 pub mod context;
@@ -16,4 +18,5 @@ pub mod recovery;
 pub mod registry_client;
 pub mod settings;
 pub mod start;
+pub mod topic_ids;
 pub mod topics;

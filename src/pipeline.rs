@@ -10,6 +10,7 @@
 pub mod commit;
 pub mod dispatch;
 pub mod encoder;
+pub mod fingerprint;
 pub mod lag;
 pub mod prepare;
 pub mod report;
@@ -43,9 +44,10 @@ use crate::{
     dead_letter::DeadLetters,
     delivery::{backoff::Backoff, core::CoreSettings},
     pipeline::{
-        commit::{Commits, LaneFacts},
+        commit::Commits,
         dispatch::{Dispatcher, FlowBoard, Message, Released, worker_of},
         encoder::TopicEncoder,
+        fingerprint::Fingerprints,
         prepare::Preparer,
         settings::{LimitSettings, TopicSettings},
         worker::{Shared, Worker, WorkerError},
@@ -76,8 +78,8 @@ pub struct Parts {
     pub limits: LimitSettings,
     /// The largest request body.
     pub body_bytes_max: usize,
-    /// A fingerprint of the configuration, for the commit metadata.
-    pub config: Option<String>,
+    /// The configuration's fingerprints, for the commit metadata.
+    pub fingerprints: Fingerprints,
     /// The write path.
     pub writer: Arc<dyn Write>,
     /// The dead-letter topic.
@@ -176,12 +178,11 @@ impl<M: Messages> Pipeline<M> {
             let interval = parts.limits.commit_interval();
             spawn("kcbq-commit".to_owned(), move || commits.run(&*committer, interval))?
         };
-        let facts = LaneFacts { config: parts.config.clone(), ..LaneFacts::default() };
         let dispatcher = Dispatcher::new(
             inboxes.clone(),
             flow,
             Arc::clone(&commits),
-            facts,
+            parts.fingerprints,
             parts.limits.drain_timeout(),
             parts.telemetry,
         );

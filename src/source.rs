@@ -4,6 +4,8 @@
 //! assignment of a lane has an *epoch*: a number that never returns. Whatever names a lane names its
 //! epoch too, so that work begun under an earlier assignment cannot be mistaken for the present one.
 
+use std::time::Instant;
+
 use crate::{
     committer::{CommitMetadata, LaneCommit},
     record::{Record, TopicPartition},
@@ -63,6 +65,8 @@ pub struct AssignedLane {
     pub genesis: bool,
     /// The metadata of the committed offset; `None` where missing or foreign.
     pub metadata: Option<CommitMetadata>,
+    /// The topic's id, where the brokers told it. Carry it in every commit's metadata.
+    pub topic_id: Option<String>,
     /// How many partitions the topic had when the group first met it. Carry it in every commit's
     /// metadata: a partition at or above it appeared later and starts at its earliest record.
     pub topic_partitions: Option<u32>,
@@ -89,10 +93,22 @@ pub trait Ends: Send + Sync + 'static {
     fn high(&self, lane: &TopicPartition) -> Option<i64>;
 }
 
+/// A broker that does not answer; the client keeps trying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostBroker {
+    /// `host:port`.
+    pub broker: String,
+    /// Since when.
+    pub since: Instant,
+    /// Why, in the client's words.
+    pub reason: String,
+}
+
 /// Something that went wrong at the source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceFault {
-    /// Brokers cannot be reached or refuse the connection; the client keeps trying.
+    /// The cluster refuses something, or a question failed; the client keeps trying. That a broker
+    /// does not answer is told through [`SourceHandler::brokers`].
     #[error("Kafka: {message}")]
     Unavailable {
         /// The client's words.
@@ -152,6 +168,17 @@ pub enum SourceFault {
         /// The offset that was compared.
         offset: i64,
     },
+    /// The topic has another id than when the offset was committed, or reading began. The lane
+    /// stands still.
+    #[error(
+        "{lane}: the topic was deleted and made again: its id is not the one of which offset {next} was to be read next; what the old topic still held is lost; to read the new one, stop all replicas and reset the group's offset"
+    )]
+    OtherTopic {
+        /// Which lane.
+        lane: TopicPartition,
+        /// The offset that was to be read next.
+        next: i64,
+    },
     /// The broker or the client reports an error for the lane; fetching goes on at `next`.
     #[error("{lane}: reading at offset {next} failed: {message}; trying again")]
     Read {
@@ -192,6 +219,9 @@ pub trait SourceHandler<M: Messages>: Send {
 
     /// What to pause and resume; asked once per turn of the loop.
     fn flow(&mut self) -> Flow;
+
+    /// These brokers do not answer, all others do: called whenever that changes.
+    fn brokers(&mut self, _lost: Vec<LostBroker>) {}
 
     /// Something went wrong.
     fn fault(&mut self, fault: SourceFault);

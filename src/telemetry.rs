@@ -23,7 +23,8 @@ pub use self::{
     liveness::{Liveness, Stuck, Thresholds},
     metrics::{METRICS, MetricDoc, Metrics},
     status::{
-        LaneState, LaneStatus, LastError, ProcessStatus, Snapshot, Status, TableState, TableStatus,
+        BrokerStatus, LaneState, LaneStatus, LastError, ProcessStatus, Snapshot, Status,
+        TableState, TableStatus,
     },
 };
 
@@ -178,6 +179,8 @@ pub struct TopicTelemetry {
     pub read_bytes: IntCounter,
     /// See [`Metrics::null_values_skipped`].
     pub null_values_skipped: IntCounter,
+    /// See [`Metrics::config_changes`].
+    pub config_changes: IntCounter,
     /// See [`Metrics::lag_records`].
     pub lag_records: IntGauge,
     /// See [`Metrics::lag_seconds`].
@@ -196,6 +199,7 @@ impl TopicTelemetry {
             records_read: metrics.records_read.with_label_values(labels),
             read_bytes: metrics.read_bytes.with_label_values(labels),
             null_values_skipped: metrics.null_values_skipped.with_label_values(labels),
+            config_changes: metrics.config_changes.with_label_values(labels),
             lag_records: metrics.lag_records.with_label_values(labels),
             lag_seconds: metrics.lag_seconds.with_label_values(labels),
             oldest_unacknowledged_seconds: metrics

@@ -30,6 +30,7 @@ use crate::{
     pipeline::{
         Control, Parts, Pipeline,
         dispatch::{Dispatcher, Released},
+        fingerprint::Fingerprints,
         lag, now_ms,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
@@ -221,7 +222,7 @@ fn parts(
         project: settings.bigquery.project.as_str().into(),
         limits: settings.limits,
         body_bytes_max,
-        config: None,
+        fingerprints: fingerprints(settings),
         writer: Arc::new(writer),
         letters: letters(settings)?,
         preparer: Arc::new(preparer),
@@ -230,6 +231,12 @@ fn parts(
         ages: Arc::default(),
         runtime: Handle::current(),
     })
+}
+
+fn fingerprints(settings: &Settings) -> Fingerprints {
+    // A schema that cannot be read is reported with the first record that needs it.
+    let schema = |path: &std::path::Path| std::fs::read_to_string(path).ok();
+    Fingerprints::new(&settings.bigquery.project, &settings.topics, schema)
 }
 
 fn letters(settings: &Settings) -> anyhow::Result<Option<Arc<dyn DeadLetters>>> {

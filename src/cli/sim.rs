@@ -36,6 +36,9 @@ pub struct Arguments {
     /// How long an insertId is remembered; `0ms` stores every row that is sent again
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = milliseconds)]
     dedupe: u64,
+    /// What the Schema Registry demands by HTTP basic authentication
+    #[arg(long, value_name = "USER:PASSWORD")]
+    registry_auth: Option<String>,
     /// A fault script (YAML or JSON): which requests fail, and how
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
@@ -93,6 +96,7 @@ impl Arguments {
                 dedupe_ms: self.dedupe,
                 create_delay_ms: self.schema_delay,
                 alter_delay_ms: self.schema_delay,
+                registry_basic_auth: self.registry_auth.clone(),
                 ..SimSettings::default()
             },
             faults,

@@ -1,14 +1,23 @@
 //! Questions about the cluster for `check` and the status page. Every call blocks for up to ten
 //! seconds.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
-    TopicPartitionList, config::FromClientConfigAndContext as _, consumer::BaseConsumer,
-    consumer::Consumer as _, error::KafkaError, topic_partition_list::Offset,
+    TopicPartitionList,
+    config::FromClientConfigAndContext as _,
+    consumer::BaseConsumer,
+    consumer::Consumer as _,
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    topic_partition_list::Offset,
 };
 
 use super::{
+    brokers,
     consumer::ConsumeError,
     context::Context,
     ffi::{self, Client},
@@ -17,9 +26,12 @@ use super::{
     settings::KafkaSettings,
     topics::Topics,
 };
-use crate::record::TopicPartition;
+use crate::{record::TopicPartition, source::LostBroker};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait for a coordinator that moves.
+const SETTLING_WAIT: Duration = Duration::from_millis(200);
 
 /// A client that only asks: it never joins the group.
 pub struct Cluster {
@@ -35,15 +47,28 @@ impl std::fmt::Debug for Cluster {
 
 /// The cluster did not answer a question.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "Kafka does not answer {question}; check the bootstrap servers, the credentials and the ACLs"
-)]
+#[error("Kafka does not answer {question}{}", trouble(.lost))]
 pub struct AskError {
     /// The question.
-    pub question: String,
+    pub question: &'static str,
+    /// The brokers that do not answer, and why.
+    pub lost: Vec<LostBroker>,
     /// What went wrong.
     #[source]
     pub source: KafkaError,
+}
+
+fn trouble(lost: &[LostBroker]) -> String {
+    let one = |lost: &LostBroker| format!("; {}: {}", lost.broker, lost.reason);
+    lost.iter().map(one).collect()
+}
+
+impl AskError {
+    /// What a person can do about it.
+    pub fn remedy(&self) -> &'static str {
+        let remedy = self.lost.iter().find_map(|lost| brokers::remedy(&lost.reason));
+        remedy.unwrap_or("check the bootstrap servers, the credentials and the ACLs")
+    }
 }
 
 /// The consumer group as the coordinator sees it.
@@ -86,8 +111,9 @@ impl Cluster {
     ) -> Result<Self, ConsumeError> {
         let mut config = properties::common(settings)?;
         config.set("group.id", &settings.group_id).set("isolation.level", "read_committed");
-        let client = BaseConsumer::from_config_and_context(&config, Context::new(tokens))
-            .map_err(ConsumeError::Create)?;
+        let client =
+            BaseConsumer::from_config_and_context(&config, Context::new("questions", tokens))
+                .map_err(ConsumeError::Create)?;
         // Nobody polls it: its callbacks (a token, for one) are served here, on demand.
         drop(client.poll(Duration::ZERO));
         Ok(Self { client, group: settings.group_id.clone() })
@@ -101,8 +127,10 @@ impl Cluster {
     /// [`AskError`] if no broker answers.
     pub fn topics(&self, topics: &Topics) -> Result<BTreeMap<String, usize>, AskError> {
         self.serve();
-        let metadata =
-            self.client.fetch_metadata(None, TIMEOUT).map_err(asking("which topics there are"))?;
+        let metadata = self
+            .client
+            .fetch_metadata(None, TIMEOUT)
+            .map_err(|error| self.unanswered("which topics there are", error))?;
         let selected = metadata.topics().iter().filter(|topic| {
             topics.matches(topic.name())
                 && topic.error().is_none()
@@ -121,7 +149,7 @@ impl Cluster {
         let groups = self
             .client
             .fetch_group_list(Some(&self.group), TIMEOUT)
-            .map_err(asking("about the consumer group"))?;
+            .map_err(|error| self.unanswered("about the consumer group", error))?;
         let group = groups.groups().iter().find(|group| group.name() == self.group);
         Ok(group.map(|group| Group {
             state: group.state().to_owned(),
@@ -142,10 +170,7 @@ impl Cluster {
             return Ok(BTreeMap::new());
         }
         self.serve();
-        let committed = self
-            .client
-            .committed_offsets(list(lanes, Offset::Invalid)?, TIMEOUT)
-            .map_err(asking("for the committed offsets"))?;
+        let committed = self.committed(lanes)?;
         let mut positions = BTreeMap::new();
         let empty = Position { low: None, high: None, committed: None };
         for (lane, offset) in known(&committed) {
@@ -160,13 +185,36 @@ impl Cluster {
         Ok(positions)
     }
 
+    /// A coordinator that moves or loads, as at a new cluster's first question, is asked again.
+    fn committed(&self, lanes: &[TopicPartition]) -> Result<TopicPartitionList, AskError> {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            let asked = self.client.committed_offsets(list(lanes, Offset::Invalid)?, TIMEOUT);
+            match asked {
+                Err(error) if is_settling(&error) && Instant::now() < end => {
+                    std::thread::sleep(SETTLING_WAIT);
+                }
+                asked => {
+                    return asked
+                        .map_err(|error| self.unanswered("for the committed offsets", error));
+                }
+            }
+        }
+    }
+
     fn offsets(
         &self,
         lanes: &[TopicPartition],
         at: Offset,
     ) -> Result<TopicPartitionList, AskError> {
         let asked = self.client.offsets_for_times(list(lanes, at)?, TIMEOUT);
-        asked.map_err(asking("for the partitions' offsets"))
+        asked.map_err(|error| self.unanswered("for the partitions' offsets", error))
+    }
+
+    /// What the client has said meanwhile tells more than the error.
+    fn unanswered(&self, question: &'static str, source: KafkaError) -> AskError {
+        self.serve();
+        AskError { question, lost: self.client.context().lost(), source }
     }
 
     fn serve(&self) {
@@ -176,16 +224,21 @@ impl Cluster {
     }
 }
 
-fn asking(question: &str) -> impl FnOnce(KafkaError) -> AskError {
-    let question = question.to_owned();
-    move |source| AskError { question, source }
+fn is_settling(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress
+        )
+    )
 }
 
 fn list(lanes: &[TopicPartition], at: Offset) -> Result<TopicPartitionList, AskError> {
     let mut list = TopicPartitionList::with_capacity(lanes.len());
     for lane in lanes {
         let mut element = list.add_partition(&lane.topic, lane.partition);
-        element.set_offset(at).map_err(asking("for an offset"))?;
+        let refused = |source| AskError { question: "for an offset", lost: Vec::new(), source };
+        element.set_offset(at).map_err(refused)?;
     }
     Ok(list)
 }

@@ -122,6 +122,10 @@ fn outcome(commit: &LaneCommit, own: Option<Option<Code>>, answer: &Committed) -
 /// | `UNKNOWN_MEMBER_ID`, `FENCED_*` | the group has gone on without this member |
 /// | `OFFSET_METADATA_TOO_LARGE`, `*_AUTHORIZATION_FAILED`, `INVALID_*` | refused for good |
 /// | anything else | nobody knows |
+///
+/// Where no rebalance is under way librdkafka gives all lanes up as lost after an
+/// `ILLEGAL_GENERATION`, as it does after an `UNKNOWN_MEMBER_ID`: what is sent again is then
+/// answered with [`LaneOutcome::NotOwned`]. A `FENCED_INSTANCE_ID` is fatal to the client.
 fn classify(code: Code) -> LaneOutcome {
     let reason = format!("{code:?}");
     let message = format!("the offset commit was answered with {code}");
@@ -193,7 +197,15 @@ mod tests {
 
     #[test]
     fn an_ordinary_rebalance_is_not_a_loss_and_a_fenced_member_is() {
-        for code in [Code::IllegalGeneration, Code::RebalanceInProgress, Code::StaleMemberEpoch] {
+        for code in [
+            Code::IllegalGeneration,
+            Code::RebalanceInProgress,
+            Code::StaleMemberEpoch,
+            Code::CoordinatorLoadInProgress,
+            Code::CoordinatorNotAvailable,
+            Code::NotCoordinator,
+            Code::WaitingForCoordinator,
+        ] {
             assert!(matches!(classify(code), LaneOutcome::Refused { retryable: true, .. }));
         }
         for code in [Code::UnknownMemberId, Code::FencedInstanceId, Code::FencedMemberEpoch] {

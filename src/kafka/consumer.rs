@@ -93,8 +93,9 @@ impl KafkaSource {
     ) -> Result<Self, ConsumeError> {
         let partitions = partitions(settings, &topics, tokens.clone())?;
         let config = properties::consumer(settings, partitions)?;
-        let client = BaseConsumer::from_config_and_context(&config, Context::new(tokens))
-            .map_err(ConsumeError::Create)?;
+        let client =
+            BaseConsumer::from_config_and_context(&config, Context::new("consumer", tokens))
+                .map_err(ConsumeError::Create)?;
         Ok(Self {
             client: Arc::new(client),
             ownership: Arc::default(),
@@ -179,8 +180,10 @@ fn partitions(
     topics: &Topics,
     tokens: Option<Arc<dyn TokenSource>>,
 ) -> Result<usize, ConsumeError> {
+    // Its log is never served: the consumer tells the same a moment later.
+    let context = Context::new("start", tokens);
     let client: Client =
-        BaseConsumer::from_config_and_context(&properties::common(settings)?, Context::new(tokens))
+        BaseConsumer::from_config_and_context(&properties::common(settings)?, context)
             .map_err(ConsumeError::Create)?;
     // Serves a request for a token, without which no broker would answer.
     drop(client.poll(Duration::from_millis(10)));

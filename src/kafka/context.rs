@@ -4,9 +4,10 @@ use std::{
     collections::VecDeque,
     error::Error,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use rdkafka::{
@@ -14,12 +15,17 @@ use rdkafka::{
     client::{ClientContext, OAuthToken},
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode as Code},
     types::RDKafkaRespErr,
 };
 
-use super::{ffi, oauth::TokenSource};
-use crate::record::TopicPartition;
+use super::{
+    brokers::{self, Brokers, Change},
+    client_log::{Loudness, Shown},
+    ffi,
+    oauth::TokenSource,
+};
+use crate::{record::TopicPartition, source::LostBroker};
 
 /// A rebalance that librdkafka has announced and now waits to see carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,32 +36,49 @@ pub enum Rebalance {
     Revoke(Vec<TopicPartition>, bool),
 }
 
-/// The context of the consumer.
+/// The context of a client.
 ///
 /// librdkafka only asks that an announced rebalance is answered with an (un)assign call some time;
 /// it does not have to be from within the callback. So the callback queues it, and the poll loop,
 /// which owns the lanes and the handler, carries it out next.
-#[derive(Default)]
 pub struct Context {
+    /// What the log calls the client.
+    client: &'static str,
     rebalances: Mutex<VecDeque<Rebalance>>,
-    errors: Mutex<VecDeque<String>>,
+    heard: Mutex<Heard>,
     closing: AtomicBool,
     tokens: Option<Arc<dyn TokenSource>>,
 }
 
-/// Client-wide errors kept until the poll loop fetches them; more are only logged.
+/// What the client has said.
+#[derive(Default)]
+struct Heard {
+    brokers: Brokers,
+    shown: Shown,
+    /// Whether the brokers that do not answer are others than when the poll loop asked last.
+    changed: bool,
+    errors: VecDeque<String>,
+}
+
+/// Client-wide errors kept until the poll loop fetches them; nobody fetches those of other clients.
 const ERRORS_MAX: usize = 32;
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("closing", &self.closing).finish_non_exhaustive()
+        f.debug_struct("Context").field("client", &self.client).finish_non_exhaustive()
     }
 }
 
 impl Context {
-    /// A context that takes OAuth tokens from `tokens`.
-    pub fn new(tokens: Option<Arc<dyn TokenSource>>) -> Self {
-        Self { tokens, ..Self::default() }
+    /// The context of `client`, as the log calls it, which takes OAuth tokens from `tokens`.
+    pub fn new(client: &'static str, tokens: Option<Arc<dyn TokenSource>>) -> Self {
+        Self {
+            client,
+            rebalances: Mutex::default(),
+            heard: Mutex::default(),
+            closing: AtomicBool::new(false),
+            tokens,
+        }
     }
 
     /// The next announced rebalance.
@@ -65,32 +88,124 @@ impl Context {
 
     /// The next client-wide error.
     pub fn next_error(&self) -> Option<String> {
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.heard().errors.pop_front()
+    }
+
+    /// The brokers that do not answer.
+    pub fn lost(&self) -> Vec<LostBroker> {
+        self.heard().brokers.lost()
+    }
+
+    /// The brokers that do not answer, if they are others than when this was asked last.
+    pub fn next_lost(&self) -> Option<Vec<LostBroker>> {
+        let mut heard = self.heard();
+        std::mem::take(&mut heard.changed).then(|| heard.brokers.lost())
     }
 
     /// From now on rebalances are answered at once: nobody serves the queue any more.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, message: &str) {
+        let change = {
+            let mut heard = self.heard();
+            let change = heard.brokers.failed(message, Instant::now());
+            heard.changed |= change.is_some();
+            change
+        };
+        if let Some(change) = change {
+            self.tell(&change);
+        }
+    }
+
+    fn tell(&self, change: &Change) {
+        let client = self.client;
+        match change {
+            Change::Lost { broker, reason, remedy: Some(remedy) } => {
+                tracing::warn!(client, broker, reason, remedy, "a Kafka broker cannot be used");
+            }
+            Change::Lost { broker, reason, remedy: None } => {
+                tracing::warn!(client, broker, reason, "a Kafka broker cannot be reached");
+            }
+            Change::Back { broker, after } => {
+                let seconds = after.as_secs();
+                tracing::info!(client, broker, seconds, "the Kafka broker answers again");
+            }
+        }
+    }
+}
+
+/// Whether an error is about one connection; the log has the same, unless it is turned off.
+fn is_about_a_connection(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::BrokerTransportFailure
+                | Code::Resolve
+                | Code::Authentication
+                | Code::SSL
+                | Code::OperationTimedOut
+        )
+    )
 }
 
 impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        if errors.len() < ERRORS_MAX {
-            errors.push_back(format!("{error}: {reason}"));
-        } else {
-            tracing::warn!(%error, reason, "Kafka client error");
+        let client = self.client;
+        let failed = matches!(
+            level,
+            RDKafkaLogLevel::Emerg
+                | RDKafkaLogLevel::Alert
+                | RDKafkaLogLevel::Critical
+                | RDKafkaLogLevel::Error
+        );
+        if facility == "FAIL" && failed {
+            self.failed(message);
+        }
+        let loudness = self.heard().shown.loudness(level, facility, message, Instant::now());
+        let line = brokers::without_thread(message);
+        match loudness {
+            Loudness::Error => tracing::error!(client, facility, line, "librdkafka"),
+            Loudness::Warn => tracing::warn!(client, facility, line, "librdkafka"),
+            Loudness::Debug => tracing::debug!(client, facility, line, "librdkafka"),
         }
     }
 
-    fn stats_raw(&self, _: &[u8]) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        if is_about_a_connection(&error) {
+            self.failed(reason);
+            return;
+        }
+        let mut heard = self.heard();
+        // That all brokers are lost was told broker by broker.
+        let told = error.rdkafka_error_code() == Some(Code::AllBrokersDown)
+            || !heard.shown.is_news(reason, Instant::now());
+        if told {
+            tracing::debug!(client = self.client, %error, reason, "Kafka client error");
+        } else if heard.errors.len() < ERRORS_MAX {
+            heard.errors.push_back(format!("{error}: {reason}"));
+        } else {
+            tracing::warn!(client = self.client, %error, reason, "Kafka client error");
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let back = {
+            let mut heard = self.heard();
+            let before = heard.brokers.lost().len();
+            let back = heard.brokers.observed(statistics, Instant::now());
+            heard.changed |= heard.brokers.lost().len() != before;
+            back
+        };
+        back.iter().for_each(|change| self.tell(change));
+    }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
         super::oauth::generate(self.tokens.as_deref())
@@ -123,20 +238,5 @@ impl ConsumerContext for Context {
             Rebalance::Revoke(lanes, consumer.assignment_lost())
         };
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
-    }
-}
-
-/// Sends one of librdkafka's log lines to tracing.
-pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg
-        | RDKafkaLogLevel::Alert
-        | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => tracing::error!(facility, message, "librdkafka"),
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, message, "librdkafka"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-            tracing::info!(facility, message, "librdkafka");
-        }
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, message, "librdkafka"),
     }
 }

@@ -84,8 +84,10 @@ impl DeadLetterProducer {
             .set("compression.type", "lz4")
             .set("queue.buffering.max.kbytes", QUEUE_KBYTES)
             .set("message.timeout.ms", MESSAGE_TIMEOUT_MS)
-            .set("message.max.bytes", bytes_max.to_string());
-        let producer = FutureProducer::from_config_and_context(&config, Context::new(tokens))
+            .set("message.max.bytes", bytes_max.to_string())
+            .set("statistics.interval.ms", properties::STATISTICS_INTERVAL_MS);
+        let context = Context::new("dead letters", tokens);
+        let producer = FutureProducer::from_config_and_context(&config, context)
             .map_err(ConsumeError::Create)?;
         Ok(Self { producer, group: settings.group_id.clone() })
     }

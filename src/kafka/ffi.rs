@@ -1,7 +1,8 @@
 //! The few calls into librdkafka for which the `rdkafka` crate has no safe wrapper: batch
-//! consumption from one queue, per-lane results of a commit, and metadata that may not be UTF-8.
+//! consumption from one queue, per-lane results of a commit, metadata that may not be UTF-8, and
+//! topics' ids.
 //!
-//! The only module of the crate with `unsafe` in it. What makes it sound, in one place:
+//! The only module of the crate, with those inside it, that has `unsafe` in it. What makes it sound, in one place:
 //!
 //! - every raw pointer taken from a client lives in a value that also holds an `Arc` of that client,
 //!   so the client is destroyed last;
@@ -23,6 +24,9 @@ use rdkafka::{TopicPartitionList, consumer::BaseConsumer, error::RDKafkaErrorCod
 use rdkafka_sys as sys;
 
 use super::context::Context;
+
+pub mod describe;
+
 use crate::{
     record::{Headers, Record, TopicPartition, push_header},
     source::Messages,

@@ -1,6 +1,10 @@
 //! The poll loop's view of the lanes it was given.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
 
 use crate::{
     committer::Fingerprint,
@@ -130,6 +134,17 @@ impl Lanes {
             Some(Lane { state: State::Running(running), .. }) => Some(running),
             _ => None,
         }
+    }
+
+    /// The running lanes of these topics, each with its next offset.
+    pub fn running_of(&self, topics: &BTreeSet<Arc<str>>) -> Vec<(TopicPartition, i64)> {
+        let running = self.map.iter().filter_map(|(lane, held)| match &held.state {
+            State::Running(running) if topics.contains(&lane.topic) => {
+                Some((lane.clone(), running.next))
+            }
+            _ => None,
+        });
+        running.collect()
     }
 
     /// Marks the lane as paused, or as to go on at `resume`; returns whether the client has to be

@@ -70,6 +70,8 @@ pub struct PollLoop<'h, H> {
     committer: SyncCommitter,
     handler: &'h mut H,
     subscribed: Vec<String>,
+    /// Whether the last look for topics failed: one outage is one fault.
+    undiscovered: bool,
     due_next: Instant,
     stopping: bool,
 }
@@ -98,6 +100,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             committer,
             handler,
             subscribed: Vec::new(),
+            undiscovered: false,
             due_next: Instant::now(),
             stopping: false,
         }
@@ -189,6 +192,9 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         while let Some(message) = context.next_error() {
             self.handler.fault(SourceFault::Unavailable { message });
         }
+        if let Some(lost) = context.next_lost() {
+            self.handler.brokers(lost);
+        }
         Ok(())
     }
 
@@ -227,6 +233,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
 
     fn commit_finally(&self, mut commits: Vec<LaneCommit>) {
         let deadline = Instant::now() + FINAL_COMMIT_TIMEOUT;
+        let mut failed = Vec::new();
         while !commits.is_empty() {
             let outcome = self.committer.commit(&commits);
             let again = Instant::now() < deadline;
@@ -239,14 +246,17 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                     {
                         rest.push(commit);
                     }
-                    outcome => tracing::warn!(lane = %commit.lane, ?outcome,
-                        "the last commit of a revoked lane failed; its next owner reads again from the last one that landed"),
+                    outcome => failed.push((commit.lane, outcome)),
                 }
             }
             commits = rest;
             if !commits.is_empty() {
                 std::thread::sleep(Duration::from_millis(200));
             }
+        }
+        if let Some((lane, outcome)) = failed.first() {
+            tracing::warn!(partitions = failed.len(), first = %lane, ?outcome,
+                "the last commit of revoked partitions failed; their next owner reads again from the last one that landed");
         }
     }
 
@@ -355,7 +365,9 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                     });
                 }
                 (Verdict::Nothing, _) => {}
-                (Verdict::Foreign(offset), _) => self.halt_recreated(&lane, offset),
+                (Verdict::Foreign(offset), _) => {
+                    self.halt_running(&lane, SourceFault::Recreated { lane: lane.clone(), offset });
+                }
             }
         }
         if !batches.is_empty() {
@@ -363,12 +375,12 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
-    fn halt_recreated(&mut self, lane: &TopicPartition, offset: i64) {
+    fn halt_running(&mut self, lane: &TopicPartition, fault: SourceFault) {
         if let Some(held) = self.lanes.get_mut(lane) {
             held.state = State::Halted;
         }
         self.log_failure("unassign", self.unassign(std::slice::from_ref(lane)));
-        self.handler.fault(SourceFault::Recreated { lane: lane.clone(), offset });
+        self.handler.fault(fault);
     }
 
     /// Records that came with an error are dropped with it: they are fetched again.

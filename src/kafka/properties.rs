@@ -30,6 +30,10 @@ pub enum PropertyError {
     Insecure,
 }
 
+/// How often a client tells the state of its connections. The statistics of thousands of partitions
+/// are megabytes, so not oftener than a person looks.
+pub const STATISTICS_INTERVAL_MS: &str = "10000";
+
 /// The properties on which the delivery guarantee rests: (name, value, reason). A value of `None`
 /// means: left at librdkafka's default, but not to be changed.
 const ENFORCED: &[(&str, Option<&str>, &str)] = &[
@@ -71,7 +75,11 @@ const ENFORCED: &[(&str, Option<&str>, &str)] = &[
         "a misspelt topic must be an error, not a new topic",
     ),
     ("enable.partition.eof", Some("false"), "the client's position is wrong after such an event"),
-    ("statistics.interval.ms", Some("0"), "the service keeps its own metrics"),
+    (
+        "statistics.interval.ms",
+        Some(STATISTICS_INTERVAL_MS),
+        "the service learns from them which brokers answer again",
+    ),
     ("ssl.endpoint.identification.algorithm", Some("https"), "the broker's name must be verified"),
     ("enable.ssl.certificate.verification", Some("true"), "the broker's name must be verified"),
     ("consume.callback.max.messages", None, "records are read in batches"),

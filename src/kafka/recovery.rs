@@ -17,6 +17,7 @@ use super::{
     ffi::{self, Client, Element},
     settings::{OnDataLoss, StartPosition},
     start::{self, Found, Known, Position, Start},
+    topic_ids::{Learnt, TopicIds},
     topics::Topics,
 };
 use crate::{
@@ -46,6 +47,8 @@ pub enum Report {
     Topics(Vec<String>),
     /// The topics could not be listed.
     DiscoveryFailed(String),
+    /// These topics were deleted and made again.
+    Recreated(BTreeSet<Arc<str>>),
 }
 
 /// What a lane's recovery came to.
@@ -73,6 +76,7 @@ pub struct Recovery {
     on_data_loss: OnDataLoss,
     topics: Topics,
     discovery_interval: Duration,
+    ids: TopicIds,
 }
 
 impl std::fmt::Debug for Recovery {
@@ -90,21 +94,19 @@ impl Recovery {
         discovery_interval: Duration,
     ) -> Self {
         let (start, on_data_loss) = policy;
-        Self { client, start, on_data_loss, topics, discovery_interval }
+        let ids = TopicIds::default();
+        Self { client, start, on_data_loss, topics, discovery_interval, ids }
     }
 
     /// Works until the other end of either channel is dropped.
-    pub fn run(&self, jobs: &Receiver<Vec<Job>>, reports: &SyncSender<Report>) {
+    pub fn run(mut self, jobs: &Receiver<Vec<Job>>, reports: &SyncSender<Report>) {
         if self.topics.has_patterns() && reports.send(self.discover()).is_err() {
             return;
         }
         loop {
             let answers = match jobs.recv_timeout(self.discovery_interval) {
                 Ok(jobs) => self.recover(&jobs),
-                Err(RecvTimeoutError::Timeout) if self.topics.has_patterns() => {
-                    vec![self.discover()]
-                }
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             for answer in answers {
@@ -113,6 +115,19 @@ impl Recovery {
                 }
             }
         }
+    }
+
+    /// What is looked for from time to time.
+    fn look(&mut self) -> Vec<Report> {
+        let mut found = Vec::new();
+        if self.topics.has_patterns() {
+            found.push(self.discover());
+        }
+        let replaced = self.ids.look(&self.client);
+        if !replaced.is_empty() {
+            found.push(Report::Recreated(replaced));
+        }
+        found
     }
 
     fn discover(&self) -> Report {
@@ -125,29 +140,27 @@ impl Recovery {
         }
     }
 
-    fn recover(&self, jobs: &[Job]) -> Vec<Report> {
-        match self.ask(jobs) {
-            Ok(answers) => jobs
-                .iter()
-                .map(|job| {
-                    let outcome = answers.outcome(job, self.start, self.on_data_loss);
-                    Report::Recovered(job.lane.clone(), Box::new(outcome))
-                })
-                .collect(),
-            Err(error) => jobs
-                .iter()
-                .map(|job| {
-                    Report::Recovered(
-                        job.lane.clone(),
-                        Box::new(Outcome::Failed(error.to_string())),
-                    )
-                })
-                .collect(),
+    fn recover(&mut self, jobs: &[Job]) -> Vec<Report> {
+        let answers = self.ask(jobs);
+        let outcome = |job: &Job| match &answers {
+            Ok(answers) => answers.outcome(job, self.start, self.on_data_loss),
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        let recovered = |job: &Job| Report::Recovered(job.lane.clone(), Box::new(outcome(job)));
+        let mut reports: Vec<Report> = jobs.iter().map(recovered).collect();
+        if let Ok(Answers { learnt: Learnt { replaced, .. }, .. }) = answers
+            && !replaced.is_empty()
+        {
+            // First: what recovers now belongs to the new topic, what runs to the old one.
+            reports.insert(0, Report::Recreated(replaced));
         }
+        reports
     }
 
-    fn ask(&self, jobs: &[Job]) -> KafkaResult<Answers> {
+    fn ask(&mut self, jobs: &[Job]) -> KafkaResult<Answers> {
         let lanes: Vec<_> = jobs.iter().map(|job| job.lane.lane.clone()).collect();
+        let ids =
+            self.ids.ask(&self.client, &lanes.iter().map(|lane| Arc::clone(&lane.topic)).collect());
         let committed = self.committed(&lanes)?;
         let unknown: BTreeSet<_> = committed
             .values()
@@ -165,13 +178,10 @@ impl Recovery {
             }
             _ => HashMap::new(),
         };
-        Ok(Answers {
-            committed,
-            low: self.offsets(&lanes, Offset::Beginning)?,
-            high: self.offsets(&lanes, Offset::End)?,
-            at_time,
-            topics,
-        })
+        let low = self.offsets(&lanes, Offset::Beginning)?;
+        let high = self.offsets(&lanes, Offset::End)?;
+        let learnt = self.ids.learn(ids);
+        Ok(Answers { committed, low, high, at_time, topics, learnt })
     }
 
     fn committed(&self, lanes: &[TopicPartition]) -> KafkaResult<Elements> {
@@ -221,6 +231,7 @@ struct Answers {
     high: Elements,
     at_time: Elements,
     topics: BTreeMap<Arc<str>, Known>,
+    learnt: Learnt,
 }
 
 impl Answers {
@@ -246,7 +257,9 @@ impl Answers {
         let at_time = self.at_time.get(lane).filter(|element| element.error.is_none());
         let at_time = at_time.map(|element| element.offset).filter(|offset| *offset >= 0);
         let position = self.position(job)?;
-        Ok(Found { lane: lane.clone(), position, low, high, at_time })
+        let Learnt { ids, replaced } = &self.learnt;
+        let (topic_id, replaced) = (ids.get(&lane.topic).cloned(), replaced.contains(&lane.topic));
+        Ok(Found { lane: lane.clone(), position, topic_id, replaced, low, high, at_time })
     }
 
     fn position(&self, job: &Job) -> Result<Position, String> {

@@ -47,6 +47,10 @@ pub struct Found {
     pub lane: TopicPartition,
     /// Its position.
     pub position: Position,
+    /// The topic's id, where the brokers told it.
+    pub topic_id: Option<String>,
+    /// Whether it is another one than while this process was reading.
+    pub replaced: bool,
     /// The earliest offset left.
     pub low: i64,
     /// The last stable offset.
@@ -66,6 +70,8 @@ pub struct Start {
     pub verify: Option<Fingerprint>,
     /// The metadata that was committed.
     pub metadata: Option<CommitMetadata>,
+    /// The topic's id, where it is known.
+    pub topic_id: Option<String>,
     /// See [`CommitMetadata::topic_partitions`].
     pub topic_partitions: Option<u32>,
     /// A loss to report.
@@ -95,6 +101,7 @@ pub fn decide(
         verify: None,
         topic_partitions: metadata.as_ref().and_then(|metadata| metadata.topic_partitions),
         metadata,
+        topic_id: found.topic_id.clone(),
         loss: None,
     };
     match &found.position {
@@ -103,7 +110,13 @@ pub fn decide(
             topic_partitions: Some(known.topic_partitions()),
             ..at(first(found, *known, start), None)
         }),
+        Position::Own(next) if found.replaced => {
+            Err(SourceFault::OtherTopic { lane: found.lane.clone(), next: *next })
+        }
         Position::Own(offset) => within(found, *offset, on_data_loss, at(*offset, None)),
+        Position::Committed(offset, Some(metadata)) if is_another(metadata, found) => {
+            Err(SourceFault::OtherTopic { lane: found.lane.clone(), next: *offset })
+        }
         Position::Committed(offset, metadata) => {
             let verify = metadata.as_ref().and_then(|metadata| metadata.last);
             let verify = verify.filter(|last| {
@@ -113,6 +126,14 @@ pub fn decide(
             let start = Start { verify, ..at(*offset, metadata.clone()) };
             within(found, *offset, on_data_loss, start)
         }
+    }
+}
+
+/// Whether the offset was committed for a topic that had the name before.
+fn is_another(metadata: &CommitMetadata, found: &Found) -> bool {
+    match (&metadata.topic_id, &found.topic_id) {
+        (Some(committed), Some(present)) => committed != present,
+        _ => false,
     }
 }
 
@@ -158,6 +179,8 @@ mod tests {
         Found {
             lane: TopicPartition::new("t", 5),
             position,
+            topic_id: Some("now".to_owned()),
+            replaced: false,
             low: 100,
             high: 200,
             at_time: Some(150),
@@ -223,6 +246,26 @@ mod tests {
             skipped.loss,
             Some(SourceFault::RetentionLoss { from: 40, low: 100, halted: false, .. })
         ));
+    }
+
+    #[test]
+    fn an_offset_of_a_topic_with_another_id_is_no_offset_of_this_one() {
+        let decided = |id: Option<&str>| {
+            let topic_id = id.map(str::to_owned);
+            let metadata = CommitMetadata { topic_id, ..CommitMetadata::default() };
+            let position = Position::Committed(150, Some(metadata));
+            decide(&found(position), StartPosition::Earliest, OnDataLoss::SkipAndReport)
+        };
+        assert!(matches!(decided(Some("then")), Err(SourceFault::OtherTopic { next: 150, .. })));
+        let start = decided(Some("now")).unwrap();
+        assert_eq!((start.offset, start.topic_id.as_deref()), (150, Some("now")));
+        assert_eq!(decided(None).unwrap().offset, 150, "committed before ids were known");
+        let running = Found { replaced: true, ..found(Position::Own(150)) };
+        let halted = decide(&running, StartPosition::Earliest, OnDataLoss::SkipAndReport);
+        assert!(matches!(halted, Err(SourceFault::OtherTopic { next: 150, .. })));
+        let reset = found(Position::Committed(150, None));
+        let reset = decide(&reset, StartPosition::Earliest, OnDataLoss::Halt).unwrap();
+        assert_eq!(reset.offset, 150, "an operator's reset");
     }
 
     #[test]

@@ -4,7 +4,17 @@ use std::io::{self, IsTerminal as _, Write};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing::{
+    Event, Metadata,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::ParseError,
+    fmt,
+    layer::{Context, Filter, SubscriberExt as _},
+    util::SubscriberInitExt as _,
+};
 
 use crate::ops::progress::CLEAR_LINE;
 
@@ -99,14 +109,91 @@ impl LogSettings {
     ///
     /// The filter is malformed, or logging was set up before.
     pub fn install(&self) -> Result<(), LoggingError> {
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(self.env_filter()?)
-            .with_ansi(io::stderr().is_terminal())
-            .with_writer(Stderr::new);
-        match self.format {
-            LogFormat::Text => builder.try_init(),
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(Stderr::new);
+        let lines = match self.format {
+            LogFormat::Text => lines.with_filter(SecondClose).boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).with_filter(SecondClose).boxed(),
+        };
+        let subscriber = tracing_subscriber::registry().with(self.env_filter()?).with(lines);
+        subscriber.try_init().map_err(|source| LoggingError::Twice(Box::new(source)))
+    }
+}
+
+/// Hides one line: what rdkafka's consumer says when it is dropped after it was closed.
+///
+/// Its `Drop` closes the consumer whether or not that was done, and logs librdkafka's "already
+/// closed" as an error. `kafka::consumer` has to close it before, because `Drop` waits without a
+/// deadline, on whichever thread lets go of the client last. Whatever goes wrong in closing, it
+/// logs itself.
+struct SecondClose;
+
+impl SecondClose {
+    const LINE: &str = "Failed to close consumer queue on drop: ";
+
+    fn is(message: &str) -> bool {
+        message.starts_with(Self::LINE)
+    }
+}
+
+impl<S> Filter<S> for SecondClose {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        // Lines of the `log` crate come with this one target.
+        let mut message = Message::default();
+        if event.metadata().target() == "log" {
+            event.record(&mut message);
         }
-        .map_err(LoggingError::Twice)
+        !Self::is(&message.0)
+    }
+}
+
+/// The text of an event.
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_the_second_close_of_a_consumer_is_hidden() {
+        let written = Lines::default();
+        let writer = written.clone();
+        let lines = fmt::layer().with_writer(move || writer.clone()).with_filter(SecondClose);
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            let closed = "Failed to close consumer queue on drop: Already closed";
+            tracing::error!(target: "log", "{closed}");
+            tracing::error!(target: "log", "something else");
+            tracing::error!("{closed}");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("something else"), "{text}");
     }
 }

@@ -4,27 +4,33 @@
 //! one commit is in flight at a time, none is reordered, and none names a lane that is gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use crate::{
-    committer::{CommitMetadata, Committer, LaneCommit, LaneOutcome},
+    batch::LaneSlot,
+    committer::{CommitMetadata, CommitOutcome, Committer, LaneCommit, LaneOutcome},
     delivery::{
         action::Progress,
         commit_book::{CommitBook, Entry, Outcome},
     },
     fault::Fault,
+    pipeline::commit::trouble::{News, Trouble},
     record::{Fingerprint, TopicPartition},
-    source::OwnedLane,
+    source::{AssignedLane, OwnedLane},
     telemetry::{LastError, Telemetry},
 };
+
+mod trouble;
 
 /// What goes into a lane's commit metadata beside the last record: fixed for the assignment.
 #[derive(Clone, Debug, Default)]
 pub struct LaneFacts {
-    /// The configuration's fingerprint.
+    /// The topic's id, where known.
+    pub topic_id: Option<String>,
+    /// The fingerprint of the topic's configuration.
     pub config: Option<String>,
     /// How many partitions the topic had when the group first met it.
     pub topic_partitions: Option<u32>,
@@ -44,6 +50,7 @@ pub struct Commits {
     /// Held from choosing what to commit until the answers are noted. Revoking takes it, so that no
     /// commit chosen before a lane was given up is still on its way when the final one is made.
     in_flight: Mutex<()>,
+    trouble: Mutex<Trouble>,
     stop: Mutex<bool>,
     stopped: Condvar,
     telemetry: Arc<Telemetry>,
@@ -61,15 +68,27 @@ impl Commits {
         Self {
             books: Mutex::default(),
             in_flight: Mutex::default(),
+            trouble: Mutex::default(),
             stop: Mutex::new(false),
             stopped: Condvar::new(),
             telemetry,
         }
     }
 
-    /// Registers an assignment's facts.
-    pub fn assigned(&self, lane: TopicPartition, facts: LaneFacts) {
-        lock(&self.books).facts.insert(lane, Arc::new(facts));
+    /// Registers an assignment's facts. Where the committed metadata says something else, the same
+    /// offset is committed again with them, so that a lane without new records does not go on
+    /// saying it.
+    pub fn assigned(&self, assigned: &AssignedLane, slot: LaneSlot, facts: LaneFacts) {
+        let before = assigned.metadata.as_ref();
+        let same = before.is_some_and(|before| {
+            before.config == facts.config && before.topic_id == facts.topic_id
+        });
+        let OwnedLane { lane, epoch } = assigned.lane.clone();
+        lock(&self.books).facts.insert(lane.clone(), Arc::new(facts));
+        if !same && !assigned.genesis {
+            let last = before.and_then(|before| before.last);
+            self.note(vec![Progress { slot, lane, epoch, offset: assigned.start, last }]);
+        }
     }
 
     /// Notes progress.
@@ -119,50 +138,57 @@ impl Commits {
         let outcome = committer.commit(&commits);
         crate::failpoint!("commit_after");
         self.telemetry.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        let mut landed = Vec::new();
-        let mut books = lock(&self.books);
-        for (commit, outcome) in commits.iter().zip(&outcome.lanes) {
-            let outcome = self.read(commit, outcome);
-            books.book.settle(&commit.lane, commit.epoch, outcome);
-            if outcome == Outcome::Landed {
-                landed.push(commit);
+        self.settle(&commits, &outcome);
+    }
+
+    fn settle(&self, commits: &[LaneCommit], outcome: &CommitOutcome) {
+        let (mut landed, mut faults) = (Vec::new(), Vec::new());
+        {
+            let mut books = lock(&self.books);
+            for (commit, outcome) in commits.iter().zip(&outcome.lanes) {
+                let (outcome, fault) = read(outcome);
+                books.book.settle(&commit.lane, commit.epoch, outcome);
+                if outcome == Outcome::Landed {
+                    landed.push(commit);
+                }
+                faults.extend(fault.map(|fault| (commit, fault)));
             }
         }
-        drop(books);
+        if !faults.is_empty() || !landed.is_empty() {
+            self.show_faults(&faults);
+        }
         self.show_landed(&landed);
     }
 
-    fn read(&self, commit: &LaneCommit, outcome: &LaneOutcome) -> Outcome {
-        let (outcome, fault) = match outcome {
-            LaneOutcome::Landed => return Outcome::Landed,
-            LaneOutcome::Refused { fault, retryable: true } => (Outcome::Refused, fault),
-            LaneOutcome::Refused { fault, retryable: false } | LaneOutcome::Lost(fault) => {
-                (Outcome::Gone, fault)
-            }
-            LaneOutcome::Unknown(fault) => (Outcome::Unknown, fault),
-            LaneOutcome::NotOwned => return Outcome::Gone,
-        };
-        self.show_fault(commit, fault);
-        outcome
-    }
-
-    fn show_fault(&self, commit: &LaneCommit, fault: &Fault) {
-        tracing::warn!(
-            topic = %commit.lane.topic,
-            partition = commit.lane.partition,
-            offset = commit.offset,
-            error = %fault,
-            "the offset could not be committed; it is tried again while the partition is owned"
-        );
-        self.telemetry.status.update_lane(&commit.lane.topic, commit.lane.partition, |lane| {
-            lane.last_error = Some(LastError {
-                stage: "commit".to_owned(),
-                field: None,
-                message: fault.to_string(),
-                remedy: None,
-                at_ms: crate::pipeline::now_ms(),
+    fn show_faults(&self, faults: &[(&LaneCommit, &Fault)]) {
+        let causes: BTreeSet<_> = faults.iter().map(|(_, fault)| fault.kind.name()).collect();
+        for cause in causes {
+            self.telemetry.metrics.commit_failures.with_label_values(&[cause]).inc();
+        }
+        for (commit, fault) in faults {
+            self.telemetry.status.update_lane(&commit.lane.topic, commit.lane.partition, |lane| {
+                lane.last_error = Some(LastError {
+                    stage: "commit".to_owned(),
+                    field: None,
+                    message: fault.to_string(),
+                    remedy: None,
+                    at_ms: crate::pipeline::now_ms(),
+                });
             });
-        });
+        }
+        let faults = faults.iter().map(|(_, fault)| *fault);
+        for news in lock(&self.trouble).round(faults, Instant::now()) {
+            match news {
+                News::Failing { fault, lanes } => tracing::warn!(
+                    partitions = lanes,
+                    error = %fault,
+                    "offsets cannot be committed; they are tried again while the partitions are owned"
+                ),
+                News::Passed { after } => {
+                    tracing::info!(seconds = after.as_secs(), "offsets are committed again");
+                }
+            }
+        }
     }
 
     fn show_landed(&self, landed: &[&LaneCommit]) {
@@ -205,7 +231,7 @@ fn render(
 ) -> LaneCommit {
     let facts = facts.get(&entry.lane).cloned().unwrap_or_default();
     let metadata = CommitMetadata {
-        topic_id: None,
+        topic_id: facts.topic_id.clone(),
         config: facts.config.clone(),
         last: entry.metadata,
         topic_partitions: facts.topic_partitions,
@@ -216,6 +242,19 @@ fn render(
         epoch: entry.epoch,
         offset: entry.offset,
         metadata: metadata.encode(),
+    }
+}
+
+/// What an outcome means for the book, and the fault to show.
+fn read(outcome: &LaneOutcome) -> (Outcome, Option<&Fault>) {
+    match outcome {
+        LaneOutcome::Landed => (Outcome::Landed, None),
+        LaneOutcome::Refused { fault, retryable: true } => (Outcome::Refused, Some(fault)),
+        LaneOutcome::Refused { fault, retryable: false } | LaneOutcome::Lost(fault) => {
+            (Outcome::Gone, Some(fault))
+        }
+        LaneOutcome::Unknown(fault) => (Outcome::Unknown, Some(fault)),
+        LaneOutcome::NotOwned => (Outcome::Gone, None),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The poll thread's side of the pipeline: lanes are dealt to workers, records handed over.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::BuildHasher,
     sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     time::{Duration, Instant},
@@ -14,11 +14,14 @@ use crate::{
     committer::LaneCommit,
     pipeline::{
         commit::{Commits, LaneFacts},
+        fingerprint::Fingerprints,
         now_ms,
     },
     record::TopicPartition,
-    source::{AssignedLane, Flow, LaneBatch, Messages, OwnedLane, SourceFault, SourceHandler},
-    telemetry::{LaneState, LaneStatus, LastError, Telemetry},
+    source::{
+        AssignedLane, Flow, LaneBatch, LostBroker, Messages, OwnedLane, SourceFault, SourceHandler,
+    },
+    telemetry::{BrokerStatus, LaneState, LaneStatus, LastError, Telemetry},
 };
 
 /// What a worker is told. Its inbox is bounded.
@@ -89,7 +92,7 @@ pub struct Dispatcher<M> {
     last_slot: u32,
     flow: Arc<FlowBoard>,
     commits: Arc<Commits>,
-    facts: LaneFacts,
+    fingerprints: Fingerprints,
     drain_timeout: Duration,
     telemetry: Arc<Telemetry>,
 }
@@ -100,12 +103,12 @@ impl<M: Messages> Dispatcher<M> {
         workers: Vec<mpsc::Sender<Message<M>>>,
         flow: Arc<FlowBoard>,
         commits: Arc<Commits>,
-        facts: LaneFacts,
+        fingerprints: Fingerprints,
         drain_timeout: Duration,
         telemetry: Arc<Telemetry>,
     ) -> Self {
         let lanes = HashMap::new();
-        Self { workers, lanes, last_slot: 0, flow, commits, facts, drain_timeout, telemetry }
+        Self { workers, lanes, last_slot: 0, flow, commits, fingerprints, drain_timeout, telemetry }
     }
 
     /// Waits for room in the worker's inbox. A worker waits for nothing but the CPU, so this takes
@@ -154,6 +157,44 @@ impl<M: Messages> Dispatcher<M> {
         }
     }
 
+    fn facts(&self, assigned: &AssignedLane) -> LaneFacts {
+        let config = self.fingerprints.of(&assigned.lane.lane.topic);
+        // An id that the brokers do not tell this time is still the one that was committed.
+        let before = assigned.metadata.clone().unwrap_or_default();
+        LaneFacts {
+            topic_id: assigned.topic_id.clone().or(before.topic_id),
+            config: config.map(ToString::to_string),
+            topic_partitions: assigned.topic_partitions,
+            tables: Vec::new(),
+        }
+    }
+
+    /// A partition whose last commit was made under another configuration may be handed over after
+    /// a change, once. Where it goes on, two deployments with different configurations share the
+    /// group.
+    fn report_config_changes(&self, lanes: &[AssignedLane]) {
+        let mut changed: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for assigned in lanes {
+            let topic: &str = &assigned.lane.lane.topic;
+            let before = assigned.metadata.as_ref().and_then(|before| before.config.as_deref());
+            let own = self.fingerprints.of(topic).map(|own| &**own);
+            if let Some(before) = before.filter(|before| own != Some(before)) {
+                *changed.entry((topic, before)).or_default() += 1;
+            }
+        }
+        for ((topic, before), partitions) in changed {
+            let own = self.fingerprints.of(topic).map(|own| &**own);
+            tracing::warn!(
+                topic,
+                partitions,
+                before,
+                own,
+                "the last commits of these partitions were made under another configuration of the topic: expected once after a change; if it goes on, two deployments share the consumer group"
+            );
+            self.telemetry.topic(topic).config_changes.inc_by(partitions);
+        }
+    }
+
     fn show(&self, lane: &TopicPartition, change: impl FnOnce(&mut LaneStatus)) {
         self.telemetry.status.update_lane(&lane.topic, lane.partition, change);
     }
@@ -163,6 +204,7 @@ impl<M: Messages> Dispatcher<M> {
         self.show(lane, |status| {
             if halted {
                 status.enter(LaneState::Halted, Some(fault.to_string()), at_ms);
+                status.held_by_source = true;
             }
             let stage = stage.to_owned();
             let message = fault.to_string();
@@ -191,6 +233,7 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
 
     fn assigned(&mut self, lanes: Vec<AssignedLane>) {
         self.telemetry.metrics.rebalances.with_label_values(&["assign"]).inc();
+        self.report_config_changes(&lanes);
         for assigned in lanes {
             tracing::info!(
                 topic = %assigned.lane.lane.topic,
@@ -203,16 +246,19 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
             self.last_slot += 1;
             let slot = LaneSlot(self.last_slot);
             let worker = worker_of(&assigned.lane.lane, self.workers.len());
-            let facts =
-                LaneFacts { topic_partitions: assigned.topic_partitions, ..self.facts.clone() };
-            self.commits.assigned(assigned.lane.lane.clone(), facts);
+            let facts = self.facts(&assigned);
+            let before = assigned.metadata.as_ref().and_then(|before| before.config.clone());
             self.show(&assigned.lane.lane, |status| {
                 status.next_offset = Some(assigned.start);
                 status.high_watermark = Some(assigned.high);
                 status.committed_offset = (!assigned.genesis).then_some(assigned.start);
                 status.lag = Some((assigned.high - assigned.start).max(0));
+                status.config_before =
+                    before.filter(|before| facts.config.as_ref() != Some(before));
+                status.config = facts.config.clone();
                 status.enter(LaneState::Running, None, now_ms());
             });
+            self.commits.assigned(&assigned, slot, facts);
             self.lanes.insert(assigned.lane.clone(), (worker, slot));
             self.tell(worker, Message::Assign(slot, assigned));
         }
@@ -254,10 +300,20 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         self.flow.take()
     }
 
+    fn brokers(&mut self, lost: Vec<LostBroker>) {
+        let now = now_ms();
+        let status = |lost: LostBroker| BrokerStatus {
+            broker: lost.broker,
+            since_ms: now - i64::try_from(lost.since.elapsed().as_millis()).unwrap_or(0),
+            reason: lost.reason,
+        };
+        self.telemetry.status.unreachable(lost.into_iter().map(status).collect());
+    }
+
     fn fault(&mut self, fault: SourceFault) {
         match &fault {
             SourceFault::Unavailable { .. } => {
-                tracing::warn!(error = %fault, "Kafka is not available")
+                tracing::warn!(error = %fault, "a request to Kafka failed")
             }
             SourceFault::Fatal { .. } => tracing::error!(error = %fault, "Kafka has failed"),
             SourceFault::Recovering { lane, .. } => self.show_fault(lane, "recover", &fault, false),
@@ -268,7 +324,9 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
                 self.telemetry.metrics.retention_losses.with_label_values(&[topic]).inc();
                 self.show_fault(lane, "recover", &fault, *halted);
             }
-            SourceFault::Truncated { lane, .. } | SourceFault::Recreated { lane, .. } => {
+            SourceFault::Truncated { lane, .. }
+            | SourceFault::Recreated { lane, .. }
+            | SourceFault::OtherTopic { lane, .. } => {
                 tracing::error!(error = %fault, "the partition is not the one that was committed");
                 self.show_fault(lane, "recover", &fault, true);
             }
@@ -285,3 +343,6 @@ pub(crate) fn worker_of(lane: &TopicPartition, workers: usize) -> usize {
     let hash = foldhash::fast::FixedState::default().hash_one(lane);
     (hash % workers.max(1) as u64) as usize
 }
+
+#[cfg(test)]
+mod tests;

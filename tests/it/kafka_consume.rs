@@ -5,6 +5,7 @@ use kcbq::{
     kafka::topics::Topics,
     record::TopicPartition,
 };
+use rdkafka::types::{RDKafkaApiKey as ApiKey, RDKafkaRespErr as RespErr};
 
 use crate::kafka_mock::{Running, cluster, produce, settings};
 
@@ -181,8 +182,8 @@ fn a_committed_offset_beyond_the_end_and_another_record_below_it_halt_the_lane()
     first.wait_records(20);
     {
         let mut seen = first.seen.lock().unwrap();
-        seen.held.get_mut(&TopicPartition::new("orders", 0)).unwrap().1 = 99;
-        let last = &mut seen.held.get_mut(&TopicPartition::new("returns", 0)).unwrap().2;
+        seen.held.get_mut(&TopicPartition::new("orders", 0)).unwrap().next = 99;
+        let last = &mut seen.held.get_mut(&TopicPartition::new("returns", 0)).unwrap().last;
         last.as_mut().unwrap().hash ^= 1;
     }
     first.stop();
@@ -214,4 +215,49 @@ fn a_group_that_begins_at_latest_reads_only_what_comes_after() {
     running.wait_records(5);
     let seen = running.stop();
     assert_eq!(offsets(&seen.lock().unwrap().records[&lane.lane.lane]), [10, 11, 12, 13, 14]);
+}
+
+#[test]
+fn a_commit_in_a_rebalance_is_refused_and_lands_when_it_is_sent_again() {
+    let cluster = cluster(&[("orders", 1)]);
+    let bootstrap = cluster.bootstrap_servers();
+    produce(&bootstrap, "orders", 0, values(0..10));
+    let running = Running::start(&settings(&bootstrap, "rebalancing"), named("orders"));
+    running.wait_records(10);
+    cluster
+        .request_errors(ApiKey::OffsetCommit, &[RespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS]);
+    let refused = running.commit();
+    let again = running.commit();
+    assert!(matches!(refused[..], [LaneOutcome::Refused { retryable: true, .. }]), "{refused:?}");
+    assert!(matches!(again[..], [LaneOutcome::Landed]), "{again:?}");
+    let seen = running.stop();
+    let seen = seen.lock().unwrap();
+    assert_eq!((seen.assigned.len(), seen.lost.len()), (1, 0), "the lane was kept all the time");
+}
+
+#[test]
+fn a_member_that_the_group_went_on_without_loses_its_lanes_and_reads_them_again() {
+    // Out of a rebalance librdkafka takes a wrong generation for a loss, too.
+    for (error, lost) in [
+        (RespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID, true),
+        (RespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, false),
+    ] {
+        let cluster = cluster(&[("orders", 1)]);
+        let bootstrap = cluster.bootstrap_servers();
+        produce(&bootstrap, "orders", 0, values(0..10));
+        let running = Running::start(&settings(&bootstrap, "went-on"), named("orders"));
+        running.wait_records(10);
+        cluster.request_errors(ApiKey::OffsetCommit, &[error]);
+        let outcome = running.commit();
+        assert_eq!(matches!(outcome[..], [LaneOutcome::Lost(_)]), lost, "{outcome:?}");
+        assert!(!matches!(outcome[..], [LaneOutcome::Landed]), "{outcome:?}");
+        running.wait("the loss", |seen| (!seen.lost.is_empty()).then_some(()));
+        // Nothing was committed: the same records once more.
+        running.wait_records(20);
+        let again = running.commit();
+        assert!(matches!(again[..], [LaneOutcome::Landed]), "{again:?}");
+        let seen = running.stop();
+        let seen = seen.lock().unwrap();
+        assert_eq!((seen.assigned.len(), seen.lost.len()), (2, 1));
+    }
 }

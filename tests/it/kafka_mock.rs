@@ -83,9 +83,17 @@ pub(crate) struct Seen {
     pub(crate) faults: Vec<SourceFault>,
     pub(crate) ticks: u64,
     pub(crate) flow: Flow,
-    /// The lanes held, with the next offset to commit.
-    pub(crate) held:
-        HashMap<TopicPartition, (OwnedLane, i64, Option<kcbq::committer::Fingerprint>)>,
+    /// The lanes held.
+    pub(crate) held: HashMap<TopicPartition, Held>,
+}
+
+/// A lane, and what there is to commit of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) lane: OwnedLane,
+    pub(crate) next: i64,
+    pub(crate) last: Option<kcbq::committer::Fingerprint>,
+    pub(crate) topic_id: Option<String>,
 }
 
 #[derive(Clone, Default)]
@@ -109,15 +117,19 @@ impl<M: Messages> SourceHandler<M> for Recorder {
                 let last = kcbq::committer::Fingerprint::of(&record);
                 let next = record.offset + 1;
                 seen.records.entry(lane.clone()).or_default().push((record.offset, value));
-                seen.held.insert(lane.clone(), (batch.lane.clone(), next, Some(last)));
+                let held = seen.held.get_mut(&lane).unwrap();
+                assert_eq!(held.lane, batch.lane);
+                (held.next, held.last) = (next, Some(last));
             }
         }
     }
 
     fn assigned(&mut self, lanes: Vec<AssignedLane>) {
         let mut seen = self.0.lock().unwrap();
-        for lane in &lanes {
-            seen.held.insert(lane.lane.lane.clone(), (lane.lane.clone(), lane.start, None));
+        for AssignedLane { lane, start, topic_id, .. } in &lanes {
+            let topic_id = topic_id.clone();
+            let held = Held { lane: lane.clone(), next: *start, last: None, topic_id };
+            seen.held.insert(lane.lane.clone(), held);
         }
         seen.assigned.extend(lanes);
     }
@@ -145,11 +157,10 @@ impl<M: Messages> SourceHandler<M> for Recorder {
     }
 }
 
-fn commit_of(
-    (lane, offset, last): (OwnedLane, i64, Option<kcbq::committer::Fingerprint>),
-) -> LaneCommit {
-    let metadata = CommitMetadata { last, topic_partitions: Some(1), ..CommitMetadata::default() };
-    LaneCommit { lane: lane.lane, epoch: lane.epoch, offset, metadata: metadata.encode() }
+pub(crate) fn commit_of(Held { lane, next, last, topic_id }: Held) -> LaneCommit {
+    let metadata =
+        CommitMetadata { last, topic_id, topic_partitions: Some(1), ..CommitMetadata::default() };
+    LaneCommit { lane: lane.lane, epoch: lane.epoch, offset: next, metadata: metadata.encode() }
 }
 
 /// A consumer on a thread of its own.

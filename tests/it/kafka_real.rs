@@ -5,17 +5,20 @@
 use std::time::Duration;
 
 use kcbq::{
+    committer::LaneCommit,
     kafka::{settings::OnDataLoss, topics::Topics},
     record::TopicPartition,
+    source::SourceFault,
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
 
-use crate::kafka_mock::{Running, produce, settings};
+use crate::kafka_mock::{self, Running, produce, settings};
 
 fn bootstrap() -> String {
     std::env::var("KCBQ_TEST_BOOTSTRAP").unwrap()
@@ -32,6 +35,13 @@ async fn create(topic: &str, partitions: i32) -> Topics {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     Topics::new(vec![topic], vec![], vec![]).unwrap()
+}
+
+async fn recreate(topic: &str, partitions: i32) -> Topics {
+    for deleted in admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap() {
+        deleted.unwrap();
+    }
+    create(topic, partitions).await
 }
 
 async fn delete_records(topic: &str, before: i64) {
@@ -107,6 +117,60 @@ async fn records_deleted_before_they_were_read_halt_the_lane_or_are_reported() {
     skipping.wait_records(10);
     assert_eq!(offsets(&skipping, "real-loss"), (20..30).collect::<Vec<_>>());
     assert_eq!(skipping.stop().lock().unwrap().faults.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a broker: KCBQ_TEST_BOOTSTRAP"]
+async fn a_topic_made_again_with_the_same_records_is_told_by_its_id() {
+    let topics = create("real-again", 1).await;
+    let settings = settings(&bootstrap(), "real-again");
+    produce(&bootstrap(), "real-again", 0, values(0..10));
+    let first = Running::start(&settings, topics);
+    first.wait_records(10);
+    let held = first.seen.lock().unwrap().held[&TopicPartition::new("real-again", 0)].clone();
+    assert_eq!(held.topic_id.as_ref().map(String::len), Some(22));
+    first.stop();
+    let topics = recreate("real-again", 1).await;
+    // The record below the committed offset is the very same, and more than it are there. Kafka
+    // forgets offsets with their topic, so it is committed as by a member that did not notice.
+    produce(&bootstrap(), "real-again", 0, values(0..20));
+    commit_as("real-again", &kafka_mock::commit_of(held));
+    let second = Running::start(&settings, topics);
+    let fault = second.wait("a fault", |seen| seen.faults.first().cloned());
+    let text = fault.to_string();
+    assert!(text.contains("deleted and made again") && text.contains("offset 10"), "{text}");
+    let seen = second.stop();
+    let seen = seen.lock().unwrap();
+    assert!(seen.records.is_empty() && seen.assigned.is_empty(), "{seen:?}");
+}
+
+/// Commits for a group without members.
+fn commit_as(group: &str, commit: &LaneCommit) {
+    let mut config = ClientConfig::new();
+    let config = config.set("bootstrap.servers", bootstrap()).set("group.id", group);
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    let mut element = list.add_partition(&commit.lane.topic, commit.lane.partition);
+    element.set_offset(Offset::Offset(commit.offset)).unwrap();
+    element.set_metadata(&commit.metadata);
+    consumer.commit(&list, CommitMode::Sync).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a broker: KCBQ_TEST_BOOTSTRAP"]
+async fn a_topic_made_again_under_a_running_lane_halts_it() {
+    let topics = create("real-under", 1).await;
+    let settings = settings(&bootstrap(), "real-under");
+    produce(&bootstrap(), "real-under", 0, values(0..10));
+    let running = Running::start(&settings, topics);
+    running.wait_records(10);
+    running.commit();
+    recreate("real-under", 1).await;
+    produce(&bootstrap(), "real-under", 0, values(0..20));
+    // By the id under the running lane, or at the next assignment, whichever the client sees first.
+    let other = |fault: &SourceFault| matches!(fault, SourceFault::OtherTopic { .. });
+    running.wait("the halt", |seen| seen.faults.iter().find(|fault| other(fault)).cloned());
+    running.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -207,7 +207,7 @@ fn arithmetic(settings: &Settings, partitions: usize, replicas: usize) -> Vec<Fi
 }
 
 fn unanswered(area: &'static str, error: &AskError) -> Finding {
-    Finding::problem(area, chain(error))
+    Finding::problem(area, chain(error)).remedy(error.remedy())
 }
 
 /// The registry answers, and takes the credentials.

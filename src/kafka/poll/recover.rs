@@ -1,7 +1,8 @@
 //! How lanes get from their assignment to running: what the recovery thread is asked, and answers.
 
 use std::{
-    sync::mpsc::TrySendError,
+    collections::BTreeSet,
+    sync::{Arc, mpsc::TrySendError},
     time::{Duration, Instant},
 };
 
@@ -42,11 +43,15 @@ impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
             match report {
                 Report::Recovered(lane, outcome) => assigned.extend(self.recovered(lane, *outcome)),
                 Report::Topics(topics) if !self.stopping => {
+                    self.undiscovered = false;
                     let subscribed = self.subscribe(topics);
                     self.log_failure("subscribe", subscribed);
                 }
                 Report::Topics(_) => {}
+                Report::Recreated(topics) => self.halt_replaced(&topics),
+                Report::DiscoveryFailed(_) if self.undiscovered => {}
                 Report::DiscoveryFailed(message) => {
+                    self.undiscovered = true;
                     let message = format!("the topics cannot be listed: {message}");
                     self.handler.fault(SourceFault::Unavailable { message });
                 }
@@ -100,11 +105,20 @@ impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
                     genesis: start.genesis,
                     metadata: start.metadata,
                     topic_partitions: start.topic_partitions,
+                    topic_id: start.topic_id,
                     low,
                     high,
                 };
                 Some((assigned, again))
             }
+        }
+    }
+
+    /// Halts what runs of topics that are others than when it began: its next offset means nothing
+    /// in them.
+    fn halt_replaced(&mut self, topics: &BTreeSet<Arc<str>>) {
+        for (lane, next) in self.lanes.running_of(topics) {
+            self.halt_running(&lane, SourceFault::OtherTopic { lane: lane.clone(), next });
         }
     }
 

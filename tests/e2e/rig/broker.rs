@@ -23,6 +23,8 @@ pub(crate) struct Broker {
     folder: PathBuf,
     port: u16,
     controller_port: u16,
+    /// Broker properties beyond those of `env/kafka/start`.
+    properties: Vec<String>,
     starts: u32,
     process: Process,
 }
@@ -35,10 +37,20 @@ impl Broker {
 
     /// Starts a broker over a new folder and waits until it answers.
     pub(crate) fn start(place: &Place) -> Result<Self> {
+        Self::start_with(place, |_, _| Vec::new())
+    }
+
+    /// The same with further properties, `name=value`, given the listener's and the controller's
+    /// ports.
+    pub(crate) fn start_with(
+        place: &Place,
+        properties: impl FnOnce(u16, u16) -> Vec<String>,
+    ) -> Result<Self> {
         let (port, controller_port) = (place::free_port()?, place::free_port()?);
         let folder = place.path().to_owned();
-        let process = spawn(&folder, port, controller_port, 0)?;
-        let mut broker = Self { folder, port, controller_port, starts: 1, process };
+        let properties = properties(port, controller_port);
+        let process = spawn(&folder, (port, controller_port), &properties, 0)?;
+        let mut broker = Self { folder, port, controller_port, properties, starts: 1, process };
         broker.wait_ready()?;
         Ok(broker)
     }
@@ -57,7 +69,8 @@ impl Broker {
     pub(crate) fn restart(&mut self) -> Result<Duration> {
         let began = Instant::now();
         self.kill()?;
-        self.process = spawn(&self.folder, self.port, self.controller_port, self.starts)?;
+        let ports = (self.port, self.controller_port);
+        self.process = spawn(&self.folder, ports, &self.properties, self.starts)?;
         self.starts += 1;
         self.wait_ready()?;
         Ok(began.elapsed())
@@ -89,11 +102,17 @@ impl Broker {
 }
 
 /// A file per start: the readiness line of the run before must not be seen.
-fn spawn(folder: &std::path::Path, port: u16, controller_port: u16, start: u32) -> Result<Process> {
+fn spawn(
+    folder: &std::path::Path,
+    (port, controller_port): (u16, u16),
+    properties: &[String],
+    start: u32,
+) -> Result<Process> {
     let mut command = process::command(&place::scripts().join("kafka/start"));
     command
         .arg(folder.join("kafka"))
         .args([port.to_string(), controller_port.to_string()])
+        .args(properties)
         .env("KCBQ_CACHE", place::cache());
     Process::spawn(&format!("kafka-{start}"), &mut command, folder)
 }

@@ -63,8 +63,8 @@ pub(crate) struct LaneState {
 }
 
 impl Plan {
-    /// The configuration file for one replica. JSON is YAML.
-    fn file(&self, admin: &str) -> Value {
+    /// The configuration file, without the admin port. JSON is YAML.
+    fn file(&self) -> Value {
         let properties: Map<String, Value> =
             self.properties.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
         let mut file = json!({
@@ -78,7 +78,6 @@ impl Plan {
                 "dataset": self.dataset,
                 "endpoint": self.endpoint,
             },
-            "admin": {"listen": admin},
             "topics": self.topics,
         });
         if let Some(registry) = &self.registry {
@@ -95,20 +94,43 @@ impl Plan {
 
     /// Starts replica `name`, which is to kill itself at `failpoint` if one is given.
     pub(crate) fn start(&self, place: &Place, name: &str, failpoint: Option<&str>) -> Result<Sink> {
-        let admin = format!("127.0.0.1:{}", place::free_port()?);
-        let path = place.join(&format!("{name}.yaml"));
-        std::fs::write(&path, serde_json::to_string_pretty(&self.file(&admin))?)?;
-        let mut command = process::command(&self.binary);
-        command.args(["run", "--config"]).arg(&path);
-        if let Some(failpoint) = failpoint {
-            command.env("KCBQ_FAILPOINT", failpoint);
-        }
-        let process = Process::spawn(name, &mut command, place.path())?;
-        Ok(Sink { name: name.to_owned(), admin, process })
+        Sink::start(&self.binary, self.file(), place, name, failpoint)
     }
 }
 
+/// Runs a command of the product with a configuration file of its own.
+pub(crate) fn spawn(
+    binary: &Path,
+    (name, words): (&str, &[&str]),
+    file: &Value,
+    place: &Place,
+    failpoint: Option<&str>,
+) -> Result<Process> {
+    let path = place.join(&format!("{name}.yaml"));
+    std::fs::write(&path, serde_json::to_string_pretty(file)?)?;
+    let mut command = process::command(binary);
+    command.args(words).arg("--config").arg(&path);
+    if let Some(failpoint) = failpoint {
+        command.env("KCBQ_FAILPOINT", failpoint);
+    }
+    Process::spawn(name, &mut command, place.path())
+}
+
 impl Sink {
+    /// Starts a replica with this configuration and an admin port of its own.
+    pub(crate) fn start(
+        binary: &Path,
+        mut file: Value,
+        place: &Place,
+        name: &str,
+        failpoint: Option<&str>,
+    ) -> Result<Self> {
+        let admin = format!("127.0.0.1:{}", place::free_port()?);
+        file["admin"] = json!({"listen": admin});
+        let process = spawn(binary, (name, &["run"]), &file, place, failpoint)?;
+        Ok(Self { name: name.to_owned(), admin, process })
+    }
+
     /// The name it was started with.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -177,6 +199,11 @@ impl Sink {
             line.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok())
         };
         Some((number("lanes=")?, number("in_flight_records=")?))
+    }
+
+    /// All that it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.stderr()
     }
 
     /// The end of its output.
