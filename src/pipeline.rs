@@ -8,6 +8,7 @@
 //! ```
 
 pub mod commit;
+mod deal;
 pub mod dispatch;
 pub mod encoder;
 pub mod fingerprint;
@@ -45,7 +46,7 @@ use crate::{
     delivery::{backoff::Backoff, core::CoreSettings},
     pipeline::{
         commit::Commits,
-        dispatch::{Dispatcher, FlowBoard, Message, Released, worker_of},
+        dispatch::{Dispatcher, FlowBoard, Message, Released},
         encoder::TopicEncoder,
         fingerprint::Fingerprints,
         prepare::Preparer,
@@ -136,14 +137,18 @@ pub struct Control<M>(Vec<mpsc::Sender<Message<M>>>);
 impl<M: Messages> Control<M> {
     /// Releases a halted lane.
     pub async fn release(&self, lane: TopicPartition) -> Released {
-        let worker = self.0.get(worker_of(&lane, self.0.len()));
-        let (answer, released) = oneshot::channel();
-        match worker {
-            Some(inbox) if inbox.send(Message::Release(lane, answer)).await.is_ok() => {
-                released.await.unwrap_or(Released::Stopping)
+        for worker in &self.0 {
+            let (answer, released) = oneshot::channel();
+            if worker.send(Message::Release(lane.clone(), answer)).await.is_err() {
+                return Released::Stopping;
             }
-            _ => Released::Stopping,
+            match released.await {
+                Ok(Released::NotOwned) => {}
+                Ok(released) => return released,
+                Err(_) => return Released::Stopping,
+            }
         }
+        Released::NotOwned
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::BuildHasher,
     sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use crate::{
     committer::LaneCommit,
     pipeline::{
         commit::{Commits, LaneFacts},
+        deal::deal,
         fingerprint::Fingerprints,
         now_ms,
     },
@@ -245,7 +245,8 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
             );
             self.last_slot += 1;
             let slot = LaneSlot(self.last_slot);
-            let worker = worker_of(&assigned.lane.lane, self.workers.len());
+            let held = self.lanes.values().map(|(worker, _)| *worker);
+            let worker = deal(&assigned.lane.lane, held, self.workers.len());
             let facts = self.facts(&assigned);
             let before = assigned.metadata.as_ref().and_then(|before| before.config.clone());
             self.show(&assigned.lane.lane, |status| {
@@ -336,12 +337,6 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
     fn tick(&mut self) {
         self.telemetry.liveness.poll_turned(Instant::now());
     }
-}
-
-/// The worker of a lane: the same for every assignment, so that a returning lane finds its plans.
-pub(crate) fn worker_of(lane: &TopicPartition, workers: usize) -> usize {
-    let hash = foldhash::fast::FixedState::default().hash_one(lane);
-    (hash % workers.max(1) as u64) as usize
 }
 
 #[cfg(test)]
