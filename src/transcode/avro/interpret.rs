@@ -97,7 +97,7 @@ fn scalar<W: RowWriter>(scalar: &Scalar, reader: &mut Reader<'_>, out: &mut Vec<
             convert::integer::<W>(out, i64::from(reader.int()?), *conversion)
         }
         Scalar::Long(conversion) => convert::integer::<W>(out, reader.long()?, *conversion),
-        Scalar::Text(conversion) => convert::text::<W>(out, reader.string()?, *conversion),
+        Scalar::Text(conversion) => convert::text::<W>(out, reader.text()?, *conversion),
         Scalar::Double(conversion) => convert::float::<W>(out, reader.double()?, *conversion),
         Scalar::Float(conversion) => {
             convert::float::<W>(out, f64::from(reader.float()?), *conversion)
@@ -116,8 +116,7 @@ fn scalar<W: RowWriter>(scalar: &Scalar, reader: &mut Reader<'_>, out: &mut Vec<
             let index = reader.index()? as usize;
             let symbol =
                 symbols.get(index).ok_or_else(|| RowError::decode("no such enum symbol"))?;
-            W::string(out, symbol);
-            Ok(())
+            W::text(out, symbol.text())
         }
     }
 }
@@ -204,7 +203,7 @@ fn map<W: RowWriter>(
             W::element(out, label);
             let mark = W::record_start(out);
             W::cell(out, &entries.key);
-            W::string(out, reader.string()?);
+            W::text(out, reader.text()?)?;
             cell::<W>(&entries.value, reader, out)
                 .map_err(|error| error.within(&entries.value.name))?;
             W::record_end(out, mark);

@@ -14,8 +14,11 @@ use crate::{
     table::ColumnKind,
     transcode::{
         convert::{civil, decimal::Fitted},
+        digits,
+        error::Step,
+        raw_text::RawText,
         row::LaneLabel,
-        scan::clean_prefix,
+        scan::{specials, specials_and_beyond_ascii},
         writer::{Label, RowWriter},
     },
 };
@@ -85,19 +88,21 @@ impl RowWriter for JsonRow {
 
     #[inline]
     fn int64(out: &mut Vec<u8>, value: i64) {
-        if value.unsigned_abs() > SAFE_INTEGER {
-            out.push(b'"');
-            push_integer(out, value);
-            return out.extend_from_slice(b"\",");
+        let magnitude = value.unsigned_abs();
+        if magnitude > SAFE_INTEGER {
+            return push_large_integer(out, value);
         }
-        push_integer(out, value);
+        if value < 0 {
+            out.push(b'-');
+        }
+        digits::push(out, magnitude);
         out.push(b',');
     }
 
     #[inline]
     fn float64(out: &mut Vec<u8>, value: f64) {
         if value.is_finite() {
-            out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+            RawText::from(zmij::Buffer::new().format_finite(value)).push(out);
             return out.push(b',');
         }
         let text: &[u8] = match value {
@@ -108,10 +113,22 @@ impl RowWriter for JsonRow {
         out.extend_from_slice(text);
     }
 
+    #[inline(always)]
+    fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
+        out.push(b'"');
+        let copied = value.push_plain(out, specials_and_beyond_ascii);
+        if let Some(rest) = value.checked_rest(copied)? {
+            push_escaped(out, rest);
+        }
+        close_quote(out);
+        Ok(())
+    }
+
     #[inline]
     fn string(out: &mut Vec<u8>, value: &str) {
-        push_string(out, value);
-        out.push(b',');
+        out.push(b'"');
+        push_escaped(out, value.into());
+        out.extend_from_slice(b"\",");
     }
 
     #[inline]
@@ -148,31 +165,22 @@ impl RowWriter for JsonRow {
     }
 
     fn date(out: &mut Vec<u8>, days: i64) {
-        let Some(day) = civil::day(days) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"0000-00-00\",";
-        put(&mut text, 1, &civil::date_text(day));
-        out.extend_from_slice(&text);
+        push_quoted(out, civil::day(days).map(civil::date_text));
     }
 
     fn time(out: &mut Vec<u8>, micros: i64) {
-        let Some(time) = civil::clock(micros) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"00:00:00.000000\",";
-        put(&mut text, 1, &civil::clock_text(time));
-        out.extend_from_slice(&text);
+        push_quoted(out, civil::clock(micros).map(civil::clock_text));
     }
 
     fn datetime(out: &mut Vec<u8>, micros: i64) {
-        let Some(moment) = civil::moment(micros) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"0000-00-00T00:00:00.000000\",";
-        put(&mut text, 1, &civil::moment_text(moment));
-        out.extend_from_slice(&text);
+        push_quoted(out, civil::moment(micros).map(civil::moment_text));
     }
 
     fn timestamp(out: &mut Vec<u8>, micros: i64) {
         let Some(moment) = civil::moment(micros) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"0000-00-00T00:00:00.000000Z\",";
-        put(&mut text, 1, &civil::moment_text(moment));
-        out.extend_from_slice(&text);
+        out.push(b'"');
+        civil::push_moment(out, moment);
+        out.extend_from_slice(b"Z\",");
     }
 
     #[inline]
@@ -183,10 +191,17 @@ impl RowWriter for JsonRow {
 }
 
 #[inline]
-fn put(text: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(room) = text.get_mut(at..at + value.len()) {
-        room.copy_from_slice(value);
-    }
+fn push_quoted<const N: usize>(out: &mut Vec<u8>, text: Option<[u8; N]>) {
+    let Some(text) = text else { return out.extend_from_slice(b"null,") };
+    out.push(b'"');
+    out.extend_from_slice(&text);
+    out.extend_from_slice(b"\",");
+}
+
+#[inline(always)]
+fn close_quote(out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.push(b',');
 }
 
 /// Turns the comma after the last value into the closing bracket.
@@ -198,27 +213,28 @@ fn close(out: &mut Vec<u8>, bracket: u8) {
     }
 }
 
-#[inline]
-fn push_integer(out: &mut Vec<u8>, value: i64) {
+/// An integer that not every JSON reader keeps exact.
+#[cold]
+fn push_large_integer(out: &mut Vec<u8>, value: i64) {
+    out.push(b'"');
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.extend_from_slice(b"\",");
 }
 
 /// Appends `value` as a JSON string, quotes included.
 #[inline]
 pub fn push_string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
-    push_escaped(out, value.as_bytes());
+    push_escaped(out, value.into());
     out.push(b'"');
 }
 
-/// Appends the contents of a JSON string.
-fn push_escaped(out: &mut Vec<u8>, mut rest: &[u8]) {
+/// Appends the contents of a JSON string; the text has been checked.
+fn push_escaped(out: &mut Vec<u8>, mut rest: RawText<'_>) {
     loop {
-        let clean = clean_prefix(rest);
-        let Some((plain, tail)) = rest.split_at_checked(clean) else { return };
-        out.extend_from_slice(plain);
-        let Some((special, after)) = tail.split_first() else { return };
-        push_escape(out, *special);
+        let copied = rest.push_plain(out, specials);
+        let Some((special, after)) = rest.split_special(copied) else { return };
+        push_escape(out, special);
         rest = after;
     }
 }
