@@ -19,7 +19,7 @@ use crate::{
         raw_text::RawText,
         row::LaneLabel,
         scan::{specials, specials_and_beyond_ascii},
-        writer::{Label, RowWriter},
+        writer::{Label, RowWriter, push_first},
     },
 };
 
@@ -101,6 +101,9 @@ impl RowWriter for JsonRow {
 
     #[inline]
     fn float64(out: &mut Vec<u8>, value: f64) {
+        if push_hundredths(out, value) {
+            return out.push(b',');
+        }
         if value.is_finite() {
             RawText::from(zmij::Buffer::new().format_finite(value)).push(out);
             return out.push(b',');
@@ -213,6 +216,31 @@ fn close(out: &mut Vec<u8>, bracket: u8) {
     }
 }
 
+/// Appends a number with two digits or fewer after the point, as most amounts of money are; says
+/// `false` if the number is not one.
+///
+/// A decimal of 15 digits that reads back as the number is the shortest one that does, because no
+/// two of so few digits are one double.
+#[inline]
+fn push_hundredths(out: &mut Vec<u8>, value: f64) -> bool {
+    let magnitude = value.abs();
+    let scaled = magnitude * 100.0;
+    // A cast saturates, and makes 0 of NaN.
+    let whole = scaled as u64;
+    if whole >= 10_u64.pow(15) || whole as f64 != scaled || scaled / 100.0 != magnitude {
+        return false;
+    }
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    digits::push(out, whole / 100);
+    let (tenths, hundredths) = (whole % 100 / 10, whole % 10);
+    // Both are below 10.
+    let fraction = [b'.', b'0' + tenths as u8, b'0' + hundredths as u8];
+    push_first(out, &fraction, if hundredths == 0 { 2 } else { 3 });
+    true
+}
+
 /// An integer that not every JSON reader keeps exact.
 #[cold]
 fn push_large_integer(out: &mut Vec<u8>, value: i64) {
@@ -293,6 +321,12 @@ mod tests {
     }
 
     #[test]
+    fn zeros_keep_their_sign() {
+        assert_eq!(cell(|out| JsonRow::float64(out, 0.0)), "0.0");
+        assert_eq!(cell(|out| JsonRow::float64(out, -0.0)), "-0.0");
+    }
+
+    #[test]
     fn times_are_text() {
         assert_eq!(cell(|out| JsonRow::date(out, -1)), "\"1969-12-31\"");
         assert_eq!(cell(|out| JsonRow::time(out, 1)), "\"00:00:00.000001\"");
@@ -314,6 +348,15 @@ mod tests {
             let written = cell(|out| JsonRow::float64(out, value));
             prop_assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok());
             prop_assert_eq!(written.parse::<f64>().unwrap().to_bits(), bits);
+        }
+
+        #[test]
+        fn amounts_of_money_are_as_short_as_they_can_be(
+            hundredths in -(1_i64 << 52)..1 << 52, cut in 0..52
+        ) {
+            let value = (hundredths >> cut) as f64 / 100.0;
+            let mut buffer = zmij::Buffer::new();
+            prop_assert_eq!(cell(|out| JsonRow::float64(out, value)), buffer.format_finite(value));
         }
 
         #[test]
