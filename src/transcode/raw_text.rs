@@ -4,6 +4,8 @@
 //! just so many bytes cost a mispredicted branch each. Text is therefore read and written in whole
 //! chunks, past its end if the payload goes on there, and the output is cut back afterwards.
 
+use std::hint::select_unpredictable;
+
 use crate::transcode::{
     error::{RowError, Step},
     writer::push_first,
@@ -89,7 +91,9 @@ impl<'a> RawText<'a> {
             let (chunk, after) = split_chunk(window);
             let marks =
                 u128::from(special(low(chunk))) | u128::from(special(low(chunk >> 64))) << 64;
-            let plain = left.min((marks.trailing_zeros() / 8) as usize);
+            let plain = (marks.trailing_zeros() / 8) as usize;
+            // What follows the text may be anything.
+            let plain = select_unpredictable(plain < left, plain, left);
             push_first(out, &chunk.to_le_bytes(), plain);
             if left <= CHUNK || plain < CHUNK {
                 return self.len - left + plain;
