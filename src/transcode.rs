@@ -25,10 +25,12 @@
 pub mod avro;
 pub mod connect;
 pub mod convert;
+pub mod digits;
 pub mod error;
 pub mod json_in;
 pub mod limits;
 pub mod plan;
+pub mod raw_text;
 pub mod row;
 pub mod scan;
 pub mod settings;

@@ -7,6 +7,7 @@ use crate::transcode::{
     convert::decimal::{Decimal, Range},
     error::{RowError, Step},
     json_in::tokens,
+    raw_text::RawText,
     writer::RowWriter,
 };
 
@@ -246,14 +247,13 @@ fn rare_float<W: RowWriter>(out: &mut Vec<u8>, value: f64, conversion: FromFloat
 /// Writes text.
 ///
 /// # Errors
-/// When the text is not of the column's type.
+/// When the text is not UTF-8 or not of the column's type.
 #[inline(always)]
-pub fn text<W: RowWriter>(out: &mut Vec<u8>, value: &str, conversion: FromText) -> Step {
+pub fn text<W: RowWriter>(out: &mut Vec<u8>, value: RawText<'_>, conversion: FromText) -> Step {
     match conversion {
-        FromText::Text => W::string(out, value),
-        other => return rare_text::<W>(out, value, other),
+        FromText::Text => W::text(out, value),
+        other => rare_text::<W>(out, value.checked()?, other),
     }
-    Ok(())
 }
 
 fn rare_text<W: RowWriter>(out: &mut Vec<u8>, value: &str, conversion: FromText) -> Step {

@@ -11,6 +11,7 @@ use crate::{
         json_in::names::NameIndex,
         limits::Limits,
         plan::payload::Payload,
+        raw_text::PaddedText,
         row::{LaneLabel, RowSpec},
         writer::{Label, RowWriter},
     },
@@ -132,7 +133,7 @@ pub enum Scalar {
     /// So many bytes.
     Fixed(usize, FromBytes),
     /// One of these symbols.
-    Enum(Arc<[Arc<str>]>),
+    Enum(Box<[PaddedText]>),
 }
 
 /// How a value without a column is passed over.

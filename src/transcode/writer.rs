@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     table::ColumnKind,
-    transcode::{convert::decimal::Fitted, row::LaneLabel},
+    transcode::{convert::decimal::Fitted, error::Step, raw_text::RawText, row::LaneLabel},
 };
 
 pub mod json;
@@ -12,6 +12,14 @@ pub mod proto;
 
 /// How much of a label is kept inline.
 const INLINE: usize = 32;
+
+/// Appends the first `len` of `bytes`: a copy of a fixed length and a cut, which is cheaper than a
+/// copy of just so many.
+#[inline(always)]
+pub fn push_first<const N: usize>(out: &mut Vec<u8>, bytes: &[u8; N], len: usize) {
+    out.extend_from_slice(bytes);
+    out.truncate(out.len() - N.saturating_sub(len));
+}
 
 /// The bytes that come before a cell's value in one row form: a quoted JSON key with its colon, or
 /// a protobuf tag. Rendered once, when the plan is compiled.
@@ -42,8 +50,7 @@ impl Label {
         if let Some(long) = &self.long {
             return out.extend_from_slice(long);
         }
-        out.extend_from_slice(&self.inline);
-        out.truncate(out.len().saturating_sub(self.padding));
+        push_first(out, &self.inline, INLINE - self.padding);
     }
 
     /// How many bytes the label has.
@@ -97,6 +104,11 @@ pub trait RowWriter: fmt::Debug + Send + Sync + 'static {
     fn int64(out: &mut Vec<u8>, value: i64);
     /// A `FLOAT64`; NaN and the infinities are values.
     fn float64(out: &mut Vec<u8>, value: f64);
+    /// A `STRING` or `GEOGRAPHY` that has not been checked yet.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step;
     /// A `STRING` or `GEOGRAPHY`.
     fn string(out: &mut Vec<u8>, value: &str);
     /// A `STRING` of ASCII without `"`, `\` and control characters.

@@ -3,6 +3,7 @@
 use crate::transcode::{
     error::{RowError, Step},
     plan::too_large,
+    raw_text::RawText,
 };
 
 /// A position in a datum.
@@ -61,20 +62,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A `long`.
+    /// A `long` that is likely to take one byte.
     #[inline(always)]
-    pub fn long(&mut self) -> Step<i64> {
+    fn short_long(&mut self) -> Step<i64> {
         if let Some((first, rest)) = self.rest.split_first()
             && *first < 0x80
         {
             self.rest = rest;
             return Ok(unzigzag(u64::from(*first)));
         }
-        self.wide_long()
+        self.long()
     }
 
-    #[inline]
-    fn wide_long(&mut self) -> Step<i64> {
+    /// A `long`: without a branch per byte, because nobody can predict how many there are.
+    #[inline(always)]
+    pub fn long(&mut self) -> Step<i64> {
+        if let Some(word) = self.rest.first_chunk()
+            && let Some((value, len)) = varint_of_word(u64::from_le_bytes(*word))
+            && let Some(rest) = self.rest.get(len..)
+        {
+            self.rest = rest;
+            return Ok(unzigzag(value));
+        }
+        self.any_long()
+    }
+
+    /// A `long` of more than eight bytes, or near the datum's end.
+    fn any_long(&mut self) -> Step<i64> {
         let mut value = 0_u64;
         let mut shift = 0;
         let mut bytes = self.rest.iter();
@@ -120,27 +134,34 @@ impl<'a> Reader<'a> {
     /// `bytes`.
     #[inline(always)]
     pub fn bytes(&mut self) -> Step<&'a [u8]> {
-        let len = self.long()?;
-        self.take(usize::try_from(len).map_err(|_| RowError::decode("a negative length"))?)
+        let len = self.len()?;
+        self.take(len)
     }
 
-    /// A `string`.
     #[inline(always)]
-    pub fn string(&mut self) -> Step<&'a str> {
-        let bytes = self.bytes()?;
-        std::str::from_utf8(bytes).map_err(|_| RowError::decode("a string that is not valid UTF-8"))
+    fn len(&mut self) -> Step<usize> {
+        usize::try_from(self.short_long()?).map_err(|_| RowError::decode("a negative length"))
+    }
+
+    /// A `string`, not checked to be UTF-8.
+    #[inline(always)]
+    pub fn text(&mut self) -> Step<RawText<'a>> {
+        let len = self.len()?;
+        let text = RawText::new(self.rest, len).ok_or_else(ends_early)?;
+        self.take(len)?;
+        Ok(text)
     }
 
     /// The index of a union's branch or an enum's symbol.
     #[inline(always)]
     pub fn index(&mut self) -> Step<u32> {
-        u32::try_from(self.long()?).map_err(|_| RowError::decode("an index out of range"))
+        u32::try_from(self.short_long()?).map_err(|_| RowError::decode("an index out of range"))
     }
 
     /// The head of an array's or map's next block: how many items of at least `bytes_min` bytes it
     /// has; 0 at the end.
     pub fn block(&mut self, bytes_min: usize) -> Step<u64> {
-        let mut count = self.long()?;
+        let mut count = self.short_long()?;
         if count < 0 {
             let bytes = self.long()?;
             if usize::try_from(bytes).map_or(true, |bytes| bytes > self.rest.len()) {
@@ -155,6 +176,21 @@ impl<'a> Reader<'a> {
         }
         Ok(count)
     }
+}
+
+/// The varint at the start of eight bytes and how many of them it takes, if it ends among them.
+#[inline(always)]
+fn varint_of_word(word: u64) -> Option<(u64, usize)> {
+    let ends = !word & 0x8080_8080_8080_8080;
+    if ends == 0 {
+        return None;
+    }
+    // All bits up to the first clear continuation bit, then groups of 7 bits moved together.
+    let sevens = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+    let pairs = (sevens & 0x007f_007f_007f_007f) | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+    let value = (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4;
+    Some((value, (ends.trailing_zeros() / 8 + 1) as usize))
 }
 
 #[inline(always)]
@@ -204,6 +240,27 @@ mod tests {
     }
 
     #[test]
+    fn longs_are_the_same_near_the_end_and_before_it() {
+        for bits in 0..64 {
+            for value in
+                [1_i64 << bits, (1_i64 << bits).wrapping_sub(1), -1_i64 << bits, i64::MIN >> bits]
+            {
+                let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
+                let mut bytes = Vec::new();
+                while zigzag >= 0x80 {
+                    bytes.push((zigzag & 0x7f) as u8 | 0x80);
+                    zigzag >>= 7;
+                }
+                bytes.push(zigzag as u8);
+                assert_eq!(long(&bytes), Ok(value));
+                bytes.resize(20, 0xff);
+                assert_eq!(Reader::new(&bytes, 0).long().ok(), Some(value));
+                assert_eq!(Reader::new(&bytes, 0).short_long().ok(), Some(value));
+            }
+        }
+    }
+
+    #[test]
     fn overlong_and_cut_varints_are_told_apart() {
         assert!(long(&[0xff; 9]).unwrap_err().contains("ends early"));
         assert!(long(&[0x80]).unwrap_err().contains("ends early"));
@@ -231,7 +288,7 @@ mod tests {
         assert!(Reader::new(&wide, 0).int().is_err());
         assert!(Reader::new(&[1], 0).bytes().is_err());
         assert!(Reader::new(&[4, 0], 0).bytes().is_err());
-        assert!(Reader::new(&[2, 0xff], 0).string().is_err());
+        assert!(Reader::new(&[2, 0xff], 0).text().unwrap().checked().is_err());
         assert!(Reader::new(&[2], 0).boolean().is_err());
     }
 }

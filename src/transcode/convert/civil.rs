@@ -1,5 +1,7 @@
 //! Calendar arithmetic and its text, proleptic Gregorian, years 0001 to 9999.
 
+use crate::transcode::{digits, writer::push_first};
+
 /// Microseconds in a day.
 pub const DAY_MICROS: i64 = 86_400_000_000;
 /// 0001-01-01 as days since 1970-01-01.
@@ -84,10 +86,8 @@ pub struct Clock {
 
 /// The moment that lies `micros` after 1970-01-01T00:00:00, or `None` outside 0001 to 9999.
 pub fn moment(micros: i64) -> Option<Moment> {
-    Some(Moment {
-        day: day(micros.div_euclid(DAY_MICROS))?,
-        time: clock_unchecked(micros.rem_euclid(DAY_MICROS)),
-    })
+    let days = micros.div_euclid(DAY_MICROS);
+    Some(Moment { day: day(days)?, time: clock_unchecked(micros - days * DAY_MICROS) })
 }
 
 /// The time of day `micros` after midnight, or `None` outside one day.
@@ -110,39 +110,59 @@ fn clock_unchecked(micros: i64) -> Clock {
 
 /// `YYYY-MM-DD`.
 pub fn date_text(day: Day) -> [u8; 10] {
-    let [y1, y2] = pair(day.year / 100);
-    let [y3, y4] = pair(day.year % 100);
-    let [m1, m2] = pair(day.month);
-    let [d1, d2] = pair(day.day);
-    [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2]
+    let [text @ .., _, _, _, _, _, _] = date_bytes(day).to_le_bytes();
+    text
 }
 
 /// `HH:MM:SS.ffffff`.
 pub fn clock_text(time: Clock) -> [u8; 15] {
-    let [h1, h2] = pair(time.hour);
-    let [m1, m2] = pair(time.minute);
-    let [s1, s2] = pair(time.second);
-    let [f1, f2] = pair(time.micros / 10_000);
-    let [f3, f4] = pair(time.micros / 100 % 100);
-    let [f5, f6] = pair(time.micros % 100);
-    [h1, h2, b':', m1, m2, b':', s1, s2, b'.', f1, f2, f3, f4, f5, f6]
+    let [text @ .., _] = clock_bytes(time).to_le_bytes();
+    text
 }
 
 /// `YYYY-MM-DDTHH:MM:SS.ffffff`.
 pub fn moment_text(moment: Moment) -> [u8; 26] {
-    let mut text = [b'T'; 26];
-    let (date, time) = text.split_at_mut(10);
-    date.copy_from_slice(&date_text(moment.day));
-    if let Some((_, time)) = time.split_first_mut() {
-        time.copy_from_slice(&clock_text(moment.time));
+    let (head, tail) = moment_bytes(moment);
+    let mut text = [0; 26];
+    if let Some((first, rest)) = text.split_first_chunk_mut::<16>() {
+        *first = head.to_le_bytes();
+        rest.copy_from_slice(tail.to_le_bytes().get(..10).unwrap_or_default());
     }
     text
 }
 
-/// Two digits of a number below 100.
-fn pair(value: u32) -> [u8; 2] {
-    // Below 100 by the callers' arithmetic, so that neither cast cuts anything.
-    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
+/// Appends `YYYY-MM-DDTHH:MM:SS.ffffff`.
+#[inline]
+pub fn push_moment(out: &mut Vec<u8>, moment: Moment) {
+    let (head, tail) = moment_bytes(moment);
+    push_first(out, &head.to_le_bytes(), 16);
+    push_first(out, &tail.to_le_bytes(), 10);
+}
+
+/// The first 16 and the last 10 bytes of the moment's text, the first byte the lowest.
+#[inline(always)]
+fn moment_bytes(moment: Moment) -> (u128, u128) {
+    let clock = clock_bytes(moment.time);
+    (date_bytes(moment.day) | u128::from(b'T') << 80 | clock << 88, clock >> 40)
+}
+
+/// The date's text, its first byte the lowest.
+#[inline(always)]
+fn date_bytes(day: Day) -> u128 {
+    let digits = u128::from(digits::eight(day.year * 10_000 + day.month * 100 + day.day));
+    let (year, month, day) = (digits & 0xffff_ffff, digits >> 32 & 0xffff, digits >> 48);
+    year | u128::from(b'-') << 32 | month << 40 | u128::from(b'-') << 56 | day << 64
+}
+
+/// The time's text, its first byte the lowest.
+#[inline(always)]
+fn clock_bytes(time: Clock) -> u128 {
+    // Two zeros, then hours, minutes and seconds; two zeros, then microseconds.
+    let whole = digits::eight(time.hour * 10_000 + time.minute * 100 + time.second);
+    let (hour, minute, second) = (whole >> 16 & 0xffff, whole >> 32 & 0xffff, whole >> 48);
+    let whole = hour | u64::from(b':') << 16 | minute << 24 | u64::from(b':') << 40 | second << 48;
+    let fraction = u128::from(digits::eight(time.micros) >> 16);
+    u128::from(whole) | u128::from(b'.') << 64 | fraction << 72
 }
 
 #[cfg(test)]

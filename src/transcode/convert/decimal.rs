@@ -1,7 +1,12 @@
 //! Decimals: exact, up to 256 bits, with BigQuery's ranges.
 
 use super::wide::Wide;
-use crate::transcode::error::{RowError, Step};
+use crate::transcode::{
+    digits,
+    error::{RowError, Step},
+    raw_text::pad,
+    writer::push_first,
+};
 
 /// Digits after the point of a `NUMERIC`.
 pub const NUMERIC_SCALE: i32 = 9;
@@ -12,6 +17,9 @@ pub const BIGNUMERIC_SCALE: i32 = 38;
 const NUMERIC_MAX: u128 = 10_u128.pow(38) - 1;
 /// The most digits after (or zeros before) the point that are rendered as text.
 const TEXT_SCALE_MAX: u32 = 1_000;
+
+/// Numbers below this have sixteen digits at most.
+const SMALL: u64 = 10_u64.pow(16);
 
 /// BigQuery's two decimal types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +50,14 @@ impl Decimal {
     /// # Errors
     /// When the value needs more than 256 bits.
     pub fn from_be_bytes(bytes: &[u8], scale: i32) -> Step<Self> {
+        if bytes.len() <= 16 {
+            // Sign-extended by the shift; no bytes are zero.
+            let shift = u32::try_from(128 - 8 * bytes.len()).unwrap_or_default();
+            let value =
+                pad(bytes).swap_bytes().cast_signed().checked_shr(shift).unwrap_or_default();
+            let magnitude = Wide::from_u128(value.unsigned_abs());
+            return Ok(Self { negative: value < 0, magnitude, scale });
+        }
         let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
         let filler = if negative { 0xff } else { 0 };
         let extra = bytes.len().saturating_sub(32);
@@ -129,6 +145,11 @@ impl Decimal {
         if self.negative && !self.magnitude.is_zero() {
             out.push(b'-');
         }
+        if let (Some(value @ 0..SMALL), 0..=15) = (self.magnitude.as_u64(), self.scale)
+            && push_small(out, value, self.scale.unsigned_abs() as usize)
+        {
+            return Ok(());
+        }
         let mut digits = Digits::default();
         let digits = digits.render(self.magnitude);
         if self.scale.unsigned_abs() > TEXT_SCALE_MAX {
@@ -176,6 +197,9 @@ impl Fitted {
     /// The scaled integer as 32 bytes of little-endian two's complement and how many of them carry
     /// meaning, at least one.
     pub fn le_bytes(&self) -> ([u8; 32], usize) {
+        if let Some(Ok(magnitude)) = self.scaled.as_u128().map(i128::try_from) {
+            return le_bytes(if self.decimal.negative { -magnitude } else { magnitude });
+        }
         let signed = if self.decimal.negative { self.scaled.negate() } else { self.scaled };
         let mut bytes = [0; 32];
         for (chunk, limb) in bytes.chunks_exact_mut(8).zip(signed.0) {
@@ -190,6 +214,30 @@ impl Fitted {
             .is_some_and(|byte| byte & 0x80 == filler & 0x80);
         (bytes, if sign_kept { significant } else { (significant + 1).min(32) })
     }
+}
+
+/// Two's complement as in [`Fitted::le_bytes`].
+fn le_bytes(value: i128) -> ([u8; 32], usize) {
+    let mut bytes = [0; 32];
+    let (low, _) = bytes.split_at_mut(16);
+    low.copy_from_slice(&value.to_le_bytes());
+    // One bit for the sign.
+    let bits = i128::BITS - (value ^ value >> 127).leading_zeros();
+    (bytes, (bits / 8 + 1) as usize)
+}
+
+/// Appends the text of a number below [`SMALL`] with a digit or more before the point; says `false`
+/// if there is none.
+fn push_small(out: &mut Vec<u8>, value: u64, scale: usize) -> bool {
+    let (text, len) = digits::sixteen(value);
+    let Some(whole @ 1..) = len.checked_sub(scale) else { return false };
+    push_first(out, &text, whole);
+    if scale > 0 {
+        out.push(b'.');
+        let fraction = u128::from_le_bytes(text) >> (8 * whole);
+        push_first(out, &fraction.to_le_bytes(), scale);
+    }
+    true
 }
 
 #[cold]
@@ -364,6 +412,32 @@ mod tests {
             prop_assert_eq!(parsed.rescale(scale), Some(from_bytes.magnitude));
             prop_assert_eq!(parsed.negative, from_bytes.negative);
             prop_assert_eq!(text(Decimal { scale: 0, ..from_bytes }), value.to_string());
+        }
+
+        #[test]
+        fn small_numbers_take_the_short_way_to_the_same_text(
+            value in -(SMALL as i64)..SMALL as i64, scale in 0_i32..20
+        ) {
+            let short = Decimal::from_be_bytes(&value.to_be_bytes(), scale).unwrap();
+            // The same number with more zeros than the short way takes.
+            let factor = 10_i128.pow(19);
+            let long = (i128::from(value) * factor).to_be_bytes();
+            let long = text(Decimal::from_be_bytes(&long, scale + 19).unwrap());
+            let zeros = if scale == 0 { "." } else { "" }.to_owned() + &"0".repeat(19);
+            prop_assert_eq!(text(short) + &zeros, long);
+        }
+
+        #[test]
+        fn no_more_bytes_are_kept_than_carry_the_value(value: i128, bits in 0..128) {
+            let value = value >> bits;
+            let (bytes, len) = le_bytes(value);
+            let reads_back = |len: usize| {
+                let kept: Vec<u8> = bytes[..len].iter().rev().copied().collect();
+                let read = Decimal::from_be_bytes(&kept, 0).unwrap();
+                (read.negative, read.magnitude.as_u128()) == (value < 0, Some(value.unsigned_abs()))
+            };
+            prop_assert!(reads_back(len));
+            prop_assert!(len == 1 || !reads_back(len - 1));
         }
     }
 }

@@ -79,7 +79,8 @@ fn uuids_of_bytes_become_text() {
 
 #[test]
 fn json_text_is_checked() {
-    let text = |value| json(|out| super::text::<JsonRow>(out, value, FromText::Json));
+    let text =
+        |value| json(|out| super::text::<JsonRow>(out, RawText::from(value), FromText::Json));
     assert_eq!(text(r#"{"a": [1]}"#).unwrap(), r#""{\"a\": [1]}""#);
     assert!(text(r#"{"a": [1}"#).is_err());
 }

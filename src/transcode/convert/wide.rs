@@ -60,6 +60,9 @@ impl Wide {
         if self.is_zero() {
             return Some(self);
         }
+        if let (Some(small), 0..=19) = (self.as_u64(), power) {
+            return Some(Self::from_u128(u128::from(small) * u128::from(10_u64.pow(power))));
+        }
         while power > 0 {
             let step = power.min(19);
             self = self.mul_add(10_u64.pow(step), 0)?;

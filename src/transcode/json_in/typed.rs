@@ -186,7 +186,7 @@ fn scalar<W: RowWriter>(scalar: &Scalar, tokens: &mut Tokens<'_>, out: &mut Vec<
             return float::<W>(*conversion, tokens, out);
         }
         Scalar::Text(conversion) => {
-            return convert::text::<W>(out, &tokens.string()?.value(), *conversion);
+            return convert::text::<W>(out, (&*tokens.string()?.value()).into(), *conversion);
         }
         Scalar::Bytes(conversion) => return bytes::<W>(None, *conversion, tokens, out),
         Scalar::Fixed(len, conversion) => {
@@ -194,7 +194,7 @@ fn scalar<W: RowWriter>(scalar: &Scalar, tokens: &mut Tokens<'_>, out: &mut Vec<
         }
         Scalar::Enum(symbols) => {
             let symbol = tokens.string()?.value();
-            if !symbols.iter().any(|known| **known == *symbol) {
+            if !symbols.iter().any(|known| known.text().bytes() == symbol.as_bytes()) {
                 return Err(RowError::decode("no such enum symbol"));
             }
             W::string(out, &symbol);

@@ -287,7 +287,7 @@ fn from_string<W: RowWriter>(target: &Target, tokens: &mut Tokens<'_>, out: &mut
         ),
         Target::Decimal(range) => W::decimal(out, &Decimal::parse(&text)?.fit(*range)?),
         Target::Bytes => W::bytes(out, &base64(&text)?),
-        Target::Text(conversion) => return convert::text::<W>(out, &text, *conversion),
+        Target::Text(conversion) => return convert::text::<W>(out, (&*text).into(), *conversion),
         Target::Taken(owner) => return Err(taken(owner)),
         Target::Refuse => return Err(refused()),
         _ => return Err(mismatch(Next::String)),

@@ -290,7 +290,7 @@ fn text_cell<W: RowWriter>(op: &Op, bytes: &[u8], out: &mut Vec<u8>) -> Step {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| RowError::decode("not valid UTF-8; use the format bytes"))?;
     W::cell(out, &op.label);
-    convert::text::<W>(out, text, *conversion)
+    convert::text::<W>(out, text.into(), *conversion)
 }
 
 fn bytes_cell<W: RowWriter>(op: &Op, bytes: &[u8], out: &mut Vec<u8>) -> Step {

@@ -1,7 +1,5 @@
 //! Which conversion a type needs for a column's type.
 
-use std::sync::Arc;
-
 use crate::{
     schema::model::{Kind, Logical, Type},
     table::ColumnKind,
@@ -10,6 +8,7 @@ use crate::{
             DecimalTarget, Form, FromBytes, FromFloat, FromInteger, FromText, Unit, decimal::Range,
         },
         plan::Scalar,
+        raw_text::PaddedText,
     },
 };
 
@@ -32,7 +31,8 @@ pub fn scalar(ty: &Type, kind: &ColumnKind) -> Option<Scalar> {
         Kind::Double => Scalar::Double(float(kind)?),
         Kind::String => Scalar::Text(text(kind)?),
         Kind::Enum(symbols) => {
-            matches!(kind, ColumnKind::String).then(|| Scalar::Enum(Arc::clone(symbols)))?
+            let padded = || symbols.iter().map(|symbol| PaddedText::new(symbol)).collect();
+            matches!(kind, ColumnKind::String).then(|| Scalar::Enum(padded()))?
         }
         Kind::Bytes if matches!(kind, ColumnKind::Bytes) => Scalar::Bytes(FromBytes::Bytes),
         Kind::Fixed(size) if matches!(kind, ColumnKind::Bytes) => {

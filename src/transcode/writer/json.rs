@@ -14,9 +14,12 @@ use crate::{
     table::ColumnKind,
     transcode::{
         convert::{civil, decimal::Fitted},
+        digits,
+        error::Step,
+        raw_text::RawText,
         row::LaneLabel,
-        scan::clean_prefix,
-        writer::{Label, RowWriter},
+        scan::{specials, specials_and_beyond_ascii},
+        writer::{Label, RowWriter, push_first},
     },
 };
 
@@ -85,19 +88,24 @@ impl RowWriter for JsonRow {
 
     #[inline]
     fn int64(out: &mut Vec<u8>, value: i64) {
-        if value.unsigned_abs() > SAFE_INTEGER {
-            out.push(b'"');
-            push_integer(out, value);
-            return out.extend_from_slice(b"\",");
+        let magnitude = value.unsigned_abs();
+        if magnitude > SAFE_INTEGER {
+            return push_large_integer(out, value);
         }
-        push_integer(out, value);
+        if value < 0 {
+            out.push(b'-');
+        }
+        digits::push(out, magnitude);
         out.push(b',');
     }
 
     #[inline]
     fn float64(out: &mut Vec<u8>, value: f64) {
+        if push_hundredths(out, value) {
+            return out.push(b',');
+        }
         if value.is_finite() {
-            out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+            RawText::from(zmij::Buffer::new().format_finite(value)).push(out);
             return out.push(b',');
         }
         let text: &[u8] = match value {
@@ -108,10 +116,22 @@ impl RowWriter for JsonRow {
         out.extend_from_slice(text);
     }
 
+    #[inline(always)]
+    fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
+        out.push(b'"');
+        let copied = value.push_plain(out, specials_and_beyond_ascii);
+        if let Some(rest) = value.checked_rest(copied)? {
+            push_escaped(out, rest);
+        }
+        close_quote(out);
+        Ok(())
+    }
+
     #[inline]
     fn string(out: &mut Vec<u8>, value: &str) {
-        push_string(out, value);
-        out.push(b',');
+        out.push(b'"');
+        push_escaped(out, value.into());
+        out.extend_from_slice(b"\",");
     }
 
     #[inline]
@@ -148,31 +168,22 @@ impl RowWriter for JsonRow {
     }
 
     fn date(out: &mut Vec<u8>, days: i64) {
-        let Some(day) = civil::day(days) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"0000-00-00\",";
-        put(&mut text, 1, &civil::date_text(day));
-        out.extend_from_slice(&text);
+        push_quoted(out, civil::day(days).map(civil::date_text));
     }
 
     fn time(out: &mut Vec<u8>, micros: i64) {
-        let Some(time) = civil::clock(micros) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"00:00:00.000000\",";
-        put(&mut text, 1, &civil::clock_text(time));
-        out.extend_from_slice(&text);
+        push_quoted(out, civil::clock(micros).map(civil::clock_text));
     }
 
     fn datetime(out: &mut Vec<u8>, micros: i64) {
-        let Some(moment) = civil::moment(micros) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"0000-00-00T00:00:00.000000\",";
-        put(&mut text, 1, &civil::moment_text(moment));
-        out.extend_from_slice(&text);
+        push_quoted(out, civil::moment(micros).map(civil::moment_text));
     }
 
     fn timestamp(out: &mut Vec<u8>, micros: i64) {
         let Some(moment) = civil::moment(micros) else { return out.extend_from_slice(b"null,") };
-        let mut text = *b"\"0000-00-00T00:00:00.000000Z\",";
-        put(&mut text, 1, &civil::moment_text(moment));
-        out.extend_from_slice(&text);
+        out.push(b'"');
+        civil::push_moment(out, moment);
+        out.extend_from_slice(b"Z\",");
     }
 
     #[inline]
@@ -183,10 +194,17 @@ impl RowWriter for JsonRow {
 }
 
 #[inline]
-fn put(text: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(room) = text.get_mut(at..at + value.len()) {
-        room.copy_from_slice(value);
-    }
+fn push_quoted<const N: usize>(out: &mut Vec<u8>, text: Option<[u8; N]>) {
+    let Some(text) = text else { return out.extend_from_slice(b"null,") };
+    out.push(b'"');
+    out.extend_from_slice(&text);
+    out.extend_from_slice(b"\",");
+}
+
+#[inline(always)]
+fn close_quote(out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.push(b',');
 }
 
 /// Turns the comma after the last value into the closing bracket.
@@ -198,27 +216,53 @@ fn close(out: &mut Vec<u8>, bracket: u8) {
     }
 }
 
+/// Appends a number with two digits or fewer after the point, as most amounts of money are; says
+/// `false` if the number is not one.
+///
+/// A decimal of 15 digits that reads back as the number is the shortest one that does, because no
+/// two of so few digits are one double.
 #[inline]
-fn push_integer(out: &mut Vec<u8>, value: i64) {
+fn push_hundredths(out: &mut Vec<u8>, value: f64) -> bool {
+    let magnitude = value.abs();
+    let scaled = magnitude * 100.0;
+    // A cast saturates, and makes 0 of NaN.
+    let whole = scaled as u64;
+    if whole >= 10_u64.pow(15) || whole as f64 != scaled || scaled / 100.0 != magnitude {
+        return false;
+    }
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    digits::push(out, whole / 100);
+    let (tenths, hundredths) = (whole % 100 / 10, whole % 10);
+    // Both are below 10.
+    let fraction = [b'.', b'0' + tenths as u8, b'0' + hundredths as u8];
+    push_first(out, &fraction, if hundredths == 0 { 2 } else { 3 });
+    true
+}
+
+/// An integer that not every JSON reader keeps exact.
+#[cold]
+fn push_large_integer(out: &mut Vec<u8>, value: i64) {
+    out.push(b'"');
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.extend_from_slice(b"\",");
 }
 
 /// Appends `value` as a JSON string, quotes included.
 #[inline]
 pub fn push_string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
-    push_escaped(out, value.as_bytes());
+    push_escaped(out, value.into());
     out.push(b'"');
 }
 
-/// Appends the contents of a JSON string.
-fn push_escaped(out: &mut Vec<u8>, mut rest: &[u8]) {
+/// Appends the contents of a JSON string; the text has been checked.
+fn push_escaped(out: &mut Vec<u8>, mut rest: RawText<'_>) {
     loop {
-        let clean = clean_prefix(rest);
-        let Some((plain, tail)) = rest.split_at_checked(clean) else { return };
-        out.extend_from_slice(plain);
-        let Some((special, after)) = tail.split_first() else { return };
-        push_escape(out, *special);
+        let copied = rest.push_plain(out, specials);
+        let Some((special, after)) = rest.split_special(copied) else { return };
+        push_escape(out, special);
         rest = after;
     }
 }
@@ -277,6 +321,12 @@ mod tests {
     }
 
     #[test]
+    fn zeros_keep_their_sign() {
+        assert_eq!(cell(|out| JsonRow::float64(out, 0.0)), "0.0");
+        assert_eq!(cell(|out| JsonRow::float64(out, -0.0)), "-0.0");
+    }
+
+    #[test]
     fn times_are_text() {
         assert_eq!(cell(|out| JsonRow::date(out, -1)), "\"1969-12-31\"");
         assert_eq!(cell(|out| JsonRow::time(out, 1)), "\"00:00:00.000001\"");
@@ -298,6 +348,15 @@ mod tests {
             let written = cell(|out| JsonRow::float64(out, value));
             prop_assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok());
             prop_assert_eq!(written.parse::<f64>().unwrap().to_bits(), bits);
+        }
+
+        #[test]
+        fn amounts_of_money_are_as_short_as_they_can_be(
+            hundredths in -(1_i64 << 52)..1 << 52, cut in 0..52
+        ) {
+            let value = (hundredths >> cut) as f64 / 100.0;
+            let mut buffer = zmij::Buffer::new();
+            prop_assert_eq!(cell(|out| JsonRow::float64(out, value)), buffer.format_finite(value));
         }
 
         #[test]

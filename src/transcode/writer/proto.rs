@@ -11,8 +11,11 @@ use crate::{
     table::ColumnKind,
     transcode::{
         convert::{civil, decimal::Fitted},
+        error::Step,
+        raw_text::RawText,
         row::LaneLabel,
-        writer::{Label, RowWriter},
+        scan::beyond_ascii,
+        writer::{Label, RowWriter, push_first},
     },
 };
 
@@ -85,7 +88,7 @@ impl RowWriter for ProtoRow {
             }
             return;
         }
-        let (prefix, prefix_len) = varint(len as u64);
+        let (prefix, prefix_len) = any_varint(len as u64);
         out.splice(start.saturating_sub(1)..start, prefix.into_iter().take(prefix_len));
     }
 
@@ -104,6 +107,16 @@ impl RowWriter for ProtoRow {
         out.extend_from_slice(&value.to_le_bytes());
     }
 
+    #[inline(always)]
+    fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
+        push_len(out, value.bytes().len());
+        let copied = value.push_plain(out, beyond_ascii);
+        if let Some(rest) = value.checked_rest(copied)? {
+            out.extend_from_slice(rest.bytes());
+        }
+        Ok(())
+    }
+
     #[inline]
     fn string(out: &mut Vec<u8>, value: &str) {
         Self::bytes(out, value.as_bytes());
@@ -116,7 +129,7 @@ impl RowWriter for ProtoRow {
 
     #[inline]
     fn bytes(out: &mut Vec<u8>, value: &[u8]) {
-        push_varint(out, value.len() as u64);
+        push_len(out, value.len());
         out.extend_from_slice(value);
     }
 
@@ -126,7 +139,8 @@ impl RowWriter for ProtoRow {
 
     fn decimal(out: &mut Vec<u8>, value: &Fitted) {
         let (bytes, len) = value.le_bytes();
-        Self::bytes(out, bytes.get(..len).unwrap_or(&bytes));
+        push_len(out, len);
+        push_first(out, &bytes, len);
     }
 
     #[inline]
@@ -163,16 +177,32 @@ fn packed_time(time: civil::Clock) -> i64 {
     i64::from(seconds) << 20 | i64::from(time.micros)
 }
 
-#[inline]
+/// Appends a varint: without a branch per byte, because nobody can predict how many there are.
+#[inline(always)]
 fn push_varint(out: &mut Vec<u8>, value: u64) {
-    let (bytes, len) = varint(value);
-    out.extend_from_slice(&bytes);
-    out.truncate(out.len() - (bytes.len() - len));
+    if value >= 1 << 56 {
+        let (bytes, len) = any_varint(value);
+        return push_first(out, &bytes, len);
+    }
+    let fours = (value & 0x0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
+    let pairs = (fours & 0x0000_3fff_0000_3fff) | (fours & 0x0fff_c000_0fff_c000) << 2;
+    let sevens = (pairs & 0x007f_007f_007f_007f) | (pairs & 0x3f80_3f80_3f80_3f80) << 1;
+    let last = sevens.checked_ilog2().unwrap_or_default() / 8;
+    let continued = 0x0080_8080_8080_8080 & !(u64::MAX << (8 * last));
+    push_first(out, &(sevens | continued).to_le_bytes(), last as usize + 1);
+}
+
+/// Appends a length: a varint that is likely to take one byte.
+#[inline(always)]
+fn push_len(out: &mut Vec<u8>, len: usize) {
+    match u8::try_from(len) {
+        Ok(short @ 0..0x80) => out.push(short),
+        _ => push_varint(out, len as u64),
+    }
 }
 
 /// A varint and how many of the bytes it takes.
-#[inline]
-fn varint(mut value: u64) -> ([u8; 10], usize) {
+fn any_varint(mut value: u64) -> ([u8; 10], usize) {
     let mut bytes = [0; 10];
     let mut len = 0;
     for byte in &mut bytes {
@@ -217,6 +247,18 @@ mod tests {
         assert_eq!(bytes(|out| ProtoRow::int64(out, -1)), minus_one);
         assert_eq!(bytes(|out| ProtoRow::string(out, "ab")), [2, b'a', b'b']);
         assert_eq!(bytes(|out| ProtoRow::float64(out, 1.0)), [0, 0, 0, 0, 0, 0, 0xf0, 0x3f]);
+    }
+
+    #[test]
+    fn varints_of_every_length_end_where_they_should() {
+        let powers = (0..64).flat_map(|power| [1 << power, (1 << power) - 1, u64::MAX >> power]);
+        for value in powers {
+            let (expected, len) = any_varint(value);
+            assert_eq!(bytes(|out| push_varint(out, value)), expected[..len], "{value:#x}");
+        }
+        for len in [0, 127, 128, 16_384] {
+            assert_eq!(bytes(|out| push_len(out, len)), bytes(|out| push_varint(out, len as u64)));
+        }
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! Text that has not been checked yet, copied while it is checked.
+//!
+//! Strings in records are short and of every length, so that loops over their bytes and copies of
+//! just so many bytes cost a mispredicted branch each. Text is therefore read and written in whole
+//! chunks, past its end if the payload goes on there, and the output is cut back afterwards.
+
+use std::hint::select_unpredictable;
+
+use crate::transcode::{
+    error::{RowError, Step},
+    writer::push_first,
+};
+
+/// How many bytes are looked at together: two words.
+const CHUNK: usize = 16;
+
+/// Bytes that should be UTF-8, and the payload behind them.
+#[derive(Clone, Copy, Debug)]
+pub struct RawText<'a> {
+    /// The text and whatever follows it in the payload.
+    window: &'a [u8],
+    len: usize,
+}
+
+impl<'a> From<&'a str> for RawText<'a> {
+    fn from(text: &'a str) -> Self {
+        Self { window: text.as_bytes(), len: text.len() }
+    }
+}
+
+impl<'a> RawText<'a> {
+    /// The first `len` bytes of `window`, if it has so many.
+    #[inline(always)]
+    pub fn new(window: &'a [u8], len: usize) -> Option<Self> {
+        (len <= window.len()).then_some(Self { window, len })
+    }
+
+    /// The text's bytes.
+    #[inline(always)]
+    pub fn bytes(self) -> &'a [u8] {
+        self.window.get(..self.len).unwrap_or_default()
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    pub fn checked(self) -> Step<&'a str> {
+        std::str::from_utf8(self.bytes())
+            .map_err(|_| RowError::decode("a string that is not valid UTF-8"))
+    }
+
+    /// What follows the first `copied` bytes, if anything; then the whole text has been checked.
+    ///
+    /// # Errors
+    /// When there is more and the text is not UTF-8.
+    #[inline(always)]
+    pub fn checked_rest(self, copied: usize) -> Step<Option<Self>> {
+        if copied >= self.len {
+            return Ok(None);
+        }
+        self.checked().map(|_| Some(self.after(copied)))
+    }
+
+    /// The byte after the first `plain` ones and what follows it, or `None` at the end.
+    #[inline]
+    pub fn split_special(self, plain: usize) -> Option<(u8, Self)> {
+        let special = self.window.get(plain).filter(|_| plain < self.len)?;
+        Some((*special, self.after(plain + 1)))
+    }
+
+    fn after(self, len: usize) -> Self {
+        Self {
+            window: self.window.get(len..).unwrap_or_default(),
+            len: self.len.saturating_sub(len),
+        }
+    }
+
+    /// Appends the bytes, whatever they are.
+    #[inline(always)]
+    pub fn push(self, out: &mut Vec<u8>) {
+        self.push_plain(out, |_| 0);
+    }
+
+    /// Appends the text up to the first byte that is `special`, and returns how many bytes that
+    /// are. `special` marks bytes of a word (see [`scan`](crate::transcode::scan)).
+    #[inline(always)]
+    pub fn push_plain(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> usize {
+        let (mut window, mut left) = (self.window, self.len);
+        loop {
+            let (chunk, after) = split_chunk(window);
+            let marks =
+                u128::from(special(low(chunk))) | u128::from(special(low(chunk >> 64))) << 64;
+            let plain = (marks.trailing_zeros() / 8) as usize;
+            // What follows the text may be anything.
+            let plain = select_unpredictable(plain < left, plain, left);
+            push_first(out, &chunk.to_le_bytes(), plain);
+            if left <= CHUNK || plain < CHUNK {
+                return self.len - left + plain;
+            }
+            window = after;
+            left -= CHUNK;
+        }
+    }
+}
+
+/// Text that a plan owns, with room behind it, so that it is always read in whole chunks.
+#[derive(Clone, Debug)]
+pub struct PaddedText {
+    window: Box<[u8]>,
+    len: usize,
+}
+
+impl PaddedText {
+    /// Copies `text`.
+    pub fn new(text: &str) -> Self {
+        let mut window = text.as_bytes().to_vec();
+        window.resize(text.len().next_multiple_of(CHUNK), 0);
+        Self { window: window.into(), len: text.len() }
+    }
+
+    /// The text.
+    #[inline(always)]
+    pub fn text(&self) -> RawText<'_> {
+        RawText { window: &self.window, len: self.len }
+    }
+}
+
+/// The first chunk of `window`, padded with zeros if the payload ends within it.
+#[inline(always)]
+fn split_chunk(window: &[u8]) -> (u128, &[u8]) {
+    if let Some((chunk, after)) = window.split_first_chunk() {
+        return (u128::from_le_bytes(*chunk), after);
+    }
+    (pad(window), &[])
+}
+
+/// At most a chunk, its first byte the lowest, padded with zeros: by words that overlap, not one by one.
+#[inline]
+pub fn pad(bytes: &[u8]) -> u128 {
+    let len = bytes.len();
+    if let (Some(low), Some(high)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (low, high) = (u64::from_le_bytes(*low), u64::from_le_bytes(*high));
+        u128::from(low) | u128::from(high) << (8 * (len - 8))
+    } else if let (Some(low), Some(high)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (low, high) = (u32::from_le_bytes(*low), u32::from_le_bytes(*high));
+        u128::from(low) | u128::from(high) << (8 * (len - 4))
+    } else {
+        bytes.iter().rev().fold(0, |word, byte| word << 8 | u128::from(*byte))
+    }
+}
+
+/// The low word.
+#[inline(always)]
+fn low(chunk: u128) -> u64 {
+    (chunk & u128::from(u64::MAX)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::transcode::scan::{beyond_ascii, specials, specials_and_beyond_ascii};
+
+    /// What `push_plain` appends and how much that is.
+    fn plain(window: &[u8], len: usize, special: fn(u64) -> u64) -> (Vec<u8>, usize) {
+        let mut out = vec![b'x'];
+        let copied = RawText::new(window, len).unwrap().push_plain(&mut out, special);
+        assert_eq!(out.remove(0), b'x');
+        (out, copied)
+    }
+
+    fn is_special(byte: u8) -> bool {
+        byte < 0x20 || byte == b'"' || byte == b'\\'
+    }
+
+    #[test]
+    fn every_length_is_padded_with_zeros() {
+        let bytes: Vec<u8> = (1..=16).collect();
+        for len in 0..=16 {
+            let mut expected = [0; 16];
+            expected[..len].copy_from_slice(&bytes[..len]);
+            assert_eq!(pad(&bytes[..len]).to_le_bytes(), expected);
+        }
+    }
+
+    #[test]
+    fn what_follows_the_text_is_never_part_of_it() {
+        for window in 0..50 {
+            for len in 0..=window {
+                let mut bytes = vec![b'a'; len];
+                bytes.resize(window, b'"');
+                let expected = (vec![b'a'; len], len);
+                assert_eq!(plain(&bytes, len, specials_and_beyond_ascii), expected);
+            }
+            assert!(RawText::new(&vec![0; window], window + 1).is_none());
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_has_no_rest() {
+        let text = RawText::new(b"abc\xffd and more", 5).unwrap();
+        assert!(text.checked_rest(3).is_err());
+        assert!(text.checked().is_err());
+        // Cut within a character.
+        assert!(RawText::new("abcé".as_bytes(), 4).unwrap().checked_rest(3).is_err());
+        let rest = RawText::from("abcéd").checked_rest(3).unwrap().unwrap();
+        assert_eq!(rest.bytes(), "éd".as_bytes());
+        assert!(RawText::from("abc").checked_rest(3).unwrap().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn the_copy_ends_where_a_plain_loop_ends(
+            window in proptest::collection::vec(
+                prop_oneof![9 => 0x20_u8..0x80, 1 => any::<u8>(), 1 => Just(b'\\')], 0..50
+            ),
+            len in 0..50_usize,
+        ) {
+            let len = len.min(window.len());
+            let first = |special: fn(u8) -> bool| {
+                let end = window[..len].iter().position(|byte| special(*byte)).unwrap_or(len);
+                (window[..end].to_vec(), end)
+            };
+            let both = |byte: u8| is_special(byte) || !byte.is_ascii();
+            prop_assert_eq!(plain(&window, len, specials), first(is_special));
+            prop_assert_eq!(plain(&window, len, beyond_ascii), first(|byte| !byte.is_ascii()));
+            prop_assert_eq!(plain(&window, len, specials_and_beyond_ascii), first(both));
+        }
+    }
+}
