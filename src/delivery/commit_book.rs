@@ -131,6 +131,7 @@ impl<M: Clone> CommitBook<M> {
     }
 
     /// Lanes with something to commit, in flight or not.
+    #[cfg(test)]
     pub fn pending(&self) -> usize {
         self.lanes.values().filter(|lane| lane.sent.is_some() || lane.wanted.is_some()).count()
     }
