@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
 
+mod isolation;
 mod kill;
 mod odd;
 mod real;
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 5] = ["selftest", "odd", "debezium", "flights", "kill"];
+const SCENARIOS: [&str; 6] = ["selftest", "odd", "isolation", "debezium", "flights", "kill"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,6 +62,7 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
     match name {
         "selftest" => selftest::run(&binary),
         "odd" => odd::run(binary),
+        "isolation" => isolation::run(&binary),
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),
         "kill" => kill::run(&kill_options(binary, arguments)?),
