@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use tokio::runtime::Builder;
 
 #[path = "../it/sim_contract/mod.rs"]
+#[expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a check fails by it")]
 mod suite;
 
 use crate::rig::{bigquery::LocalBigQuery, http::Http, place::Place};

@@ -81,7 +81,8 @@ fn one_row(a: &str) -> Value {
 
 async fn check_all(rest: &dyn Rest) {
     for check in CHECKS {
-        eprintln!("contract: {}", check.name);
+        let elsewhere = check.difference.unwrap_or("the same");
+        eprintln!("contract: {} (local-bigquery: {elsewhere})", check.name);
         check.run(rest, "test-project").await;
     }
 }
