@@ -66,11 +66,6 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch whose body buffer has room for `body_bytes`.
-    pub fn with_capacity(body_bytes: usize) -> Self {
-        Self { body: Vec::with_capacity(body_bytes), ..Self::default() }
-    }
-
     /// The rows in order.
     pub fn rows(&self) -> &[Row] {
         &self.rows

@@ -132,17 +132,8 @@ fn replace_float_names(
 }
 
 /// The type that covers both: null gives way to anything, long to double, the name of a float to
-/// numbers and to text; records have the fields of both, arrays merge their elements.
-///
-/// Made for types from [`infer`]; a type from a declared schema merges with its equal only.
-///
-/// # Errors
-///
-/// Two types that no one type covers, such as a string and an object; the path names the keys.
-pub fn merge(one: Type, other: Type) -> Result<Type, SchemaError> {
-    merge_at(one, other, &mut Vec::new())
-}
-
+/// numbers and to text; records have the fields of both, arrays merge their elements. `path` are the
+/// keys that lead here, for the error.
 fn merge_at(one: Type, other: Type, path: &mut Vec<String>) -> Result<Type, SchemaError> {
     if one == other || other.kind == Kind::Null {
         return Ok(one);

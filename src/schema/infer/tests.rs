@@ -14,6 +14,10 @@ fn inferred(json: &Value) -> Type {
     infer(json.to_string().as_bytes()).unwrap()
 }
 
+fn merge(one: Type, other: Type) -> Result<Type, SchemaError> {
+    merge_at(one, other, &mut Vec::new())
+}
+
 fn columns(ty: &Type) -> Vec<Column> {
     derive(ty, &ColumnRules::default()).unwrap()
 }
