@@ -25,7 +25,7 @@ pub struct LaneSlot(pub u32);
 pub struct SpanId(pub u64);
 
 /// One row's entry: who it belongs to and where its bytes lie.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The lane it came from.
     pub lane: LaneSlot,
@@ -230,6 +230,8 @@ fn split(bytes: &[u8], len: i32) -> (Option<&[u8]>, &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::record::push_header;
 
@@ -310,5 +312,39 @@ mod tests {
         let body = rest.take_body();
         assert_eq!(&body[..], b"[BB,C");
         assert_eq!(&rest.subset(&body, b",", |_| {}, |index| index == 1).take_body()[..], b"C");
+    }
+
+    /// A batch of these rows, framed as `[row,row`, and its body.
+    fn framed(rows: &[(i64, String)]) -> (Batch, Bytes) {
+        let mut batch = Batch::default();
+        batch.body_mut().push(b'[');
+        for (index, (offset, text)) in rows.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            let (record, row) =
+                (record(*offset, None, Some(text.as_bytes())), separator.to_owned());
+            batch.push(LaneSlot(4), SpanId(9), &record, write(&(row + text))).unwrap();
+        }
+        let body = batch.take_body();
+        (batch, body)
+    }
+
+    proptest! {
+        #[test]
+        fn a_subset_is_the_batch_of_those_rows(
+            rows in prop::collection::vec((any::<i64>(), "[a-z]{0,9}"), 0..20),
+            keep in prop::collection::vec(any::<bool>(), 20),
+        ) {
+            let (whole, body) = framed(&rows);
+            let open = |body: &mut Vec<u8>| body.push(b'[');
+            let mut subset = whole.subset(&body, b",", open, |index| keep[index]);
+            let kept = rows.iter().zip(&keep).filter(|(_, keep)| **keep);
+            let kept: Vec<_> = kept.map(|(row, _)| row.clone()).collect();
+            let (expected, expected_body) = framed(&kept);
+            prop_assert_eq!(subset.take_body(), expected_body);
+            prop_assert_eq!(subset.rows(), expected.rows());
+            for (row, (_, text)) in subset.rows().iter().zip(&kept) {
+                prop_assert_eq!(subset.record(row).value, Some(text.as_bytes()));
+            }
+        }
     }
 }

@@ -26,20 +26,6 @@ pub fn report(held: impl Fn() -> (usize, u64) + Send + Sync + 'static) {
     drop(HELD.set(Box::new(held)));
 }
 
-/// Every boundary that the code passes.
-pub const NAMES: &[&str] = &[
-    "write_before_send",
-    "write_after_answer",
-    "commit_before",
-    "commit_after",
-    "letter_before_send",
-    "letter_after_ack",
-    "alter_before",
-    "alter_after",
-    "revoke_drained",
-    "assigned",
-];
-
 /// Counts a passing and kills the process at the chosen one.
 #[cfg(feature = "failpoints")]
 pub fn pass(name: &str) {

@@ -217,7 +217,9 @@ pub trait SourceHandler<M: Messages>: Send {
     /// hand; nothing can be committed. The lanes may include some that are still recovering.
     fn lost(&mut self, lanes: &[OwnedLane]);
 
-    /// What to pause and resume; asked once per turn of the loop.
+    /// What to pause and resume; asked once per turn of the loop. Whatever is delivered of a resumed
+    /// lane after this call begins at the offset given, also where the lane was not paused: then the
+    /// pause was overtaken by its end.
     fn flow(&mut self) -> Flow;
 
     /// These brokers do not answer, all others do: called whenever that changes.

@@ -17,7 +17,7 @@ use kcbq::{
         infer,
         model::Type,
     },
-    table::{Column, Mode, TableSchema},
+    table::{Column, ColumnKind, Mode, TableSchema},
 };
 use serde_json::Value;
 
@@ -93,18 +93,38 @@ fn each_later_schema_changes_the_table_without_conflict() {
     }
 }
 
-#[test]
-fn schemaless_records_grow_one_table() {
-    let records = SCHEMALESS.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+/// The table that schemaless records make in this order.
+fn grown<'a>(records: impl Iterator<Item = &'a Value>) -> TableSchema {
     let mut table = TableSchema::default();
     for record in records.filter(|record| !record["value"].is_null()) {
         let json = record["value"].to_string();
-        let wanted = columns(&infer::infer_beside(json.as_bytes(), &table.columns).unwrap());
-        let difference = diff(&table, &wanted);
-        // Two rows have "NaN" and "Infinity" where the others have numbers: the column stays.
+        let ty = infer::infer_beside(json.as_bytes(), &table.columns).unwrap();
+        let difference = diff(&table, &columns(&infer::settle(&ty, &table.columns)));
         assert_eq!(difference.conflicts, [], "{}", record["offset"]);
         table = kcbq::schema::diff::apply(&table, &difference.changes);
     }
+    table
+}
+
+#[test]
+fn schemaless_records_grow_one_table_also_backwards() {
+    let records: Vec<Value> =
+        SCHEMALESS.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let table = grown(records.iter());
     assert!(table.columns.iter().all(|column| column.mode != Mode::Required));
     insta::assert_snapshot!("inferred", shown(&table.columns, 0));
+    // Backwards "NaN" and "Infinity" come before any number of their columns.
+    let backwards = grown(records.iter().rev());
+    assert_eq!(sorted(backwards.columns), sorted(table.columns));
+}
+
+/// Columns by their names, at every level.
+fn sorted(mut columns: Vec<Column>) -> Vec<Column> {
+    columns.sort_by(|one, other| one.name.cmp(&other.name));
+    for column in &mut columns {
+        if let ColumnKind::Record(fields) = &mut column.kind {
+            *fields = sorted(std::mem::take(fields));
+        }
+    }
+    columns
 }

@@ -35,7 +35,8 @@ pub enum Action {
     Prepare(NeedId),
     /// Stop fetching from this lane. No answer.
     Pause(LaneSlot),
-    /// Fetch from this lane again, from this offset on. No answer.
+    /// Fetch from this lane again, from this offset on. `Core::resumed` follows when that is so, before
+    /// the records that come of it; a pause that overtakes it makes it void.
     Resume(LaneSlot, i64),
 }
 

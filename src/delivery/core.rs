@@ -254,6 +254,7 @@ impl<E: Encoder> Core<E> {
     }
 
     /// Whether all lanes are paused because the memory is used up.
+    #[cfg(test)]
     pub fn is_throttled(&self) -> bool {
         self.throttled
     }
@@ -276,7 +277,8 @@ impl<E: Encoder> Core<E> {
         self.letters.values().filter_map(|letter| Some((letter.place.lane, letter.fault.as_ref()?)))
     }
 
-    /// Requests and dead letters without an answer, and records that wait.
+    /// Whether no request and no dead letter is without an answer, and no record waits.
+    #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.sent.is_empty()
             && self.open.is_empty()

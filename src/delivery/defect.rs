@@ -13,4 +13,6 @@ pub enum Defect {
     CommitAfterRevoke,
     /// A request without an answer is taken for one that was refused.
     AnswerLostTakenForRefused,
+    /// What was on its way when a lane was paused is taken in after its resume, behind a gap.
+    StaleAfterResume,
 }

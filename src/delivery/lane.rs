@@ -49,6 +49,9 @@ pub struct Lane<O> {
     pub bytes: usize,
     /// Whether the source was told to pause it.
     pub paused: bool,
+    /// Whether a record was ignored because the lane was paused: what comes lies behind a gap, until
+    /// the source has gone back.
+    pub deaf: bool,
     /// Why it is halted.
     pub halt: Option<Halt>,
     /// The bad records that the halt holds back, not encoded.
@@ -68,6 +71,7 @@ impl<O> Lane<O> {
             phase: Phase::Running,
             bytes: 0,
             paused: false,
+            deaf: false,
             halt: None,
             held: Batch::default(),
             budget: Budget::default(),

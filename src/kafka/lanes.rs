@@ -148,7 +148,7 @@ impl Lanes {
     }
 
     /// Marks the lane as paused, or as to go on at `resume`; returns whether the client has to be
-    /// told, which it need not where nothing changes or the lane is recovering.
+    /// told, which it need not where the lane is paused already or recovering.
     pub fn set_flow(&mut self, owned: &OwnedLane, resume: Option<i64>) -> bool {
         let (paused, next, running) = match self.owned_mut(owned).map(|lane| &mut lane.state) {
             Some(State::Running(running)) => (&mut running.paused, &mut running.next, true),
@@ -157,7 +157,9 @@ impl Lanes {
             }
             _ => return false,
         };
-        if *paused == resume.is_none() {
+        // A resume is carried out in any case: records may have been refused since a pause that never
+        // got here because its end came before it was asked for.
+        if *paused && resume.is_none() {
             return false;
         }
         *paused = resume.is_none();
@@ -189,5 +191,25 @@ impl Lanes {
             _ => None,
         });
         due.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_goes_back_even_if_its_pause_never_came() {
+        let mut lanes = Lanes::default();
+        let [owned] = lanes.assign(vec![TopicPartition::new("t", 0)]).try_into().unwrap();
+        let running = Running { next: 9, verify: None, paused: false, rewind: None };
+        lanes.owned_mut(&owned).unwrap().state = State::Running(running);
+        let next = |lanes: &mut Lanes| lanes.running_mut(&owned).map(|running| running.next);
+        assert!(lanes.set_flow(&owned, Some(5)));
+        assert_eq!(next(&mut lanes), Some(5));
+        assert!(lanes.set_flow(&owned, None));
+        assert!(!lanes.set_flow(&owned, None), "it is paused already");
+        assert!(lanes.set_flow(&owned, Some(7)));
+        assert_eq!(next(&mut lanes), Some(7));
     }
 }

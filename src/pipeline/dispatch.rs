@@ -31,6 +31,8 @@ pub enum Message<M> {
     Assign(LaneSlot, AssignedLane),
     /// Records of a lane.
     Records(LaneSlot, M),
+    /// What follows of a lane begins where its resume said.
+    Resumed(LaneSlot),
     /// Finish these lanes; answer when nothing of them is unresolved.
     Drain(Vec<LaneSlot>, std_mpsc::SyncSender<()>),
     /// Forget these lanes; answer when their last progress is noted.
@@ -298,7 +300,14 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
     }
 
     fn flow(&mut self) -> Flow {
-        self.flow.take()
+        let flow = self.flow.take();
+        // Behind what was delivered before it, ahead of what comes of it.
+        for (lane, _) in &flow.resume {
+            if let Some((worker, slot)) = self.lanes.get(lane) {
+                self.tell(*worker, Message::Resumed(*slot));
+            }
+        }
+        flow
     }
 
     fn brokers(&mut self, lost: Vec<LostBroker>) {

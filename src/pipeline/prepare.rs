@@ -3,6 +3,8 @@
 //! Whatever can pass is tried again here, for ever, with the reason on the status page: a transient
 //! fault is never a dead letter. Only a definite refusal ends a request without a plan.
 
+mod samples;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -29,16 +31,15 @@ use crate::{
     },
     registry::{Registry, RegistryError},
     schema::{
-        avro, columns,
-        diff::{apply, diff},
-        infer,
+        avro,
         model::{Kind, Type},
-        policy::{Verdict, judge},
     },
-    table::{Column, TableRef, TableSchema},
+    table::TableRef,
     telemetry::{LastError, TableState, Telemetry},
     transcode::{KeySource, Limits, RowPlan, RowSpec, ValueSource},
 };
+
+use samples::Wanted;
 
 const BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(500), max: Duration::from_secs(30) };
@@ -66,13 +67,6 @@ impl std::fmt::Debug for Preparer {
 }
 
 type Refusal = Box<Reason>;
-
-/// What rows want of a table.
-struct Wanted {
-    columns: Vec<Column>,
-    refused: Vec<(Type, Reason)>,
-    satisfied: Vec<Type>,
-}
 
 impl Preparer {
     /// A preparer over these ports. Without a registry, Avro needs local schemas.
@@ -183,23 +177,16 @@ impl Preparer {
             .columns(&settings.columns)
             .map_err(|error| schema_refusal(error.to_string(), schema_id))?;
         if spec.value != ValueSource::Json {
-            let wanted = Wanted { columns: own, refused: Vec::new(), satisfied: Vec::new() };
-            return Ok(Ok(wanted));
+            return Ok(Ok(Wanted::only(own)));
         }
         let current = match self.catalog.describe(&request.table).await {
             Ok(Some(table)) => Arc::clone(&table.schema),
             Ok(None) => request.known.clone().unwrap_or_default(),
             Err(fault) => return Ok(Err(fault)),
         };
-        let mut wanted = Wanted {
-            columns: with_columns(&current, &own),
-            refused: Vec::new(),
-            satisfied: Vec::new(),
-        };
-        for ty in &request.samples.0 {
-            add_sample(&mut wanted, ty, request);
-        }
-        Ok(Ok(wanted))
+        let columns = with_columns(&current, &own);
+        let samples = &request.samples.0;
+        Ok(Ok(Wanted::for_samples(columns, samples, &settings.columns, &settings.policy)))
     }
 
     async fn source(
@@ -302,37 +289,6 @@ impl Preparer {
             });
         });
     }
-}
-
-/// Makes place for one type of schemaless record, or notes why there is none.
-fn add_sample(wanted: &mut Wanted, ty: &Type, request: &Request) {
-    let settings = &request.settings;
-    let columns = match columns::derive(ty, &settings.columns) {
-        Ok(columns) => columns,
-        Err(error) => return refuse(wanted, ty, error.to_string()),
-    };
-    let schema = TableSchema { columns: std::mem::take(&mut wanted.columns) };
-    let columns = with_columns(&TableSchema { columns }, &schema.columns);
-    let mut difference = diff(&schema, &columns);
-    infer::spare_filled(&mut difference, ty);
-    match judge(&settings.policy, difference) {
-        Verdict::UpToDate => {
-            wanted.columns = schema.columns;
-            wanted.satisfied.push(ty.clone());
-        }
-        Verdict::Apply(changes) => {
-            wanted.columns = apply(&schema, &changes).columns;
-            wanted.satisfied.push(ty.clone());
-        }
-        Verdict::Refuse(message) => {
-            wanted.columns = schema.columns;
-            refuse(wanted, ty, message);
-        }
-    }
-}
-
-fn refuse(wanted: &mut Wanted, ty: &Type, message: String) {
-    wanted.refused.push((ty.clone(), *schema_refusal(message, None)));
 }
 
 fn schema_refusal(message: String, schema_id: Option<u32>) -> Refusal {

@@ -115,6 +115,7 @@ fn every_defect_is_found() {
         Defect::NackDoesNotBlock,
         Defect::CommitAfterRevoke,
         Defect::AnswerLostTakenForRefused,
+        Defect::StaleAfterResume,
     ];
     let mut survivors = Vec::new();
     for defect in defects {
@@ -141,6 +142,7 @@ fn one_seed() {
         Ok("NackDoesNotBlock") => Some(Defect::NackDoesNotBlock),
         Ok("CommitAfterRevoke") => Some(Defect::CommitAfterRevoke),
         Ok("AnswerLostTakenForRefused") => Some(Defect::AnswerLostTakenForRefused),
+        Ok("StaleAfterResume") => Some(Defect::StaleAfterResume),
         _ => None,
     };
     let report = run(seed, defect, true);

@@ -169,6 +169,7 @@ impl<M: Messages> Worker<M> {
         match message {
             Message::Assign(slot, assigned) => self.assign(slot, &assigned),
             Message::Records(slot, messages) => self.records(slot, &messages),
+            Message::Resumed(slot) => self.core.resumed(slot),
             Message::Drain(slots, done) => {
                 self.core.drain(&slots);
                 self.drains.push(Drain { slots, done });
@@ -205,15 +206,17 @@ impl<M: Messages> Worker<M> {
 
     fn records(&mut self, slot: LaneSlot, messages: &M) {
         let now = Instant::now();
-        let mut bytes = 0;
+        let (mut taken, mut bytes) = (0, 0);
         for index in 0..messages.len() {
             let Some(record) = messages.record(index, &mut self.headers) else { break };
-            bytes += record.bytes();
-            self.core.record(slot, &record, now);
+            if self.core.record(slot, &record, now) {
+                taken += 1;
+                bytes += record.bytes();
+            }
         }
         self.core.intake_done();
         if let Some(owned) = self.lanes.get(&slot) {
-            self.report.read(owned, messages.len(), bytes);
+            self.report.read(owned, taken, bytes);
         }
     }
 

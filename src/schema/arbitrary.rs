@@ -294,6 +294,7 @@ fn logical_attributes(logical: Logical, kind: &Kind) -> Value {
         Logical::Uuid => avro("uuid"),
         Logical::Duration => avro("duration"),
         Logical::Json => connect("io.debezium.data.Json"),
+        Logical::FloatName => unreachable!("no schema declares it"),
     }
 }
 

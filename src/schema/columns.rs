@@ -20,6 +20,7 @@
 //! | uuid | `STRING` |
 //! | duration | `RECORD {months, days, milliseconds INT64}` |
 //! | JSON text | `JSON` |
+//! | inferred: the name of a float | `FLOAT64`, unless [`settle`](crate::schema::infer::settle) says otherwise |
 //!
 //! A field that always has a value is `REQUIRED`, an array or map `REPEATED`, anything else
 //! `NULLABLE`. Null in place of an array or map is an empty one.
@@ -133,6 +134,7 @@ fn logical_kind(logical: Logical) -> ColumnKind {
             DURATION_FIELDS.map(|name| Column::new(name, ColumnKind::Int64)).to_vec(),
         ),
         Logical::Json => ColumnKind::Json,
+        Logical::FloatName => ColumnKind::Float64,
     }
 }
 

@@ -4,12 +4,18 @@
 //! |---|---|
 //! | null | null: no column until a value is seen |
 //! | boolean, string | boolean, string |
+//! | the string `NaN`, `Infinity` or `-Infinity` | the name of a float: see below |
 //! | a number without fraction or exponent, within 64 bits | long |
 //! | any other number | double; an exact column (`NUMERIC`, `STRING`) must be made beforehand |
 //! | array | array of what all its elements merge to; no column while that is null |
 //! | object | a record without name: nothing is required, and a key's column depends on the key alone |
 //!
-//! Text is never taken for a date or a number: what looks like one today may not tomorrow.
+//! Text is never taken for a date or a number: what looks like one today may not tomorrow. The names
+//! of the floats that JSON has no number for are the exception, because writers of JSON (Jackson, and
+//! so Connect; Protocol Buffers) have no other spelling for them. Beside numbers such a name is a
+//! number, beside other text it is text, and alone it makes a `FLOAT64` column, so that a column of
+//! floats is the same whether a number or a name comes first. What a table has already decides:
+//! [`settle`].
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,6 +29,7 @@ use serde::de::{
 
 use crate::{
     schema::{
+        columns::ARRAY_ELEMENT,
         diff::{Change, Difference},
         error::{Problem, SchemaError},
         model::{Field, Kind, Logical, RecordType, Type},
@@ -74,21 +81,65 @@ pub fn infer_beside(json: &[u8], known: &[Column]) -> Result<Type, SchemaError> 
     })
 }
 
-/// The type that covers both: null gives way to anything, long to double; records have the fields
-/// of both, arrays merge their elements.
-///
-/// Made for types from [`infer`]; a type from a declared schema merges with its equal only.
-///
-/// # Errors
-///
-/// Two types that no one type covers, such as a string and an object; the path names the keys.
-pub fn merge(one: Type, other: Type) -> Result<Type, SchemaError> {
-    merge_at(one, other, &mut Vec::new())
+/// Whether `text` is how writers of JSON spell a float that JSON has no number for.
+pub fn is_float_name(text: &str) -> bool {
+    matches!(text, "NaN" | "Infinity" | "-Infinity")
 }
 
+/// `ty` with every name of a float settled: a float where there is no column yet or one of numbers (an
+/// `INT64` one must be widened), else text, to be taken as the column takes other text.
+pub fn settle(ty: &Type, known: &[Column]) -> Type {
+    use ColumnKind::{BigNumeric, Float64, Int64, Numeric};
+    replace_float_names(ty, None, known, &|column| match column.map(|column| &column.kind) {
+        None | Some(Int64 | Float64 | Numeric | BigNumeric) => Kind::Double,
+        Some(_) => Kind::String,
+    })
+}
+
+/// `ty` with null for every name of a float: what is known whatever they are.
+pub fn without_float_names(ty: &Type) -> Type {
+    replace_float_names(ty, None, &[], &|_| Kind::Null)
+}
+
+/// `known` are the columns for the keys of an object at this place, which has `column` itself.
+fn replace_float_names(
+    ty: &Type,
+    column: Option<&Column>,
+    known: &[Column],
+    kind_for: &impl Fn(Option<&Column>) -> Kind,
+) -> Type {
+    let kind = match &ty.kind {
+        _ if ty.logical == Some(Logical::FloatName) => return Type::plain(kind_for(column)),
+        Kind::Record(record) => {
+            let mut record = RecordType::clone(record);
+            for field in &mut record.fields {
+                let column = find(known, &json_column_name(&field.name));
+                let inner = column.map(Column::fields).unwrap_or_default();
+                field.ty = replace_float_names(&field.ty, column, inner, kind_for);
+            }
+            Kind::Record(Arc::new(record))
+        }
+        Kind::Array(items) => {
+            // An array in an array has a column of its own.
+            let nested = matches!(items.kind, Kind::Array(_));
+            let column = if nested { find(known, ARRAY_ELEMENT) } else { column };
+            let inner = if nested { column.map_or(&[][..], Column::fields) } else { known };
+            Kind::Array(Arc::new(replace_float_names(items, column, inner, kind_for)))
+        }
+        kind => kind.clone(),
+    };
+    Type { kind, ..ty.clone() }
+}
+
+/// The type that covers both: null gives way to anything, long to double, the name of a float to
+/// numbers and to text; records have the fields of both, arrays merge their elements. `path` are the
+/// keys that lead here, for the error.
 fn merge_at(one: Type, other: Type, path: &mut Vec<String>) -> Result<Type, SchemaError> {
     if one == other || other.kind == Kind::Null {
         return Ok(one);
+    }
+    if let Some(ty) = beside_float_name(&one, &other).or_else(|| beside_float_name(&other, &one)) {
+        return Ok(ty);
     }
     let kind = match (one.kind, other.kind) {
         (Kind::Null, kind) => return Ok(Type { kind, ..other }),
@@ -108,6 +159,17 @@ fn merge_at(one: Type, other: Type, path: &mut Vec<String>) -> Result<Type, Sche
         }
     };
     Ok(Type::plain(kind))
+}
+
+/// What covers both, if `one` is the name of a float and `other` a number or text.
+fn beside_float_name(one: &Type, other: &Type) -> Option<Type> {
+    match (one.logical, &other.kind, other.logical) {
+        (Some(Logical::FloatName), Kind::Long | Kind::Double, None) => {
+            Some(Type::plain(Kind::Double))
+        }
+        (Some(Logical::FloatName), Kind::String, None) => Some(Type::plain(Kind::String)),
+        _ => None,
+    }
 }
 
 /// The fields of `one` in their order, then those that only `other` has. Keys for one column are
@@ -272,8 +334,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(Type::plain(Kind::Double))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Type, E> {
-        Ok(Type::plain(Kind::String))
+    fn visit_str<E>(self, text: &str) -> Result<Type, E> {
+        Ok(match is_float_name(text) {
+            true => Type::logical(Kind::String, Logical::FloatName),
+            false => Type::plain(Kind::String),
+        })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Type, A::Error> {

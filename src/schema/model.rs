@@ -169,4 +169,7 @@ pub enum Logical {
     Duration,
     /// JSON text (`io.debezium.data.Json`).
     Json,
+    /// Text that is the name of a float (`NaN`, `Infinity`, `-Infinity`) and of which no schema says
+    /// whether it is meant so. Only [`infer`](crate::schema::infer) makes it.
+    FloatName,
 }

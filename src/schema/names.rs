@@ -25,9 +25,6 @@ use crate::schema::model::{Kind, RecordType, Type};
 /// BigQuery's limit for a column name, characters.
 pub const COLUMN_NAME_MAX: usize = 300;
 
-/// BigQuery's limit for a table name, bytes.
-pub const TABLE_NAME_MAX: usize = 1024;
-
 /// Prefixes that BigQuery keeps for itself, in upper case; it ignores case.
 const RESERVED_PREFIXES: [&str; 9] = [
     "_TABLE_",
@@ -93,23 +90,6 @@ pub fn sanitize_column(name: &str) -> String {
         clean.insert(0, '_');
     }
     if clean.len() > COLUMN_NAME_MAX { suffixed(&clean, name, 0) } else { clean }
-}
-
-/// `name` as a legal table name: other characters than `[A-Za-z0-9_]` become `_`, and a name over
-/// 1,024 bytes is cut and gets the suffix.
-///
-/// Two topics may have one clean name (`a.b`, `a_b`). That is for the caller to find: N topics into
-/// one table is a legal wish.
-pub fn sanitize_table(name: &str) -> String {
-    let mut clean: String = name.chars().map(legal_or_underscore).collect();
-    if clean.is_empty() {
-        clean.push('_');
-    }
-    if clean.len() > TABLE_NAME_MAX {
-        clean.truncate(TABLE_NAME_MAX - SUFFIX_LEN);
-        clean.push_str(&suffix(name, 0));
-    }
-    clean
 }
 
 /// The column of an object's key where no schema declares the object's fields.
@@ -287,13 +267,6 @@ mod tests {
         assert_eq!(names[..2], ["string", "Color"]);
         assert!(names[2].starts_with("Color__"), "{names:?}");
         assert_eq!(names[3], "Line");
-    }
-
-    #[test]
-    fn table_names_are_clean_and_bounded() {
-        assert_eq!(sanitize_table("shop.orders-v2"), "shop_orders_v2");
-        assert_eq!(sanitize_table("2024"), "2024");
-        assert_eq!(sanitize_table(&"x.".repeat(900)).len(), TABLE_NAME_MAX);
     }
 
     proptest! {

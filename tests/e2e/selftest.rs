@@ -124,7 +124,7 @@ fn workload_columns() -> Value {
 }
 
 fn records_survive_a_broker_that_is_killed(place: &Place) -> Result<()> {
-    const RECORDS: u64 = 300_000;
+    const RECORDS: u64 = 60_000;
     let began = Instant::now();
     let mut broker = Broker::start(place)?;
     println!("broker: up after {:?}", began.elapsed());

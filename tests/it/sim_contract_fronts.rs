@@ -22,9 +22,7 @@ use kcbq::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::sim_contract::{
-    HttpRest, Kind, Subject, check_all, json_request, message, parsed, reason,
-};
+use crate::sim_contract::{CHECKS, HttpRest, Subject, json_request, message, parsed, reason};
 
 /// 2026-01-01, in milliseconds.
 const START_MS: u64 = 1_767_225_600_000;
@@ -47,7 +45,7 @@ impl Fixture {
     }
 
     fn subject(&self) -> Subject<'_> {
-        Subject { rest: &self.rest, kind: Kind::Simulator, project: "p", dataset: "d".into() }
+        Subject { rest: &self.rest, project: "p", dataset: "d".into() }
     }
 
     fn advance(&self, ms: u64) {
@@ -81,10 +79,18 @@ fn one_row(a: &str) -> Value {
     json!({"rows": [{"insertId": a, "json": {"a": a}}]})
 }
 
+async fn check_all(rest: &dyn Rest) {
+    for check in CHECKS {
+        let elsewhere = check.difference.unwrap_or("the same");
+        eprintln!("contract: {} (local-bigquery: {elsewhere})", check.name);
+        check.run(rest, "test-project").await;
+    }
+}
+
 #[tokio::test]
 async fn the_contract_holds_in_memory() {
     let rest = SimRest(Simulator::with_system_clock(SimSettings::default()));
-    check_all(&rest, Kind::Simulator, "test-project").await;
+    check_all(&rest).await;
 }
 
 #[tokio::test]
@@ -92,17 +98,9 @@ async fn the_contract_holds_over_http() {
     let stop = CancellationToken::new();
     let running = serve(SimOptions::default(), stop.clone()).await.unwrap();
     let rest = HttpRest::new(format!("http://{}", running.rest_addr));
-    check_all(&rest, Kind::Simulator, "test-project").await;
+    check_all(&rest).await;
     stop.cancel();
     running.stopped().await;
-}
-
-/// The e2e stage starts local-bigquery and runs this; `KCBQ_LOCAL_BIGQUERY` is its endpoint.
-#[tokio::test]
-#[ignore = "needs a running local-bigquery"]
-async fn the_contract_holds_on_local_bigquery() {
-    let endpoint = std::env::var("KCBQ_LOCAL_BIGQUERY").expect("KCBQ_LOCAL_BIGQUERY is not set");
-    check_all(&HttpRest::new(endpoint), Kind::LocalBigquery, "test-project").await;
 }
 
 #[tokio::test]
@@ -296,7 +294,7 @@ async fn a_lost_answer_closes_the_connection_over_http() {
         json!({"rules": [{"operation": "datasets.insert", "times": 1, "fault": {"kind": "lose"}}]});
     let answer = rest.call(json_request(Method::POST, "/sim/v1/faults", Some(&script))).await;
     assert_eq!(answer.unwrap().status, 200);
-    let s = Subject { rest: &rest, kind: Kind::Simulator, project: "p", dataset: "d".into() };
+    let s = Subject { rest: &rest, project: "p", dataset: "d".into() };
     let body = json!({"datasetReference": {"datasetId": "d"}});
     let path = "/bigquery/v2/projects/p/datasets";
     let lost = rest.call(json_request(Method::POST, path, Some(&body))).await;

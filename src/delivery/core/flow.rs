@@ -1,9 +1,14 @@
 //! Back-pressure: which lanes the source fetches from.
 //!
 //! Two limits. The worker's memory pauses every lane at 100 % and resumes at 50 % (a pause throws the
-//! client's prefetched records away, so it must not flap). A lane's own share pauses that lane alone:
-//! the shares together are less than the memory, so lanes that feed a table which does not take rows
-//! stop before they take the memory from the others.
+//! client's prefetched records away, so it must not flap). A lane's own limit pauses that lane alone,
+//! so that lanes which feed a table that does not take rows stop before they take the memory from
+//! the others: however many they are, half of the memory stays free of them. What was on its way to a
+//! lane when it was paused is not taken in, but read again when it is resumed.
+//!
+//! A lane may hold its equal share of an eighth of the memory, or half of what is left of three
+//! eighths, whichever is more: a lane that is busy alone has room, and each one that is stuck leaves
+//! less to the next.
 
 use super::Core;
 use crate::{
@@ -15,15 +20,17 @@ use crate::{
     },
 };
 
-/// Rows take about three times their payload once encoded (JSON), so that all lanes at their share
-/// hold less than half of the memory.
-const LANE_SHARE: usize = 8;
+/// Bytes of memory for a byte of payload: the payload itself, and the row, which is about three times
+/// as large once encoded (JSON).
+const MEMORY_PER_PAYLOAD: usize = 4;
 const LANE_BYTES_MIN: usize = 32 * 1024;
 
 impl<E: Encoder> Core<E> {
     fn lane_bytes_max(&self) -> usize {
-        let lanes = self.lanes.len().max(1);
-        (self.settings.memory_bytes_max / (LANE_SHARE * lanes)).max(LANE_BYTES_MIN)
+        let (memory, lanes) = (self.settings.memory_bytes_max, self.lanes.len().max(1));
+        let share = memory / 8 / MEMORY_PER_PAYLOAD / lanes;
+        let spare = (memory / 8 * 3).saturating_sub(self.memory_bytes) / 2;
+        share.max(spare).max(LANE_BYTES_MIN)
     }
 
     /// Pauses or resumes all lanes as the memory asks for.
@@ -47,14 +54,14 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    /// Pauses one lane that holds its share, or is halted.
-    pub(super) fn limit_lane(&mut self, slot: LaneSlot) {
+    /// Pauses one lane that holds what it may, or is halted; whether it is paused now.
+    pub(super) fn limit_lane(&mut self, slot: LaneSlot) -> bool {
         let lane_bytes_max = self.lane_bytes_max();
-        if let Some(lane) = self.lanes.get_mut(&slot)
-            && (lane.bytes >= lane_bytes_max || lane.halt.is_some())
-        {
+        let Some(lane) = self.lanes.get_mut(&slot) else { return false };
+        if lane.bytes >= lane_bytes_max || lane.halt.is_some() {
             pause(&mut self.actions, slot, lane);
         }
+        lane.paused
     }
 
     /// Resumes one lane that may go on.

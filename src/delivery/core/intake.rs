@@ -20,24 +20,49 @@ const GROUP_REFUSED: u64 = u64::MAX - 1;
 const GROUP_WAITING: u64 = 1 << 63;
 
 impl<E: Encoder> Core<E> {
-    /// Takes in one record of a lane, in offset order. A record of a lane that is gone or draining
-    /// is ignored: its offset stays uncommitted and the next owner reads it.
-    pub fn record(&mut self, slot: LaneSlot, record: &Record<'_>, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&slot) else { return };
+    /// Takes in one record of a lane, in offset order; whether it did. A record of a lane that is
+    /// gone or draining is ignored: its offset stays uncommitted and the next owner reads it. So is
+    /// one that was on its way when the lane was paused, and all behind it until
+    /// [`resumed`](Self::resumed): however much is on its way, a lane holds no more than its share.
+    pub fn record(&mut self, slot: LaneSlot, record: &Record<'_>, now: Instant) -> bool {
+        let Some(lane) = self.lanes.get_mut(&slot) else { return false };
         if lane.phase != Phase::Running || record.offset < lane.tracker.next() {
-            return;
+            return false;
+        }
+        if lane.paused || lane.deaf {
+            lane.deaf = true;
+            #[cfg(test)]
+            if self.defect == Some(crate::delivery::defect::Defect::StaleAfterResume) {
+                lane.deaf = false;
+            }
+            return false;
         }
         let route = self.encoder.route(&lane.origin, record);
+        let open = if let Route::Row(open) = &route { Some(*open) } else { None };
         let group = match &route {
             Route::Row(slot) => Self::open_batch(&mut self.open, &mut self.last_id, *slot).id.0,
             Route::Skip => GROUP_SKIPPED,
             Route::Wait(need) => GROUP_WAITING | u64::from(need.0),
             Route::Bad(_) => GROUP_REFUSED,
         };
-        let Some(span) = lane.tracker.deliver(record, group) else { return };
+        let Some(span) = lane.tracker.deliver(record, group) else { return false };
         lane.bytes += record.bytes();
         self.place(Place { lane: slot, span }, record, route, now);
-        self.limit_lane(slot);
+        if self.limit_lane(slot)
+            && let Some(open) = open
+        {
+            // The lane goes on when its rows are stored: they need not wait for more.
+            self.seal(open);
+        }
+        true
+    }
+
+    /// The source has carried out a resume: what comes from now on begins at the offset that it was
+    /// given, or below what has been taken in since.
+    pub fn resumed(&mut self, slot: LaneSlot) {
+        if let Some(lane) = self.lanes.get_mut(&slot) {
+            lane.deaf = false;
+        }
     }
 
     /// Does what follows from a batch of records having been taken in.

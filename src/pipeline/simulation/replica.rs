@@ -63,6 +63,8 @@ pub(crate) struct Replica {
     pub(crate) commit_due: u64,
     pub(crate) revoking: Option<Revoking>,
     pub(crate) lost: bool,
+    /// Pauses and resumes that the poll thread has not taken yet; the last word for a lane wins.
+    board: BTreeMap<(usize, LaneSlot), Option<i64>>,
     slots: u32,
     epochs: u64,
 }
@@ -85,6 +87,7 @@ impl Replica {
             commit_due: 0,
             revoking: None,
             lost: false,
+            board: BTreeMap::new(),
             slots: 0,
             epochs: 0,
         }
@@ -158,6 +161,9 @@ impl Replica {
             self.give_up(env);
         } else {
             self.recover(env);
+            if env.healed || env.rng.chance(700) {
+                self.carry_out(env);
+            }
             self.fetch(env);
         }
         if !self.up {
@@ -165,7 +171,10 @@ impl Replica {
         }
         for index in 0..self.workers.len() {
             let flow = self.workers[index].turn(env, self.member);
-            self.flow(env, index, flow);
+            self.board.extend(flow.into_iter().map(|flow| match flow {
+                Flow::Pause(slot) => ((index, slot), None),
+                Flow::Resume(slot, next) => ((index, slot), Some(next)),
+            }));
         }
         if env.now >= self.commit_due && self.flight.is_none() && !self.lost {
             self.commit_due = env.now + 500;
@@ -280,23 +289,25 @@ impl Replica {
         }
     }
 
-    fn flow(&mut self, env: &mut Env, worker: usize, flow: Vec<Flow>) {
-        for flow in flow {
-            let (slot, next) = match flow {
-                Flow::Pause(slot) => (slot, None),
-                Flow::Resume(slot, next) => (slot, Some(next)),
-            };
+    /// Takes the board, as the poll thread does from time to time.
+    fn carry_out(&mut self, env: &mut Env) {
+        for ((worker, slot), next) in std::mem::take(&mut self.board) {
             let mut lanes = self.lanes.iter_mut();
             let found = lanes.find(|(_, owned)| owned.worker == worker && owned.slot == slot);
             let Some((lane, owned)) = found else { continue };
-            if owned.paused == next.is_none() {
-                env.violation(format!("pause: {lane} twice the same, {next:?}"));
+            // It was resumed in between, and nobody looked.
+            if owned.paused && next.is_none() {
+                continue;
             }
             owned.paused = next.is_none();
             match next {
                 // The client's own idea of its position is not trusted: here it is wrong.
                 None => owned.next += env.rng.between(1, 50) as i64,
-                Some(next) => owned.next = next,
+                Some(next) => {
+                    owned.next = next;
+                    let parcel = Parcel { slot, lane: lane.clone(), records: Vec::new() };
+                    self.workers[worker].inbox.push_back(parcel);
+                }
             }
             env.mark(if next.is_none() { Mark::Pause } else { Mark::Resume });
         }

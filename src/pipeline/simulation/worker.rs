@@ -30,7 +30,7 @@ pub(crate) struct Parcel {
     pub(crate) slot: LaneSlot,
     /// The lane.
     pub(crate) lane: TopicPartition,
-    /// Offsets and values.
+    /// Offsets and values; none where a resume was carried out instead.
     pub(crate) records: Vec<(i64, Option<Vec<u8>>)>,
 }
 
@@ -127,6 +127,9 @@ impl Worker {
     }
 
     fn take_in(&mut self, env: &mut Env, member: Option<MemberId>, parcel: &Parcel) {
+        if parcel.records.is_empty() {
+            return self.core.resumed(parcel.slot);
+        }
         let before = self.next(parcel.slot);
         for (offset, value) in &parcel.records {
             if value.is_none() {

@@ -14,6 +14,10 @@ fn inferred(json: &Value) -> Type {
     infer(json.to_string().as_bytes()).unwrap()
 }
 
+fn merge(one: Type, other: Type) -> Result<Type, SchemaError> {
+    merge_at(one, other, &mut Vec::new())
+}
+
 fn columns(ty: &Type) -> Vec<Column> {
     derive(ty, &ColumnRules::default()).unwrap()
 }
@@ -30,6 +34,12 @@ fn every_value_has_its_type() {
         ("-9223372036854775809", Kind::Double),
         ("1.0", Kind::Double),
         ("1e3", Kind::Double),
+        ("[\"NaN\",1]", Kind::Array(Arc::new(Type::plain(Kind::Double)))),
+        ("[1.5,null,\"-Infinity\"]", Kind::Array(Arc::new(Type::plain(Kind::Double)))),
+        ("[\"NaN\",\"x\"]", Kind::Array(Arc::new(Type::plain(Kind::String)))),
+        ("[\"x\",\"NaN\"]", Kind::Array(Arc::new(Type::plain(Kind::String)))),
+        ("\"nan\"", Kind::String),
+        ("\"+Infinity\"", Kind::String),
         ("[]", Kind::Array(Arc::new(Type::plain(Kind::Null)))),
         ("[null,1,2.5]", Kind::Array(Arc::new(Type::plain(Kind::Double)))),
     ];
@@ -58,6 +68,22 @@ fn nothing_seen_makes_no_column_and_nothing_is_required() {
         .with_mode(Mode::Repeated),
     ];
     assert_eq!(columns(&ty), expected);
+}
+
+#[test]
+fn a_name_of_a_float_is_neither_number_nor_text_until_it_is_settled() {
+    for text in ["\"NaN\"", "\"Infinity\"", "\"-Infinity\"", "\"Na\\u004e\""] {
+        let ty = infer(text.as_bytes()).unwrap();
+        assert_eq!(ty, Type::logical(Kind::String, Logical::FloatName), "{text}");
+    }
+    let ty = inferred(&json!({"a": "NaN", "b": ["NaN"], "c": {"x": "NaN"}, "d": [["NaN"]]}));
+    assert!(columns(&without_float_names(&ty)).is_empty());
+    assert_eq!(columns(&settle(&ty, &[])), columns(&ty));
+    let text = inferred(&json!({"a": "t", "b": ["t"], "c": {"x": "t"}, "d": [["t"]]}));
+    assert_eq!(settle(&ty, &columns(&text)), text);
+    let number = inferred(&json!({"a": 1, "b": [1], "c": {"x": 1}, "d": [[1]]}));
+    let float = inferred(&json!({"a": 0.5, "b": [0.5], "c": {"x": 0.5}, "d": [[0.5]]}));
+    assert_eq!(settle(&ty, &columns(&number)), float);
 }
 
 #[test]
@@ -160,7 +186,9 @@ fn hostile_texts_are_bounded() {
 fn tame_object() -> impl Strategy<Value = Value> {
     let nullable =
         |value: BoxedStrategy<Value>| prop_oneof![4 => value, 1 => Just(Value::Null)].boxed();
-    let number = prop_oneof![any::<i32>().prop_map(Value::from), Just(json!(0.5))].boxed();
+    let number =
+        prop_oneof![any::<i32>().prop_map(Value::from), Just(json!(0.5)), Just(json!("NaN"))]
+            .boxed();
     let text = "[a-z]{0,3}".prop_map(Value::from).boxed();
     let list =
         proptest::collection::vec(nullable(number.clone()), 0..3).prop_map(Value::from).boxed();

@@ -1,6 +1,6 @@
 //! JSON without a schema, guided by the table's columns.
 //!
-//! A key without a column, and a fraction in an `INT64` column, are
+//! A key without a column, and a fraction, NaN or an infinity in an `INT64` column, are
 //! [`RowErrorKind::UnknownColumns`](crate::transcode::RowErrorKind): the table must grow first.
 //! Only what carries nothing is passed over: null, and empty objects and arrays.
 //!
@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use crate::{
-    schema::names::json_column_name,
+    schema::{infer::is_float_name, names::json_column_name},
     table::{Column, ColumnKind, Mode},
     transcode::{
         convert::{
@@ -277,12 +277,20 @@ fn integer(text: &str) -> Step<i64> {
 fn from_string<W: RowWriter>(target: &Target, tokens: &mut Tokens<'_>, out: &mut Vec<u8>) -> Step {
     let text = tokens.string()?.value();
     match target {
+        Target::Int64 if is_float_name(&text) => {
+            return Err(RowError::unknown(
+                "NaN or an infinity in an INT64 column: it must become FLOAT64",
+            ));
+        }
         Target::Int64 => W::int64(out, whole(&text)?),
         Target::Float64 => W::float64(
             out,
             match special_float(&text) {
                 Some(special) => special,
-                None => finite(Tokens::of(&text).only_number()?)?,
+                None => {
+                    let number = Tokens::of(&text).only_number();
+                    finite(number.map_err(|_| mismatch(Next::String))?)?
+                }
             },
         ),
         Target::Decimal(range) => W::decimal(out, &Decimal::parse(&text)?.fit(*range)?),

@@ -53,6 +53,8 @@ fn nothing_is_dropped_silently_but_what_carries_nothing() {
         r#"{"id":1,"new":1}"#,
         r#"{"id":1,"r":{"new":{"deep":""}}}"#,
         r#"{"id":1.5}"#,
+        r#"{"id":"NaN"}"#,
+        r#"{"id":1,"many":[{"x":"-Infinity"}]}"#,
         r#"{"id":1,"new":[null]}"#,
         r#"{"id":1,"r":{"a_b__cf525a7c":"x"}}"#,
     ] {
@@ -70,7 +72,9 @@ fn values_that_do_not_fit_are_refused_with_their_path() {
     for (text, path) in [
         (r#"{"id":9223372036854775808}"#, "id"),
         (r#"{"id":1,"f":0.75e252527}"#, "f"),
+        (r#"{"id":1,"f":"soon"}"#, "f"),
         (r#"{"id":1,"n":1e30}"#, "n"),
+        (r#"{"id":1,"n":"NaN"}"#, "n"),
         (r#"{"id":1,"tags":["a",null]}"#, "tags.[]"),
         (r#"{"id":1,"tags":"a"}"#, "tags"),
         (r#"{"id":1,"many":[{"x":{}}]}"#, "many.[].x"),

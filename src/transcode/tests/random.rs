@@ -150,7 +150,7 @@ fn logical_value(kind: &Kind, logical: Logical, dice: &mut Dice) -> Option<Value
         Logical::Json => {
             return Some(Value::String(json!({"a": [1, dice.text()], "b": null}).to_string()));
         }
-        Logical::Uuid | Logical::Duration => return None,
+        Logical::Uuid | Logical::Duration | Logical::FloatName => return None,
     };
     Some(Value::Long(long))
 }

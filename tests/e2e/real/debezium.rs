@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// Topic, format, file; the schemaless one goes to the simulator only.
-const FILES: [(&str, &str, &str); 7] = [
+/// Topic, format, file; the schemaless ones go to the simulator only.
+const FILES: [(&str, &str, &str); 8] = [
     ("pgj.public.orders", "connect_json", "pgj.public.orders.jsonl"),
     ("pgj.public.customers", "connect_json", "pgj.public.customers.jsonl"),
     ("pgj.transaction", "connect_json", "pgj.transaction.jsonl"),
@@ -33,7 +33,11 @@ const FILES: [(&str, &str, &str); 7] = [
     ("mdb.shop.orders", "connect_json", "mdb.shop.orders.jsonl"),
     ("pga.public.orders", "avro", "pga.public.orders.avro.jsonl"),
     ("pgs.public.orders", "json", "pgs.public.orders.jsonl"),
+    (BACKWARDS, "json", "pgs.public.orders.jsonl"),
 ];
+/// The last event first, all in one partition: here "NaN" and "Infinity" make the columns that later
+/// hold numbers.
+const BACKWARDS: &str = "pgs.backwards";
 const PARTITIONS: i32 = 3;
 
 /// One captured event, as it is produced.
@@ -109,12 +113,16 @@ impl Scene<'_> {
         let (mut topics, mut sources) = (Vec::new(), Vec::new());
         let dead = format!("{name}.dead");
         clients::create_topics(&address, &[(&dead, 1)])?;
-        for (topic, format, file) in
+        for (source, format, file) in
             FILES.iter().filter(|(_, form, _)| !until_change || *form != "json")
         {
-            let topic = format!("{name}.{topic}");
+            let topic = format!("{name}.{source}");
             clients::create_topics(&address, &[(&topic, PARTITIONS)])?;
             let mut events = read_events(file)?;
+            if *source == BACKWARDS {
+                events.reverse();
+                events.iter_mut().for_each(|event| event.partition = 0);
+            }
             if until_change {
                 let kept = events
                     .iter()

@@ -8,7 +8,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
@@ -43,6 +45,23 @@ pub(crate) fn create_topics(address: &str, topics: &[(&str, i32)]) -> Result<()>
         .block_on(admin.create_topics(&new, &options))?;
     for result in results {
         result.map_err(|(topic, code)| anyhow::anyhow!("creating {topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Sets the largest batch of records that `topic` takes.
+pub(crate) fn set_batch_bytes_max(address: &str, topic: &str, bytes: u32) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config(address).create()?;
+    let bytes = bytes.to_string();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    let change = change.set("max.message.bytes", &bytes);
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    let results = Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(admin.alter_configs([&change], &options))?;
+    for result in results {
+        result.map_err(|(resource, code)| anyhow::anyhow!("altering {resource:?}: {code}"))?;
     }
     Ok(())
 }

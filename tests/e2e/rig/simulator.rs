@@ -1,6 +1,6 @@
 //! `kcbq sim` as a process: BigQuery and schema registry, the ledger and the counters behind them.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -94,9 +94,47 @@ impl Simulator {
         answer.body.lines().filter(|line| !line.is_empty()).map(read_entry).collect()
     }
 
+    /// Partition and offset of every row of a table, in the order of arrival, from their metadata: much
+    /// quicker than reading the rows.
+    pub(crate) fn places(&self, http: &Http, table: &str) -> Result<Vec<(i64, i64)>> {
+        let url = format!("{}/sim/v1/rows?table={table}", self.endpoint());
+        let answer = http.get(&url)?;
+        ensure!(answer.status == 200, "the rows answer {}", answer.status);
+        let place = |line: &str| {
+            let row: Value = serde_json::from_str(line).context("a row is not JSON")?;
+            let number = |key: &str| row.get("row")?.get(key)?.as_str()?.parse::<i64>().ok();
+            let place = number("_kafka_partition").zip(number("_kafka_offset"));
+            place.with_context(|| format!("a row of {table} without its metadata"))
+        };
+        answer.body.lines().map(place).collect()
+    }
+
     /// Makes schemas known under ids of our choice.
     pub(crate) fn preload(&self, http: &Http, schemas: &Value) -> Result<()> {
         http.post(&format!("{}/sim/v1/schemas", self.endpoint()), schemas)?.json().map(drop)
+    }
+
+    /// Replaces the fault script by one of these rules.
+    pub(crate) fn set_faults(&self, http: &Http, rules: &Value) -> Result<()> {
+        let script = json!({"rules": rules});
+        http.post(&format!("{}/sim/v1/faults", self.endpoint()), &script)?.json().map(drop)
+    }
+
+    /// Forgets the fault script and lets every held request pass.
+    pub(crate) fn release(&self, http: &Http) -> Result<()> {
+        self.set_faults(http, &json!([]))?;
+        http.post(&format!("{}/sim/v1/release", self.endpoint()), &json!({}))?.json().map(drop)
+    }
+
+    /// The rows of each table by its id.
+    pub(crate) fn row_counts(&self, http: &Http) -> Result<BTreeMap<String, u64>> {
+        let tables = http.get(&format!("{}/sim/v1/tables", self.endpoint()))?.json()?;
+        let count = |table: &Value| {
+            let id = table.get("table")?.as_str()?.rsplit('.').next()?.to_owned();
+            Some((id, table.get("rows")?.as_u64()?))
+        };
+        let tables = tables.as_array().context("the tables are no array")?;
+        tables.iter().map(|table| count(table).context("a table without its rows")).collect()
     }
 
     /// The counters.
