@@ -3,6 +3,7 @@
 use crate::{fault::Fault, record::TopicPartition, source::Epoch};
 
 pub mod metadata;
+pub mod ownership;
 
 pub use metadata::CommitMetadata;
 

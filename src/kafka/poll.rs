@@ -23,11 +23,10 @@ use super::{
     deliver::{self, Verdict},
     ffi::{BatchQueue, Client, PolledLane, RawMessages},
     lanes::{Lane, Lanes, Own, Recovering, State},
-    ownership::Ownership,
     recovery::{Job, Report},
 };
 use crate::{
-    committer::{Committer as _, LaneCommit, LaneOutcome},
+    committer::{Committer as _, LaneCommit, LaneOutcome, ownership::Ownership},
     record::TopicPartition,
     source::{LaneBatch, OwnedLane, SourceFault, SourceHandler},
 };
