@@ -2,6 +2,7 @@
 
 use crate::{fault::Fault, record::TopicPartition, source::Epoch};
 
+pub mod finals;
 pub mod metadata;
 pub mod ownership;
 

@@ -378,7 +378,7 @@ impl Replica {
             self.ownership.release(lane, owned.epoch);
         }
         core.drop_lane(owned.slot);
-        self.book.forget(lane, owned.epoch);
+        self.book.give_up(lane, owned.epoch);
     }
 
     /// Lanes that were lost: nothing can be committed.
