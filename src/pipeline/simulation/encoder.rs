@@ -12,7 +12,7 @@ use crate::{
         encoder::{BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId},
     },
     record::{Record, TopicPartition},
-    table::TableRef,
+    table::{ColumnKind, TableRef},
     write::insert_all::framing::{self, LanePrefix},
 };
 
@@ -207,6 +207,10 @@ impl Encoder for TestEncoder {
 
     fn limits(&self, _: SlotId) -> BatchLimits {
         self.limits
+    }
+
+    fn is_widened(&self, _: SlotId, _: &str, _: &ColumnKind) -> bool {
+        false
     }
 
     fn outdated(&mut self, slot: SlotId) -> NeedId {
