@@ -13,4 +13,18 @@ pub enum Defect {
     CommitAfterRevoke,
     /// A request without an answer is taken for one that was refused.
     AnswerLostTakenForRefused,
+    /// A value that a widened column takes, and its narrower past did not, is taken for a bad one.
+    WideningTakenForBad,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::CommitBeforeAcknowledgement,
+        Self::IdentityWithoutTopic,
+        Self::NackDoesNotBlock,
+        Self::CommitAfterRevoke,
+        Self::AnswerLostTakenForRefused,
+        Self::WideningTakenForBad,
+    ];
 }
