@@ -127,10 +127,12 @@ fn histories() {
     run_all(first, count, |report| total.lock().unwrap().add(&report));
     let Total { coverage, mut failures, events, mut settled_ms } = total.into_inner().unwrap();
     settled_ms.sort_unstable();
-    let settled = |per_mille: usize| settled_ms[(settled_ms.len() - 1) * per_mille / 1_000];
+    let settled = |per_mille: usize| settled_ms[(settled_ms.len() - 1) * per_mille / 1_000].0;
+    let slowest = settled_ms.iter().rev().take(5).map(|(_, seed)| seed).collect::<Vec<_>>();
     println!(
         "{count} histories from seed {first}, {events} events, {:.1} s\n\
-         settled after the faults within {} ms of virtual time (half), {} ms (99 %), {} ms (all)\n\
+         settled after the faults within {} ms of virtual time (half), {} ms (99 %), {} ms (all); \
+         slowest seeds: {slowest:?}\n\
          {coverage:?}\n{} failed",
         start.elapsed().as_secs_f64(),
         settled(500),
@@ -150,7 +152,7 @@ struct Total {
     coverage: Coverage,
     failures: Vec<String>,
     events: u64,
-    settled_ms: Vec<u64>,
+    settled_ms: Vec<(u64, u64)>,
 }
 
 impl Total {
@@ -158,7 +160,7 @@ impl Total {
         let seed = report.seed;
         self.coverage.add(&report.coverage);
         self.events += report.fingerprint.1;
-        self.settled_ms.push(report.settled_ms);
+        self.settled_ms.push((report.settled_ms, seed));
         let missing = report.coverage.missing(&Mark::EACH);
         if !missing.is_empty() {
             self.failures.push(format!("seed {seed}: never reached {missing:?}"));

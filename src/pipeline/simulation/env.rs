@@ -139,6 +139,8 @@ pub(crate) struct Env {
     pub(crate) lanes: BTreeSet<TopicPartition>,
     /// When faults ended.
     pub(crate) healed: Option<u64>,
+    /// When everything was committed after that.
+    pub(crate) settled: Option<u64>,
     /// The deliberate mistake.
     pub(crate) defect: Option<Defect>,
     /// The records.
@@ -193,6 +195,7 @@ impl Env {
             checkers: Checkers::new(contents),
             lanes: BTreeSet::new(),
             healed: None,
+            settled: None,
             defect,
             contents,
             calls,

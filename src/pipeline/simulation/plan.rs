@@ -105,8 +105,8 @@ impl Plan {
         Self {
             replicas: rng.between(3, 5) as usize,
             partitions: [1, 1, 1].map(|least| rng.between(least, 4) as i32),
-            heal_ms: rng.between(25_000, 55_000),
-            records: rng.between(6, 20),
+            heal_ms: rng.between(25_000, 45_000),
+            records: rng.between(5, 15),
             mix: Mix {
                 null: 30,
                 bad: if tight { 150 } else { rng.between(5, 60) },

@@ -180,9 +180,10 @@ impl Replica {
             self.commit_due = env.now + 500;
             self.commit(env);
         }
-        let pause = match env.healed {
-            Some(_) => env.rng.between(250, 750),
-            None => env.rng.between(120, 360),
+        let pause = match (env.settled, env.healed) {
+            (Some(_), _) => env.rng.between(1_000, 3_000),
+            (None, Some(_)) => env.rng.between(250, 750),
+            (None, None) => env.rng.between(120, 360),
         };
         env.after(pause, Event::Turn(self.who));
     }

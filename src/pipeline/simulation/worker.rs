@@ -200,7 +200,8 @@ impl Worker {
         halted.sort_unstable();
         for slot in halted {
             env.mark(Mark::Halt);
-            if env.rng.chance(20) {
+            let attentive = if env.healed.is_some() { 250 } else { 20 };
+            if env.rng.chance(attentive) {
                 env.mark(Mark::Release);
                 env.log(format_args!("release {:?}.{} {slot:?}", self.who, self.index));
                 assert!(self.core.release(slot, env.instant()));

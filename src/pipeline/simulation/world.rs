@@ -17,7 +17,7 @@ use crate::{delivery::defect::Defect, record::TopicPartition};
 /// Virtual time within which a world without faults must have settled. What may be in the way: a change of
 /// a table that hangs (60 s) and is then not visible yet (20 s), a quota's pause (30 s), the back-off of a
 /// preparation (30 s), a session that must expire, an operator who must release a lane.
-const SETTLED_MS: u64 = 300_000;
+const SETTLED_MS: u64 = 240_000;
 /// Virtual time for what is still under way once everything is committed.
 const AFTER_MS: u64 = 30_000;
 /// How long a history goes on to reach what every history must.
@@ -56,7 +56,7 @@ async fn live(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
     let replicas = (0..env.plan.replicas)
         .map(|replica| Replica::new(&mut env, Who { replica, life: 0 }))
         .collect();
-    let mut world = World { env, replicas, settled: None, advanced: None };
+    let mut world = World { env, replicas, advanced: None };
     world.set_up();
     while !world.is_over() {
         let due = world.env.due();
@@ -84,7 +84,6 @@ async fn live(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
 struct World {
     env: Env,
     replicas: Vec<Replica>,
-    settled: Option<u64>,
     /// Until when the coordinator has done its part.
     advanced: Option<u64>,
 }
@@ -347,14 +346,14 @@ impl World {
     fn is_over(&mut self) -> bool {
         let env = &mut self.env;
         let Some(healed) = env.healed else { return false };
-        if let Some(settled) = self.settled {
+        if let Some(settled) = env.settled {
             return env.now > settled + AFTER_MS;
         }
         // A late commit may have put the offset back behind its owner's back; that owner is done.
         let behind =
             |lane: &&TopicPartition| env.checkers.committed_max(lane) < env.checkers.end(lane);
         if !env.checkers.lanes().any(|lane| behind(&lane)) {
-            self.settled = Some(env.now);
+            env.settled = Some(env.now);
             env.log(format_args!("settled"));
         } else if env.now > healed + SETTLED_MS {
             let behind: Vec<_> = env.checkers.lanes().filter(behind).cloned().collect();
@@ -377,7 +376,7 @@ impl World {
             coverage: env.history.coverage.clone(),
             violations: std::mem::take(&mut env.history.violations),
             trace: env.history.trace().to_vec(),
-            settled_ms: self.settled.unwrap_or(env.now) - env.healed.unwrap_or(env.now),
+            settled_ms: env.settled.unwrap_or(env.now) - env.healed.unwrap_or(env.now),
         }
     }
 }
