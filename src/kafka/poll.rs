@@ -239,7 +239,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             let mut wait = false;
             for (commit, outcome) in due.iter().zip(&outcome.lanes) {
                 let landed = matches!(outcome, LaneOutcome::Landed);
-                let again = finals.answered(commit, outcome) && !last;
+                let again = finals.answered(&commit.lane, outcome) && !last;
                 wait |= again && !landed;
                 if !again && !matches!(outcome, LaneOutcome::Landed | LaneOutcome::NotOwned) {
                     tracing::warn!(lane = %commit.lane, ?outcome,

@@ -34,7 +34,7 @@ impl Revoking {
     pub(crate) fn answered(&mut self, commits: &[LaneCommit], outcomes: &[LaneOutcome]) {
         for (commit, outcome) in commits.iter().zip(outcomes) {
             let finals = self.finals.as_mut();
-            self.refused |= finals.is_some_and(|finals| !finals.answered(commit, outcome));
+            self.refused |= finals.is_some_and(|finals| !finals.answered(&commit.lane, outcome));
         }
     }
 }
