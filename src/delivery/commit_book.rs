@@ -133,11 +133,13 @@ impl<M: Clone> CommitBook<M> {
     }
 
     /// The highest offset known to be committed in the lane's present assignment.
+    #[cfg(test)]
     pub fn committed(&self, lane: &TopicPartition) -> Option<i64> {
         self.lanes.get(lane)?.committed
     }
 
     /// Lanes with something to commit, in flight or not.
+    #[cfg(test)]
     pub fn pending(&self) -> usize {
         self.lanes.values().filter(|lane| lane.sent.is_some() || lane.wanted.is_some()).count()
     }

@@ -17,7 +17,7 @@ use crate::{delivery::defect::Defect, record::TopicPartition};
 /// Virtual time within which a world without faults must have settled. What may be in the way: a change of
 /// a table that hangs (60 s) and is then not visible yet (20 s), a quota's pause (30 s), the back-off of a
 /// preparation (30 s), a session that must expire, an operator who must release a lane.
-const SETTLED_MS: u64 = 240_000;
+const SETTLED_MS: u64 = 180_000;
 /// Virtual time for what is still under way once everything is committed.
 const AFTER_MS: u64 = 30_000;
 /// How long a history goes on to reach what every history must.
