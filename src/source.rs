@@ -207,9 +207,10 @@ pub trait SourceHandler<M: Messages>: Send {
 
     /// The group takes these lanes away in good order. Blocks until what is in flight for them is
     /// resolved or the handler's drain deadline is over (well below `max.poll.interval.ms`), and
-    /// returns what is to be committed last. The lanes may include some that are still recovering.
+    /// returns what is to be committed last, each lane's in the order it was earned. The lanes may
+    /// include some that are still recovering.
     ///
-    /// When this returns the source makes the final commit and gives the lanes up; no record of them
+    /// When this returns the source makes the final commits and gives the lanes up; no record of them
     /// is delivered any more and any later commit is answered with `NotOwned`.
     fn revoke(&mut self, lanes: &[OwnedLane]) -> Vec<LaneCommit>;
 

@@ -18,7 +18,6 @@ use super::{
     context::Context,
     ffi::{self, BatchQueue, Client, RawMessages},
     oauth::TokenSource,
-    ownership::Ownership,
     poll::{Channels, PollLoop},
     properties::{self, PropertyError},
     recovery::Recovery,
@@ -26,6 +25,7 @@ use super::{
     topics::Topics,
 };
 use crate::{
+    committer::ownership::Ownership,
     record::TopicPartition,
     source::{Ends, SourceHandler},
 };

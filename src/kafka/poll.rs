@@ -23,11 +23,10 @@ use super::{
     deliver::{self, Verdict},
     ffi::{BatchQueue, Client, PolledLane, RawMessages},
     lanes::{Lane, Lanes, Own, Recovering, State},
-    ownership::Ownership,
     recovery::{Job, Report},
 };
 use crate::{
-    committer::{Committer as _, LaneCommit, LaneOutcome},
+    committer::{Committer as _, LaneCommit, LaneOutcome, finals::Finals, ownership::Ownership},
     record::TopicPartition,
     source::{LaneBatch, OwnedLane, SourceFault, SourceHandler},
 };
@@ -46,6 +45,8 @@ const REWIND_WAIT: Duration = Duration::from_millis(500);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the final commit of revoked lanes is tried.
 const FINAL_COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The pause between two tries.
+const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(200);
 /// How long stopping may take beyond the handler's own drain deadline.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// The longest wait between two tries of a lane's recovery.
@@ -231,27 +232,31 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
-    fn commit_finally(&self, mut commits: Vec<LaneCommit>) {
+    fn commit_finally(&self, commits: Vec<LaneCommit>) {
         let deadline = Instant::now() + FINAL_COMMIT_TIMEOUT;
+        let mut finals = Finals::new(commits);
         let mut failed = Vec::new();
-        while !commits.is_empty() {
-            let outcome = self.committer.commit(&commits);
-            let again = Instant::now() < deadline;
-            let mut rest = Vec::new();
-            for (commit, outcome) in commits.into_iter().zip(outcome.lanes) {
+        loop {
+            let due = finals.due();
+            if due.is_empty() {
+                break;
+            }
+            let last = Instant::now() >= deadline;
+            let outcome = self.committer.commit(&due);
+            let mut wait = false;
+            for (commit, outcome) in due.iter().zip(outcome.lanes) {
+                let again = finals.answered(&commit.lane, &outcome) && !last;
                 match outcome {
                     LaneOutcome::Landed | LaneOutcome::NotOwned => {}
-                    LaneOutcome::Refused { retryable: true, .. } | LaneOutcome::Unknown(_)
-                        if again =>
-                    {
-                        rest.push(commit);
-                    }
-                    outcome => failed.push((commit.lane, outcome)),
+                    _ if again => wait = true,
+                    outcome => failed.push((commit.lane.clone(), outcome)),
                 }
             }
-            commits = rest;
-            if !commits.is_empty() {
-                std::thread::sleep(Duration::from_millis(200));
+            if last {
+                break;
+            }
+            if wait {
+                std::thread::sleep(FINAL_COMMIT_WAIT);
             }
         }
         if let Some((lane, outcome)) = failed.first() {

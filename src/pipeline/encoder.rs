@@ -14,8 +14,12 @@ use crate::{
     delivery::encoder::{BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId},
     pipeline::settings::{NullValue, TopicSettings},
     record::{Record, TopicPartition},
-    schema::{infer, model::Type},
-    table::{Column, TableRef, TableSchema},
+    schema::{
+        diff::{self, Fit},
+        infer,
+        model::Type,
+    },
+    table::{Column, ColumnKind, TableRef, TableSchema},
     transcode::{RowErrorKind, RowPlan, writer::json::JsonRow},
     write::insert_all::framing,
 };
@@ -389,6 +393,15 @@ impl Encoder for TopicEncoder {
             self.slots.get(&slot).and_then(|slot| self.topics.get(slot.key.settings as usize));
         let batch = settings.map(|settings| settings.batch).unwrap_or_default();
         BatchLimits { body_bytes: batch.bytes_max, rows: batch.rows_max, linger: batch.linger() }
+    }
+
+    fn is_widened(&self, slot: SlotId, field: &str, from: &ColumnKind) -> bool {
+        #[cfg(test)]
+        if self.defect == Some(crate::delivery::defect::Defect::WideningTakenForBad) {
+            return false;
+        }
+        let column = self.slots.get(&slot).and_then(|slot| slot.schema.at(field));
+        column.is_some_and(|column| diff::fit(from, &column.kind) == Fit::Widen)
     }
 
     fn outdated(&mut self, slot: SlotId) -> NeedId {

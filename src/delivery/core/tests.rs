@@ -9,7 +9,7 @@ use crate::{
     },
     fault::FaultKind,
     record::{Headers, Record},
-    table::TableRef,
+    table::{ColumnKind, TableRef},
     write::{RowFault, WriteOutcome},
 };
 
@@ -71,6 +71,10 @@ impl Encoder for Fake {
 
     fn limits(&self, _: SlotId) -> BatchLimits {
         BatchLimits { body_bytes: 1 << 20, rows: 3, linger: Duration::from_secs(1) }
+    }
+
+    fn is_widened(&self, _: SlotId, field: &str, from: &ColumnKind) -> bool {
+        (field, from) == ("wide", &ColumnKind::Int64)
     }
 
     fn outdated(&mut self, _: SlotId) -> NeedId {
@@ -155,7 +159,7 @@ fn refused(kind: FaultKind) -> WriteOutcome {
 }
 
 fn row_fault(row: u32, kind: FaultKind) -> RowFault {
-    RowFault { row, fault: Fault::refused(kind, "r", "m"), field: None }
+    RowFault { row, fault: Fault::refused(kind, "r", "m"), field: None, taken_for: None }
 }
 
 #[test]
@@ -226,6 +230,28 @@ fn a_partial_answer_stores_sends_again_plans_again_and_diverts() {
     let [(id, 0)] = bench.letters()[..] else { panic!() };
     bench.core.lettered(id, Ok(()), bench.now);
     assert_eq!((bench.mark(), bench.core.memory_bytes()), (3, 0));
+}
+
+#[test]
+fn a_value_for_a_column_that_was_widened_waits_and_one_that_fits_nowhere_is_bad() {
+    let mut bench = bench(1 << 20, 9);
+    bench.take(0, "x y z");
+    let [(id, _)] = bench.writes().try_into().unwrap();
+    let refused = |row, field: &str| RowFault {
+        field: Some(field.to_owned()),
+        taken_for: Some(ColumnKind::Int64),
+        ..row_fault(row, FaultKind::InvalidRow)
+    };
+    let rejected = vec![refused(0, "wide"), refused(1, "long")];
+    bench.core.written(id, WriteOutcome::Partial { rejected, unsent: Vec::new() }, bench.now);
+    let actions = bench.actions();
+    let [Action::Prepare(NeedId(9)), Action::DeadLetter { letter, .. }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(letter.origin.offset, 1);
+    bench.core.prepared(NeedId(9), Ok(()), bench.now);
+    let [(_, body)] = bench.writes().try_into().unwrap();
+    assert_eq!(body, "[x]");
 }
 
 #[test]
