@@ -51,6 +51,7 @@ enum Timer {
     Resend(BatchId),
     Relook(NeedId),
     Letter(LetterId),
+    Stalled,
 }
 
 /// A batch that still takes rows.
@@ -114,7 +115,7 @@ pub struct Core<E: Encoder> {
     moved: Vec<LaneSlot>,
     spares: Spares,
     memory_bytes: usize,
-    throttled: bool,
+    pressure: flow::Pressure,
     last_id: u64,
     /// A deliberate mistake, to show that the checkers catch it.
     #[cfg(test)]
@@ -137,7 +138,7 @@ impl<E: Encoder> Core<E> {
             moved: Vec::new(),
             spares: Spares::new(settings.memory_bytes_max / SPARES_SHARE),
             memory_bytes: 0,
-            throttled: false,
+            pressure: flow::Pressure::Free,
             last_id: 0,
             #[cfg(test)]
             defect: None,
@@ -163,7 +164,7 @@ impl<E: Encoder> Core<E> {
     pub fn assign(&mut self, slot: LaneSlot, lane: TopicPartition, epoch: u64, start: i64) {
         let origin = self.encoder.origin(&lane);
         let mut lane = Lane::new(lane, epoch, origin, start);
-        if self.throttled {
+        if self.is_stopped() {
             lane.paused = true;
             self.actions.push_back(Action::Pause(slot));
         }
@@ -197,7 +198,7 @@ impl<E: Encoder> Core<E> {
         if let Some(lane) = self.lanes.remove(&slot) {
             self.release_memory(lane.held.memory_bytes());
         }
-        self.flow();
+        self.let_go();
     }
 
     /// Does what is due at `now`.
@@ -207,9 +208,9 @@ impl<E: Encoder> Core<E> {
                 break;
             }
             self.timers.pop();
-            self.due(timer);
+            self.due(timer, due);
         }
-        self.flow();
+        self.flow(now);
     }
 
     /// When [`tick`](Self::tick) has something to do next.
@@ -253,12 +254,6 @@ impl<E: Encoder> Core<E> {
         self.memory_bytes + self.spares.memory_bytes()
     }
 
-    /// Whether all lanes are paused because the memory is used up.
-    #[cfg(test)]
-    pub fn is_throttled(&self) -> bool {
-        self.throttled
-    }
-
     /// Batches that wait for another attempt, with the fault of the last one, and the lanes that
     /// wait for them.
     pub fn faults(&self) -> impl Iterator<Item = (SlotId, &Fault, u32, &[crate::batch::Row])> {
@@ -286,7 +281,7 @@ impl<E: Encoder> Core<E> {
             && self.letters.is_empty()
     }
 
-    fn due(&mut self, timer: Timer) {
+    fn due(&mut self, timer: Timer, due: Instant) {
         match timer {
             Timer::Seal(slot, id) => {
                 if self.open.get(&slot).is_some_and(|open| open.id == id) {
@@ -296,6 +291,7 @@ impl<E: Encoder> Core<E> {
             Timer::Resend(id) => self.resend(id),
             Timer::Relook(need) => self.prepare(need),
             Timer::Letter(id) => self.send_letter(id),
+            Timer::Stalled => self.stalled(due),
         }
     }
 

@@ -35,6 +35,8 @@ mod recover;
 
 /// How long a batch is waited for: the delay of a lone record at worst, and of a rebalance.
 const BATCH_WAIT: Duration = Duration::from_millis(20);
+/// How long a hold lasts at least: short beside the time that a batch takes to be filled.
+const HOLD_WAIT: Duration = Duration::from_millis(2);
 /// Events served per turn at most.
 const EVENTS_MAX: usize = 64;
 /// How often what is due by time is looked for.
@@ -159,9 +161,12 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
         self.serve_reports();
         self.serve_due();
-        self.serve_flow();
-        let polled = self.queue.poll(BATCH_WAIT);
-        self.deliver(polled);
+        if self.serve_flow() {
+            std::thread::sleep(HOLD_WAIT);
+        } else {
+            let polled = self.queue.poll(BATCH_WAIT);
+            self.deliver(polled);
+        }
         self.handler.tick();
         Ok(())
     }
@@ -294,7 +299,8 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
-    fn serve_flow(&mut self) {
+    /// Carries out pauses and resumes; whether to hold.
+    fn serve_flow(&mut self) -> bool {
         let flow = self.handler.flow();
         let mut pause = flow.pause;
         pause.retain(|lane| self.lanes.set_flow(lane, None));
@@ -311,6 +317,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             let resumed = list.and_then(|list| self.client.resume(&list));
             self.log_failure("resume", resumed);
         }
+        flow.hold
     }
 
     /// Seeks lanes to their own next offset; those that cannot be sought are tried again later, and

@@ -134,6 +134,7 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
         properties: Vec::new(),
         // The halted partition cannot be drained: there is nothing to wait for.
         limits: json!({"drain_timeout_ms": 1_000}),
+        streaming: Value::Null,
     }
 }
 

@@ -38,7 +38,6 @@ impl<E: Encoder> Core<E> {
             return false;
         }
         let route = self.encoder.route(&lane.origin, record);
-        let open = if let Route::Row(open) = &route { Some(*open) } else { None };
         let group = match &route {
             Route::Row(slot) => Self::open_batch(&mut self.open, &mut self.last_id, *slot).id.0,
             Route::Skip => GROUP_SKIPPED,
@@ -48,12 +47,6 @@ impl<E: Encoder> Core<E> {
         let Some(span) = lane.tracker.deliver(record, group) else { return false };
         lane.bytes += record.bytes();
         self.place(Place { lane: slot, span }, record, route, now);
-        if self.limit_lane(slot)
-            && let Some(open) = open
-        {
-            // The lane goes on when its rows are stored: they need not wait for more.
-            self.seal(open);
-        }
         true
     }
 
@@ -66,8 +59,8 @@ impl<E: Encoder> Core<E> {
     }
 
     /// Does what follows from a batch of records having been taken in.
-    pub fn intake_done(&mut self) {
-        self.flow();
+    pub fn intake_done(&mut self, now: Instant) {
+        self.flow(now);
     }
 
     /// Puts a record, new or one that comes back, where `route` says.
@@ -172,7 +165,7 @@ impl<E: Encoder> Core<E> {
             }
         }
         self.release_memory(waiting.batch.memory_bytes());
-        self.flow();
+        self.flow(now);
     }
 
     fn encode_again(&mut self, batch: &Batch, replans: u32, now: Instant) {

@@ -48,7 +48,7 @@ impl<E: Encoder> Core<E> {
             Err(remedy) => {
                 lane.halt = Some(Halt { reason, remedy, offset: record.offset, since: now });
                 self.hold_back(place, record);
-                self.limit_lane(place.lane);
+                self.pause_lane(place.lane);
             }
         }
     }
@@ -90,7 +90,7 @@ impl<E: Encoder> Core<E> {
                 self.at(due, Timer::Letter(id));
             }
         }
-        self.flow();
+        self.flow(now);
     }
 
     fn hold_back(&mut self, place: Place, record: &Record<'_>) {

@@ -34,7 +34,7 @@ impl<E: Encoder> Core<E> {
                 self.failed(id, sent, fault, now);
             }
         }
-        self.flow();
+        self.flow(now);
     }
 
     fn acknowledged(&mut self, sent: Sent) {

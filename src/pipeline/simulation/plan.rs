@@ -120,7 +120,7 @@ impl Plan {
             dedupe_ms: 60_000,
             core: CoreSettings {
                 body_bytes_max: if fat { 20_000 } else { 6_000 },
-                memory_bytes_max: if fat { 64 * 1024 } else { 1 << 20 },
+                memory_bytes_max: if fat { 16 * 1024 } else { 1 << 20 },
                 retry: Backoff { first: ms(100), max: ms(8_000) },
                 retry_slowly: Backoff { first: ms(2_000), max: ms(30_000) },
             },

@@ -301,6 +301,11 @@ impl Replica {
     }
 
     fn fetch(&mut self, env: &mut Env) {
+        // The poll under way when a hold begins may bring more than there is room for.
+        let holds = self.workers.iter().any(Worker::is_holding);
+        if holds && (env.healed.is_some() || env.rng.chance(600)) {
+            return;
+        }
         for (lane, owned) in &mut self.lanes {
             if owned.start.is_none() || owned.paused || env.is_broker_down(lane) {
                 continue;

@@ -106,7 +106,7 @@ impl Worker {
     /// Logs where everything stands.
     pub(crate) fn describe(&self, env: &mut Env) {
         let core = &self.core;
-        let (memory, throttled, idle) = (core.memory_bytes(), core.is_throttled(), core.is_idle());
+        let (memory, throttled, idle) = (core.memory_bytes(), core.is_stopped(), core.is_idle());
         let (parcels, writes) = (self.inbox.len(), self.writes.len());
         env.log(format_args!(
             "  worker {} memory {memory} throttled {throttled} idle {idle} parcels {parcels} \
@@ -135,6 +135,11 @@ impl Worker {
         }
     }
 
+    /// Whether the source is to hand nothing over.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.core.is_holding()
+    }
+
     /// Whether requests are without an answer.
     pub(crate) fn is_writing(&self) -> bool {
         !self.writes.is_empty()
@@ -146,7 +151,7 @@ impl Worker {
             while let Some(parcel) = self.inbox.pop_front() {
                 self.take_in(env, member, &parcel);
             }
-            self.core.intake_done();
+            self.core.intake_done(env.instant());
         }
         self.core.tick(env.instant());
         self.operator(env);
@@ -156,7 +161,7 @@ impl Worker {
         if self.core.memory_bytes() > bound {
             env.violation(format!("memory: {} of {bound} bytes", self.core.memory_bytes()));
         }
-        if self.core.is_throttled() {
+        if self.core.is_stopped() || self.core.is_holding() {
             env.mark(Mark::Throttle);
         }
         flow
