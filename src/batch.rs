@@ -180,6 +180,19 @@ impl Batch {
         Some(self)
     }
 
+    /// Makes room for a batch of `body_bytes` at once: doubling would copy what there is several
+    /// times, and end at up to twice the memory.
+    pub fn make_room(&mut self, body_bytes: usize) {
+        let held = self.body.len().max(1);
+        // The rest is taken to be like what there is; an eighth more where it is not.
+        let more = |len: usize| len.saturating_mul(body_bytes) / held * 9 / 8;
+        let body = body_bytes + body_bytes / 16;
+        self.body.reserve_exact(body.saturating_sub(self.body.len()));
+        let (payload, rows) = (more(self.payload.len()), more(self.rows.len()));
+        self.payload.reserve_exact(payload.saturating_sub(self.payload.len()));
+        self.rows.reserve_exact(rows.saturating_sub(self.rows.len()));
+    }
+
     /// Goes on in the buffers of `spare`, which is empty; its own, emptied, are dropped.
     pub fn move_into(&mut self, mut spare: Self) {
         spare.rows.extend_from_slice(&self.rows);

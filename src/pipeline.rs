@@ -61,7 +61,7 @@ use crate::{
 
 /// Messages that wait for a worker; each is one poll of one lane. They are outside the byte budget
 /// (and pin the client's fetch buffers), so there are few.
-const INBOX: usize = 8;
+const INBOX: usize = 4;
 
 /// Between attempts after a passing fault. The write path has tried for some seconds already.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };

@@ -6,8 +6,10 @@
 
 use super::Batch;
 
-/// A batch whose body outgrows this goes on in a spare.
-pub const GROWN_BYTES: usize = 64 * 1024;
+/// A batch that has reached this part of its full size will most likely be full.
+const GROWN: usize = 4;
+/// Smaller buffers are not worth keeping.
+const KEPT_BYTES_MIN: usize = 64 * 1024;
 
 /// Empty batches with grown buffers, bounded by memory.
 #[derive(Debug)]
@@ -31,21 +33,25 @@ impl Spares {
     /// Keeps the buffers of an emptied batch, if they have grown and there is room.
     pub fn keep(&mut self, batch: Batch) {
         let bytes = batch.memory_bytes();
-        if batch.body.capacity() > GROWN_BYTES && self.bytes + bytes <= self.bytes_max {
+        if batch.body.capacity() >= KEPT_BYTES_MIN && self.bytes + bytes <= self.bytes_max {
             self.bytes += bytes;
             self.free.push(batch);
         }
     }
 
-    /// Moves `batch` into larger buffers if it has outgrown [`GROWN_BYTES`] and there are some.
-    pub fn enlarge(&mut self, batch: &mut Batch) {
-        if batch.body.len() <= GROWN_BYTES {
+    /// Gives a batch that has reached a quarter of `body_bytes` room for all of it: in buffers that
+    /// were kept, if there are any as large, else in new ones.
+    pub fn enlarge(&mut self, batch: &mut Batch, body_bytes: usize) {
+        if batch.body.len() < body_bytes / GROWN || batch.body.capacity() >= body_bytes {
             return;
         }
-        let larger = |spare: &mut Batch| spare.body.capacity() > batch.body.capacity();
-        if let Some(spare) = self.free.pop_if(larger) {
-            self.bytes -= spare.memory_bytes();
-            batch.move_into(spare);
+        match self.free.iter().position(|spare| spare.body.capacity() >= body_bytes) {
+            Some(found) => {
+                let spare = self.free.swap_remove(found);
+                self.bytes -= spare.memory_bytes();
+                batch.move_into(spare);
+            }
+            None => batch.make_room(body_bytes),
         }
     }
 
@@ -97,11 +103,11 @@ mod tests {
         let bytes = spare.memory_bytes();
         spares.keep(spare);
         assert_eq!(spares.memory_bytes(), bytes);
-        let mut batch = grown(GROWN_BYTES);
-        spares.enlarge(&mut batch);
-        assert_eq!(spares.memory_bytes(), bytes, "it has not outgrown its own");
+        let mut batch = grown((1 << 18) - 1);
+        spares.enlarge(&mut batch, 1 << 20);
+        assert_eq!(spares.memory_bytes(), bytes, "it may stay small");
         add(&mut batch, 2, b"!");
-        spares.enlarge(&mut batch);
+        spares.enlarge(&mut batch, 1 << 20);
         assert_eq!(spares.memory_bytes(), 0);
         assert!(batch.memory_bytes() >= bytes);
         let offsets: Vec<_> = batch.rows().iter().map(|row| row.offset).collect();
@@ -111,9 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn without_a_spare_room_is_made_once() {
+        let mut spares = Spares::new(10 << 20);
+        let mut batch = Batch::default();
+        (0..4).for_each(|offset| add(&mut batch, offset, &[b'y'; 1 << 16]));
+        spares.enlarge(&mut batch, 1 << 20);
+        let memory = batch.memory_bytes();
+        assert!(((1 << 20)..(5 << 18)).contains(&memory), "{memory}");
+        (4..16).for_each(|offset| add(&mut batch, offset, &[b'y'; 1 << 16]));
+        assert_eq!(batch.memory_bytes(), memory);
+    }
+
+    #[test]
     fn small_buffers_and_more_than_the_bound_are_not_kept() {
         let mut spares = Spares::new(3 << 20);
-        spares.keep(acknowledged(grown(GROWN_BYTES)));
+        spares.keep(acknowledged(grown(KEPT_BYTES_MIN - 1)));
         assert_eq!(spares.memory_bytes(), 0);
         (0..5).for_each(|_| spares.keep(acknowledged(grown(1 << 20))));
         assert!((1 << 20..=3 << 20).contains(&spares.memory_bytes()));

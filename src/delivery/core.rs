@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The part of the memory that may be kept in buffers for later batches.
-const SPARES_SHARE: usize = 4;
+const SPARES_SHARE: usize = 2;
 
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -210,6 +210,9 @@ impl<E: Encoder> Core<E> {
             self.timers.pop();
             self.due(timer, due);
         }
+        if self.is_idle() {
+            self.spares.clear();
+        }
         self.flow(now);
     }
 
@@ -273,7 +276,6 @@ impl<E: Encoder> Core<E> {
     }
 
     /// Whether no request and no dead letter is without an answer, and no record waits.
-    #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         self.sent.is_empty()
             && self.open.is_empty()

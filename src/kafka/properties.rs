@@ -172,7 +172,9 @@ pub fn consumer(settings: &KafkaSettings) -> Result<ClientConfig, PropertyError>
     // compares the size of that one: the bound is over all partitions.
     let queue = (settings.prefetch_bytes / 1024).clamp(QUEUE_KBYTES_MIN, 2_097_151);
     config.set("queued.max.messages.kbytes", queue.to_string());
-    config.set("fetch.message.max.bytes", settings.record_bytes_max.to_string());
+    // A larger record comes all the same (KIP-74); a larger answer would keep one worker busy with
+    // one partition while the others wait.
+    config.set("fetch.message.max.bytes", settings.record_bytes_max.min(1 << 20).to_string());
     let fetch = settings.record_bytes_max.max(8 * 1024 * 1024);
     config.set("fetch.max.bytes", fetch.to_string());
     config.set("receive.message.max.bytes", (u64::from(fetch) + 1024 * 1024).to_string());
@@ -295,7 +297,7 @@ mod tests {
         assert_eq!(config.get("auto.offset.reset"), Some("error"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
         assert_eq!(config.get("fetch.wait.max.ms"), Some("5"));
-        assert_eq!(config.get("queued.max.messages.kbytes"), Some("16384"));
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
         config.create_native_config().unwrap();
         let tls = "security: {tls: {}, sasl: {mechanism: scram_sha512, username: u, password: p}}";
         let config = consumer(&settings(tls)).unwrap();

@@ -98,9 +98,8 @@ impl<E: Encoder> Core<E> {
         let open = Self::open_batch(&mut self.open, &mut self.last_id, slot);
         let before = open.batch.memory_bytes();
         let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, slot, place, record);
-        if open.batch.memory_bytes() > before {
-            self.spares.enlarge(&mut open.batch);
-        }
+        let limits = self.encoder.limits(slot);
+        self.spares.enlarge(&mut open.batch, limits.body_bytes);
         let (id, rows, body) = (open.id, open.batch.rows().len(), open.batch.body_bytes());
         let after = open.batch.memory_bytes();
         self.recharge(before, after);
@@ -112,7 +111,6 @@ impl<E: Encoder> Core<E> {
         if let Some(lane) = self.lanes.get_mut(&place.lane) {
             lane.budget.good();
         }
-        let limits = self.encoder.limits(slot);
         if rows == 1 {
             self.at(now + limits.linger, Timer::Seal(slot, id));
         }
