@@ -1,6 +1,7 @@
 //! The core of one worker: its lanes, its open batches, and everything under way.
 
 mod flow;
+mod halt;
 mod intake;
 mod letters;
 mod outcome;
@@ -8,7 +9,7 @@ mod outcome;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -42,6 +43,8 @@ pub struct CoreSettings {
     pub retry: Backoff,
     /// Between attempts after a fault that passes in minutes.
     pub retry_slowly: Backoff,
+    /// Until a halted lane tries again what it holds, where the cause can pass.
+    pub halt_retry: Duration,
 }
 
 /// What a timer is for.
@@ -51,6 +54,7 @@ enum Timer {
     Resend(BatchId),
     Relook(NeedId),
     Letter(LetterId),
+    Retry(LaneSlot),
 }
 
 /// A batch that still takes rows.
@@ -207,7 +211,7 @@ impl<E: Encoder> Core<E> {
                 break;
             }
             self.timers.pop();
-            self.due(timer);
+            self.due(timer, now);
         }
         self.flow();
     }
@@ -286,7 +290,7 @@ impl<E: Encoder> Core<E> {
             && self.letters.is_empty()
     }
 
-    fn due(&mut self, timer: Timer) {
+    fn due(&mut self, timer: Timer, now: Instant) {
         match timer {
             Timer::Seal(slot, id) => {
                 if self.open.get(&slot).is_some_and(|open| open.id == id) {
@@ -296,6 +300,7 @@ impl<E: Encoder> Core<E> {
             Timer::Resend(id) => self.resend(id),
             Timer::Relook(need) => self.prepare(need),
             Timer::Letter(id) => self.send_letter(id),
+            Timer::Retry(slot) => self.retry_held(slot, now),
         }
     }
 

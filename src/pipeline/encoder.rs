@@ -156,8 +156,14 @@ impl TopicEncoder {
         let Prepared { plan: Some(plan), schema, refused, satisfied, .. } = prepared else {
             return;
         };
-        self.last_id += 1;
-        let id = SlotId(self.last_id);
+        // Where the table is as it was, so are the rows: the slot stays, or looking again and again
+        // would leave slots behind without end.
+        let known = self.plans.get(&key).copied();
+        let same = |id: &SlotId| self.slots.get(id).is_some_and(|slot| slot.schema == schema);
+        let id = known.filter(same).unwrap_or_else(|| {
+            self.last_id += 1;
+            SlotId(self.last_id)
+        });
         self.slots.insert(id, Slot { key, plan, schema, refused, satisfied });
         self.plans.insert(key, id);
     }
@@ -331,6 +337,17 @@ impl Encoder for TopicEncoder {
         route
     }
 
+    fn route_again(&mut self, origin: &Origin, record: &Record<'_>) -> Route {
+        match self.route(origin, record) {
+            Route::Row(slot) => Route::Wait(self.look_again(slot)),
+            Route::Wait(need) => {
+                self.mark_outdated(need);
+                Route::Wait(need)
+            }
+            other => other,
+        }
+    }
+
     fn encode(
         &mut self,
         slot: SlotId,
@@ -392,27 +409,38 @@ impl Encoder for TopicEncoder {
     }
 
     fn outdated(&mut self, slot: SlotId) -> NeedId {
-        let key = self.slots.get(&slot).map(|slot| slot.key);
-        let key = key.unwrap_or(PlanKey {
-            settings: 0,
-            table: TableIx(0),
-            value: SchemaKey::None,
-            key: SchemaKey::None,
-        });
         // Rows of one writer schema all need the same columns, so they all wait. Schemaless records
         // differ: those that came back wait, the others go on with the plan there is.
-        if key.value != SchemaKey::Json && self.plans.get(&key) == Some(&slot) {
+        let key = self.slots.get(&slot).map(|slot| slot.key);
+        if let Some(key) = key.filter(|key| key.value != SchemaKey::Json)
+            && self.plans.get(&key) == Some(&slot)
+        {
             self.plans.remove(&key);
         }
-        let need = self.need(key);
-        if let Some(state) = self.needs.get_mut(&need) {
-            state.outdated = true;
-        }
-        need
+        self.look_again(slot)
     }
 }
 
 impl TopicEncoder {
+    /// What records wait for that the slot's plan does not serve; other records go on with it.
+    fn look_again(&mut self, slot: SlotId) -> NeedId {
+        let key = self.slots.get(&slot).map(|slot| slot.key);
+        let need = self.need(key.unwrap_or(PlanKey {
+            settings: 0,
+            table: TableIx(0),
+            value: SchemaKey::None,
+            key: SchemaKey::None,
+        }));
+        self.mark_outdated(need);
+        need
+    }
+
+    fn mark_outdated(&mut self, need: NeedId) {
+        if let Some(state) = self.needs.get_mut(&need) {
+            state.outdated = true;
+        }
+    }
+
     fn learn_name(&mut self, origin: &Origin, value: SchemaKey, key: SchemaKey) -> Route {
         match self.named_table(origin, request::NAME_ONLY) {
             Ok(table) => {
@@ -464,3 +492,6 @@ fn null_value() -> Box<Reason> {
         schema_id: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

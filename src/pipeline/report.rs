@@ -8,11 +8,11 @@ use std::{
 
 use crate::{
     batch::LaneSlot,
-    dead_letter::{DeadLetter, Stage},
+    dead_letter::{DeadLetter, Reason, Stage},
     delivery::{
         action::{BatchId, LetterId, Write},
         core::Core,
-        lane::{Halt, Lane, Phase},
+        lane::{Halt, Lane, Phase, Until},
     },
     fault::{Fault, FaultKind},
     pipeline::{
@@ -44,6 +44,10 @@ struct Behind {
     since: Instant,
 }
 
+/// Different reasons that are logged while a lane is halted: with each try another of the records
+/// that it holds may be the first to be refused.
+const REASONS_MAX: usize = 8;
+
 /// Says once why a lane stands still; `/status` goes on saying it.
 fn log_halt(lane: &TopicPartition, halt: &Halt) {
     tracing::error!(
@@ -68,6 +72,8 @@ pub struct Report {
     shown: Instant,
     in_flight: (i64, i64),
     behind: HashMap<LaneSlot, Behind>,
+    /// What was logged of the halts that last.
+    halts: HashMap<LaneSlot, Vec<Reason>>,
     ages: Arc<Ages>,
     worker: usize,
 }
@@ -86,6 +92,7 @@ impl Report {
     pub fn new(worker: usize, ages: Arc<Ages>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             behind: HashMap::new(),
+            halts: HashMap::new(),
             ages,
             worker,
             telemetry,
@@ -206,10 +213,12 @@ impl Report {
         let mut records = 0;
         let mut ages = TopicAges::new();
         self.behind.retain(|slot, _| lanes.contains_key(slot));
+        self.halts.retain(|slot, _| lanes.contains_key(slot));
         for (slot, lane) in core.lanes() {
             records += lane.tracker.unresolved() as i64;
             if lanes.contains_key(&slot) {
-                self.show_lane(lane, waits.get(&slot));
+                self.log_halt(slot, lane);
+                show_lane(&self.telemetry, lane, waits.get(&slot), now);
                 let age = self.age(slot, lane, now);
                 let topic = ages.entry(Arc::clone(&lane.lane.topic)).or_default();
                 *topic = topic.max(age);
@@ -240,37 +249,33 @@ impl Report {
         }
     }
 
-    fn show_lane(&self, lane: &Lane<Origin>, wait: Option<&(LaneState, String)>) {
-        let (state, reason) = match (&lane.halt, lane.phase, wait) {
-            (Some(halt), _, _) => (
-                LaneState::Halted,
-                Some(format!("offset {}: {}; {}", halt.offset, halt.reason.message, halt.remedy)),
-            ),
-            (None, Phase::Draining, _) => (LaneState::Draining, None),
-            (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
-            (None, Phase::Running, None) if lane.paused => {
-                (LaneState::Paused, Some("as much is in flight as the memory allows".to_owned()))
+    /// One line per halt and reason: a try that meets the same reason again says nothing new.
+    fn log_halt(&mut self, slot: LaneSlot, lane: &Lane<Origin>) {
+        let Some(halt) = &lane.halt else {
+            if self.halts.remove(&slot).is_some() {
+                tracing::info!(
+                    topic = %lane.lane.topic,
+                    partition = lane.lane.partition,
+                    "the partition is halted no more"
+                );
             }
-            (None, Phase::Running, None) => (LaneState::Running, None),
+            return;
         };
-        let at = now_ms();
+        let logged = self.halts.entry(slot).or_default();
+        if logged.len() >= REASONS_MAX || logged.contains(&halt.reason) {
+            return;
+        }
+        logged.push(halt.reason.clone());
+        log_halt(&lane.lane, halt);
+        let at_ms = now_ms();
         self.telemetry.status.update_lane(&lane.lane.topic, lane.lane.partition, |status| {
-            status.next_offset = Some(lane.tracker.next());
-            status.in_flight_records = lane.tracker.unresolved();
-            status.in_flight_bytes = lane.bytes as u64;
-            if let Some(halt) = &lane.halt
-                && status.state != LaneState::Halted
-            {
-                log_halt(&lane.lane, halt);
-                status.last_error = Some(LastError {
-                    stage: halt.reason.stage.name().to_owned(),
-                    field: halt.reason.field.clone(),
-                    message: halt.reason.message.clone(),
-                    remedy: Some(halt.remedy.clone()),
-                    at_ms: at,
-                });
-            }
-            status.enter(state, reason, at);
+            status.last_error = Some(LastError {
+                stage: halt.reason.stage.name().to_owned(),
+                field: halt.reason.field.clone(),
+                message: halt.reason.message.clone(),
+                remedy: Some(halt.remedy.clone()),
+                at_ms,
+            });
         });
     }
 
@@ -330,4 +335,38 @@ impl Report {
             });
         });
     }
+}
+
+fn show_lane(
+    telemetry: &Telemetry,
+    lane: &Lane<Origin>,
+    wait: Option<&(LaneState, String)>,
+    now: Instant,
+) {
+    let (state, reason) = match (&lane.halt, lane.phase, wait) {
+        (Some(halt), _, _) => (
+            LaneState::Halted,
+            Some(format!("offset {}: {}; {}", halt.offset, halt.reason.message, halt.remedy)),
+        ),
+        (None, Phase::Draining, _) => (LaneState::Draining, None),
+        (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
+        (None, Phase::Running, None) if lane.paused => {
+            (LaneState::Paused, Some("as much is in flight as the memory allows".to_owned()))
+        }
+        (None, Phase::Running, None) => (LaneState::Running, None),
+    };
+    let at = now_ms();
+    telemetry.status.update_lane(&lane.lane.topic, lane.lane.partition, |status| {
+        status.next_offset = Some(lane.tracker.next());
+        status.in_flight_records = lane.tracker.unresolved();
+        status.in_flight_bytes = lane.bytes as u64;
+        status.next_try_ms = lane.halt.as_ref().and_then(|halt| next_try_ms(halt, now, at));
+        status.enter(state, reason, at);
+    });
+}
+
+fn next_try_ms(halt: &Halt, now: Instant, now_ms: i64) -> Option<i64> {
+    let Until::Retry(due) = halt.until else { return None };
+    let wait = due.saturating_duration_since(now).as_millis();
+    Some(now_ms.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX)))
 }

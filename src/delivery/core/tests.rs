@@ -1,3 +1,5 @@
+mod halt;
+
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use super::*;
@@ -100,6 +102,7 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
         memory_bytes_max,
         retry: waits(Duration::from_secs(1)),
         retry_slowly: waits(Duration::from_secs(30)),
+        halt_retry: Duration::from_secs(600),
     };
     let core = Core::new(Fake { policy, ready: Rc::clone(&ready) }, settings);
     let mut bench = Bench { core, ready, now: Instant::now() };

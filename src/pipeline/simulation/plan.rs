@@ -100,6 +100,7 @@ impl Plan {
                 memory_bytes_max: if fat { 64 * 1024 } else { 1 << 20 },
                 retry: Backoff { first: ms(100), max: ms(8_000) },
                 retry_slowly: Backoff { first: ms(2_000), max: ms(30_000) },
+                halt_retry: ms(10_000),
             },
             limits: BatchLimits {
                 body_bytes: if fat { 12_000 } else { 3_000 },
