@@ -6,6 +6,8 @@ mod intake;
 mod letters;
 mod outcome;
 
+pub use intake::Intake;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},

@@ -11,12 +11,12 @@ use crate::{
     dead_letter::{DeadLetter, Reason, Stage},
     delivery::{
         action::{BatchId, LetterId, Write},
-        core::Core,
+        core::{Core, Intake},
         lane::{Halt, Lane, Phase, Until},
     },
     fault::{Fault, FaultKind},
     pipeline::{
-        encoder::{TopicEncoder, origin::Origin},
+        encoder::{TopicEncoder, origin::Origin, request::NAME_ONLY},
         lag::{Age, Ages, TopicAges},
         now_ms,
     },
@@ -36,6 +36,27 @@ struct OnTheWire {
     bytes: usize,
     since: Instant,
     oldest_timestamp_ms: Option<i64>,
+}
+
+/// What was taken in of a lane.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Read {
+    records: u64,
+    bytes: u64,
+    skipped: u64,
+}
+
+impl Read {
+    /// One more record.
+    pub fn note(&mut self, intake: Intake, bytes: usize) {
+        match intake {
+            Intake::Ignored => return,
+            Intake::Skipped => self.skipped += 1,
+            Intake::Taken => {}
+        }
+        self.records += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 /// How far a lane's oldest unacknowledged record is behind.
@@ -71,6 +92,8 @@ pub struct Report {
     letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
     shown: Instant,
     in_flight: (i64, i64),
+    /// Rows that this worker has wait, as last shown.
+    waiting: HashMap<TableRef, i64>,
     behind: HashMap<LaneSlot, Behind>,
     /// What was logged of the halts that last.
     halts: HashMap<LaneSlot, Vec<Reason>>,
@@ -102,6 +125,7 @@ impl Report {
             letters: HashMap::new(),
             shown: Instant::now(),
             in_flight: (0, 0),
+            waiting: HashMap::new(),
         }
     }
 
@@ -125,10 +149,11 @@ impl Report {
     }
 
     /// Records were taken in.
-    pub fn read(&mut self, lane: &OwnedLane, records: usize, bytes: usize) {
+    pub fn read(&mut self, lane: &OwnedLane, read: Read) {
         let topic = self.topic(&lane.lane.topic);
-        topic.records_read.inc_by(records as u64);
-        topic.read_bytes.inc_by(bytes as u64);
+        topic.records_read.inc_by(read.records);
+        topic.read_bytes.inc_by(read.bytes);
+        topic.null_values_skipped.inc_by(read.skipped);
     }
 
     /// A request goes out.
@@ -210,6 +235,7 @@ impl Report {
         }
         self.shown = now;
         let waits = self.waits(core);
+        self.show_waiting(waiting_rows(core));
         let mut records = 0;
         let mut ages = TopicAges::new();
         self.behind.retain(|slot, _| lanes.contains_key(slot));
@@ -287,15 +313,15 @@ impl Report {
             .map(|(slot, fault, _, rows)| {
                 let mut lanes: Vec<_> = rows.iter().map(|row| row.lane).collect();
                 lanes.dedup();
-                (core.encoder().table_of(slot), fault.clone(), lanes, rows.len())
+                (core.encoder().table_of(slot), fault.clone(), lanes)
             })
             .collect();
-        for (table, fault, lanes, rows) in faults {
+        for (table, fault, lanes) in faults {
             let reason = format!("{table}: {fault}");
             for lane in lanes {
                 waits.insert(lane, (LaneState::Waiting, reason.clone()));
             }
-            self.show_table_fault(&table, &fault, rows);
+            self.show_table_fault(&table, &fault);
         }
         for (need, rows) in core.needs() {
             let table = core.encoder().table_of_need(need);
@@ -315,7 +341,22 @@ impl Report {
         waits
     }
 
-    fn show_table_fault(&mut self, table: &TableRef, fault: &Fault, rows: usize) {
+    /// Other workers have rows wait for the same tables, so only differences are shown.
+    fn show_waiting(&mut self, waiting: HashMap<TableRef, i64>) {
+        let mut before = std::mem::replace(&mut self.waiting, waiting.clone());
+        for (table, rows) in waiting {
+            *before.entry(table).or_default() -= rows;
+        }
+        for (table, less) in before.into_iter().filter(|(_, less)| *less != 0) {
+            let (name, telemetry) = self.table(&table);
+            telemetry.waiting_rows.add(-less);
+            self.telemetry.status.update_table(&name, now_ms(), |status| {
+                status.waiting_rows = status.waiting_rows.saturating_add_signed(-less);
+            });
+        }
+    }
+
+    fn show_table_fault(&mut self, table: &TableRef, fault: &Fault) {
         let (name, _) = self.table(table);
         let at = now_ms();
         self.telemetry.status.update_table(&name, at, |status| {
@@ -325,7 +366,6 @@ impl Report {
                 _ => status.state,
             };
             status.enter(state, at);
-            status.waiting_rows = rows as u64;
             status.last_error = Some(LastError {
                 stage: "write".to_owned(),
                 field: None,
@@ -335,6 +375,23 @@ impl Report {
             });
         });
     }
+}
+
+/// Rows that wait for a column, their table or a permission.
+fn waiting_rows(core: &Core<TopicEncoder>) -> HashMap<TableRef, i64> {
+    let encoder = core.encoder();
+    let is_missing = |fault: &Fault| {
+        matches!(fault.kind, FaultKind::PermissionDenied | FaultKind::Unauthenticated)
+    };
+    let denied = core.faults().filter(|(_, fault, ..)| is_missing(fault));
+    let denied = denied.map(|(slot, _, _, rows)| (encoder.table_of(slot), rows));
+    let needs = core.needs();
+    let unready = needs.filter_map(|(need, rows)| Some((encoder.table_of_need(need)?, rows)));
+    let mut waiting = HashMap::new();
+    for (table, rows) in denied.chain(unready).filter(|(table, _)| &*table.table != NAME_ONLY) {
+        *waiting.entry(table).or_default() += rows.len() as i64;
+    }
+    waiting
 }
 
 fn show_lane(
@@ -369,4 +426,24 @@ fn next_try_ms(halt: &Halt, now: Instant, now_ms: i64) -> Option<i64> {
     let Until::Retry(due) = halt.until else { return None };
     let wait = due.saturating_duration_since(now).as_millis();
     Some(now_ms.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_records_are_counted_and_ignored_ones_are_not() {
+        let telemetry = Arc::new(Telemetry::new(1, Instant::now(), 0).unwrap());
+        let mut report = Report::new(0, Arc::default(), Arc::clone(&telemetry));
+        let mut read = Read::default();
+        for intake in [Intake::Taken, Intake::Skipped, Intake::Skipped, Intake::Ignored] {
+            read.note(intake, 10);
+        }
+        let lane = TopicPartition::new("orders", 0);
+        report.read(&OwnedLane { lane, epoch: 1 }, read);
+        let topic = telemetry.topic("orders");
+        let counted = (topic.records_read.get(), topic.read_bytes.get());
+        assert_eq!((counted, topic.null_values_skipped.get()), ((3, 30), 2));
+    }
 }

@@ -325,8 +325,10 @@ fn lanes_that_are_stuck_leave_half_of_the_memory_to_the_others() {
     };
     let mut taken = Vec::new();
     for number in 0..12 {
-        let mine = (0..20_000)
-            .filter(|offset| bench.core.record(lane(number), &record(*offset), bench.now));
+        let mine = (0..20_000).filter(|offset| {
+            let intake = bench.core.record(lane(number), &record(*offset), bench.now);
+            intake == Intake::Taken
+        });
         taken.push(mine.count());
         bench.core.intake_done();
     }
@@ -371,6 +373,18 @@ fn draining_sends_what_is_open_and_takes_nothing_more() {
     assert!(bench.writes().is_empty() && !bench.core.is_drained(LANE));
     bench.core.written(id, WriteOutcome::Acked, bench.now);
     assert!(bench.core.is_drained(LANE) && bench.mark() == 1);
+}
+
+#[test]
+fn a_record_that_is_skipped_is_told_from_one_that_is_taken_and_one_that_comes_again() {
+    let mut bench = bench(1 << 20, 9);
+    let mut intake = |offset, value: &str| {
+        let (value, headers) = (Some(value.as_bytes()), Headers::default());
+        let record = Record { offset, timestamp_ms: None, key: None, value, headers };
+        bench.core.record(LANE, &record, bench.now)
+    };
+    let seen = [intake(0, "x"), intake(1, "s"), intake(1, "s")];
+    assert_eq!(seen, [Intake::Taken, Intake::Skipped, Intake::Ignored]);
 }
 
 #[test]

@@ -301,3 +301,23 @@ async fn status_says_when_a_halted_lane_tries_again_and_the_log_says_once_that_i
     assert_eq!((shown.state, shown.next_try_ms), (LaneState::Running, None));
     assert_eq!(log.count("the partition is halted no more"), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_for_their_table_are_counted_until_it_is_there() {
+    let mut rig = Rig::new("policy: {}");
+    let (offset, headers) = (0, Headers::default());
+    let value = Some(&br#"{"a": 1}"#[..]);
+    let record = Record { offset, timestamp_ms: None, key: None, value, headers };
+    rig.core.record(LANE, &record, rig.now);
+    rig.now += Duration::from_secs(1);
+    let waiting = |rig: &mut Rig| {
+        rig.shown();
+        let shown = rig.telemetry.status.snapshot().tables[0].waiting_rows;
+        let gauge = rig.telemetry.table("p.raw.orders").waiting_rows.get();
+        assert_eq!(gauge, shown as i64);
+        gauge
+    };
+    assert_eq!(waiting(&mut rig), 1);
+    rig.wait(Duration::from_secs(1)).await;
+    assert_eq!(waiting(&mut rig), 0);
+}
