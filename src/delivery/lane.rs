@@ -88,4 +88,9 @@ impl<O> Lane<O> {
             budget: Budget::default(),
         }
     }
+
+    /// How many records the halt holds back; each is unresolved.
+    pub fn held_records(&self) -> u64 {
+        self.held.rows().len() as u64
+    }
 }

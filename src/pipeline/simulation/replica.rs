@@ -367,7 +367,10 @@ impl Replica {
         let core = &self.workers[owned.worker].core;
         let Some(progress) = core.progress_of(owned.slot) else { return owned.start.is_none() };
         let committed = self.book.committed(lane).or(owned.start);
-        core.is_drained(owned.slot) && committed == Some(progress.offset)
+        // What a halt holds is read again by the next owner, and all that lies behind it.
+        let mut lanes = core.lanes().filter(|(slot, _)| *slot == owned.slot);
+        let resolved = lanes.all(|(_, lane)| lane.tracker.unresolved() == 0);
+        resolved && committed == Some(progress.offset)
     }
 
     fn let_go(&mut self, env: &mut Env, lane: &TopicPartition) {

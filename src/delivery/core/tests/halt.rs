@@ -118,3 +118,33 @@ fn a_release_while_records_are_tried_lets_the_lane_run_and_the_old_timer_is_void
     bench.store("[x]");
     assert_eq!((bench.until(), bench.mark()), (None, 1));
 }
+
+#[test]
+fn a_drain_waits_for_what_can_finish_and_not_for_what_a_halt_holds() {
+    let mut bench = no_letters();
+    bench.take(0, "x0 b1 x2");
+    assert!(!bench.core.is_drained(LANE));
+    bench.core.drain(&[LANE]);
+    let writes = bench.writes();
+    assert!(!writes.is_empty() && !bench.core.is_drained(LANE), "{writes:?}");
+    for (id, _) in writes {
+        bench.core.written(id, WriteOutcome::Acked, bench.now);
+    }
+    assert!(bench.core.is_drained(LANE));
+    assert_eq!(bench.mark(), 1, "the held record is the next owner's");
+    // Nor is it tried again: the drain would have to wait for it.
+    bench.wait(2 * RETRY);
+    assert!(bench.core.is_drained(LANE) && bench.actions().is_empty());
+    bench.core.drop_lane(LANE);
+    assert_eq!(bench.core.memory_bytes(), 0);
+}
+
+#[test]
+fn a_lane_that_halts_while_it_is_drained_is_drained() {
+    let mut bench = no_letters();
+    bench.take(0, "x y");
+    bench.core.drain(&[LANE]);
+    bench.refuse_row(0);
+    assert!(bench.core.is_drained(LANE));
+    assert_eq!(bench.mark(), 0);
+}
