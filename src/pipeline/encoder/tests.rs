@@ -303,6 +303,15 @@ async fn status_says_when_a_halted_lane_tries_again_and_the_log_says_once_that_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_array_of_arrays_gets_its_column_and_its_row() {
+    let mut rig = Rig::new("policy: {}");
+    rig.take(r#"{"a": 1}"#).await;
+    let bodies = rig.take(r#"{"a": 2, "m": [["x"], []]}"#).await;
+    assert!(bodies[0].contains(r#""m":[{"element":["x"]},{"element":[]}]"#), "{bodies:?}");
+    assert_eq!((rig.halt(), rig.core.progress_of(LANE).unwrap().offset), (None, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn rows_that_wait_for_their_table_are_counted_until_it_is_there() {
     let mut rig = Rig::new("policy: {}");
     let (offset, headers) = (0, Headers::default());
