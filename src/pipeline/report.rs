@@ -1,18 +1,20 @@
 //! What a worker tells the operator: counters at once, states a few times a second.
 
+mod lanes;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     batch::LaneSlot,
-    dead_letter::{DeadLetter, Reason, Stage},
+    dead_letter::{DeadLetter, Stage},
     delivery::{
         action::{BatchId, LetterId, Write},
         core::{Core, Intake},
-        lane::{Halt, Lane, Phase, Until},
+        lane::Lane,
     },
     fault::{Fault, FaultKind},
     pipeline::{
@@ -20,7 +22,6 @@ use crate::{
         lag::{Age, Ages, TopicAges},
         now_ms,
     },
-    record::TopicPartition,
     source::OwnedLane,
     table::TableRef,
     telemetry::{LaneState, LastError, TableState, TableTelemetry, Telemetry, TopicTelemetry},
@@ -31,6 +32,7 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(250);
 
 struct OnTheWire {
+    name: Arc<str>,
     table: Arc<TableTelemetry>,
     rows: u32,
     bytes: usize,
@@ -65,23 +67,7 @@ struct Behind {
     since: Instant,
 }
 
-/// Different reasons that are logged while a lane is halted: with each try another of the records
-/// that it holds may be the first to be refused.
-const REASONS_MAX: usize = 8;
-
-/// Says once why a lane stands still; `/status` goes on saying it.
-fn log_halt(lane: &TopicPartition, halt: &Halt) {
-    tracing::error!(
-        topic = %lane.topic,
-        partition = lane.partition,
-        offset = halt.offset,
-        stage = halt.reason.stage.name(),
-        field = halt.reason.field.as_deref(),
-        reason = %halt.reason.message,
-        remedy = %halt.remedy,
-        "the partition is halted"
-    );
-}
+use lanes::{Halts, Waits};
 
 /// One worker's report.
 pub struct Report {
@@ -92,11 +78,12 @@ pub struct Report {
     letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
     shown: Instant,
     in_flight: (i64, i64),
+    /// Tables that are shown as not taking rows.
+    faulty: HashSet<Arc<str>>,
     /// Rows that this worker has wait, as last shown.
     waiting: HashMap<TableRef, i64>,
     behind: HashMap<LaneSlot, Behind>,
-    /// What was logged of the halts that last.
-    halts: HashMap<LaneSlot, Vec<Reason>>,
+    halts: Halts,
     ages: Arc<Ages>,
     worker: usize,
 }
@@ -107,15 +94,12 @@ impl std::fmt::Debug for Report {
     }
 }
 
-/// Why a lane is not simply running.
-type Waits = HashMap<LaneSlot, (LaneState, String)>;
-
 impl Report {
     /// Nothing reported yet.
     pub fn new(worker: usize, ages: Arc<Ages>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             behind: HashMap::new(),
-            halts: HashMap::new(),
+            halts: Halts::default(),
             ages,
             worker,
             telemetry,
@@ -125,6 +109,7 @@ impl Report {
             letters: HashMap::new(),
             shown: Instant::now(),
             in_flight: (0, 0),
+            faulty: HashSet::new(),
             waiting: HashMap::new(),
         }
     }
@@ -158,8 +143,9 @@ impl Report {
 
     /// A request goes out.
     pub fn writing(&mut self, write: &Write, now: Instant) {
-        let (_, table) = self.table(&write.table);
+        let (name, table) = self.table(&write.table);
         let entry = OnTheWire {
+            name,
             table,
             rows: write.rows,
             bytes: write.body.len(),
@@ -172,7 +158,7 @@ impl Report {
     /// Its answer came.
     pub fn written(&mut self, id: BatchId, outcome: &WriteOutcome, now: Instant) {
         let Some(sent) = self.writes.remove(&id) else { return };
-        let OnTheWire { table, rows, bytes, since, oldest_timestamp_ms } = sent;
+        let OnTheWire { name, table, rows, bytes, since, oldest_timestamp_ms } = sent;
         table.write_seconds.observe(now.duration_since(since).as_secs_f64());
         let stored = match outcome {
             WriteOutcome::Acked => rows,
@@ -187,6 +173,7 @@ impl Report {
         };
         if stored > 0 {
             self.telemetry.liveness.progressed(now);
+            self.show_written(&name);
             if let Some(oldest) = oldest_timestamp_ms {
                 // Negative where the producer's clock is ahead of ours.
                 let age_ms = (now_ms() - oldest).max(0);
@@ -195,6 +182,18 @@ impl Report {
             table.batches.inc();
             table.rows_written.inc_by(u64::from(stored));
             table.written_bytes.inc_by(bytes as u64);
+        }
+    }
+
+    /// What kept rows from the table has passed.
+    fn show_written(&mut self, table: &Arc<str>) {
+        if self.faulty.remove(table) {
+            let at = now_ms();
+            self.telemetry.status.update_table(table, at, |status| {
+                if matches!(status.state, TableState::Throttled | TableState::Denied) {
+                    status.enter(TableState::Ready, at);
+                }
+            });
         }
     }
 
@@ -239,12 +238,12 @@ impl Report {
         let mut records = 0;
         let mut ages = TopicAges::new();
         self.behind.retain(|slot, _| lanes.contains_key(slot));
-        self.halts.retain(|slot, _| lanes.contains_key(slot));
+        self.halts.retain(lanes);
         for (slot, lane) in core.lanes() {
             records += lane.tracker.unresolved() as i64;
             if lanes.contains_key(&slot) {
-                self.log_halt(slot, lane);
-                show_lane(&self.telemetry, lane, waits.get(&slot), now);
+                self.halts.note(&self.telemetry, slot, lane);
+                lanes::show(&self.telemetry, lane, waits.get(&slot), now);
                 let age = self.age(slot, lane, now);
                 let topic = ages.entry(Arc::clone(&lane.lane.topic)).or_default();
                 *topic = topic.max(age);
@@ -273,36 +272,6 @@ impl Report {
             record_seconds: record_ms as f64 / 1_000.0,
             waiting_seconds: now.duration_since(behind.since).as_secs_f64(),
         }
-    }
-
-    /// One line per halt and reason: a try that meets the same reason again says nothing new.
-    fn log_halt(&mut self, slot: LaneSlot, lane: &Lane<Origin>) {
-        let Some(halt) = &lane.halt else {
-            if self.halts.remove(&slot).is_some() {
-                tracing::info!(
-                    topic = %lane.lane.topic,
-                    partition = lane.lane.partition,
-                    "the partition is halted no more"
-                );
-            }
-            return;
-        };
-        let logged = self.halts.entry(slot).or_default();
-        if logged.len() >= REASONS_MAX || logged.contains(&halt.reason) {
-            return;
-        }
-        logged.push(halt.reason.clone());
-        log_halt(&lane.lane, halt);
-        let at_ms = now_ms();
-        self.telemetry.status.update_lane(&lane.lane.topic, lane.lane.partition, |status| {
-            status.last_error = Some(LastError {
-                stage: halt.reason.stage.name().to_owned(),
-                field: halt.reason.field.clone(),
-                message: halt.reason.message.clone(),
-                remedy: Some(halt.remedy.clone()),
-                at_ms,
-            });
-        });
     }
 
     /// What keeps which lane waiting; shows the tables' faults on the way.
@@ -358,6 +327,7 @@ impl Report {
 
     fn show_table_fault(&mut self, table: &TableRef, fault: &Fault) {
         let (name, _) = self.table(table);
+        self.faulty.insert(Arc::clone(&name));
         let at = now_ms();
         self.telemetry.status.update_table(&name, at, |status| {
             let state = match fault.kind {
@@ -394,43 +364,10 @@ fn waiting_rows(core: &Core<TopicEncoder>) -> HashMap<TableRef, i64> {
     waiting
 }
 
-fn show_lane(
-    telemetry: &Telemetry,
-    lane: &Lane<Origin>,
-    wait: Option<&(LaneState, String)>,
-    now: Instant,
-) {
-    let (state, reason) = match (&lane.halt, lane.phase, wait) {
-        (Some(halt), _, _) => (
-            LaneState::Halted,
-            Some(format!("offset {}: {}; {}", halt.offset, halt.reason.message, halt.remedy)),
-        ),
-        (None, Phase::Draining, _) => (LaneState::Draining, None),
-        (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
-        (None, Phase::Running, None) if lane.paused => {
-            (LaneState::Paused, Some("as much is in flight as the memory allows".to_owned()))
-        }
-        (None, Phase::Running, None) => (LaneState::Running, None),
-    };
-    let at = now_ms();
-    telemetry.status.update_lane(&lane.lane.topic, lane.lane.partition, |status| {
-        status.next_offset = Some(lane.tracker.next());
-        status.in_flight_records = lane.tracker.unresolved();
-        status.in_flight_bytes = lane.bytes as u64;
-        status.next_try_ms = lane.halt.as_ref().and_then(|halt| next_try_ms(halt, now, at));
-        status.enter(state, reason, at);
-    });
-}
-
-fn next_try_ms(halt: &Halt, now: Instant, now_ms: i64) -> Option<i64> {
-    let Until::Retry(due) = halt.until else { return None };
-    let wait = due.saturating_duration_since(now).as_millis();
-    Some(now_ms.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::TopicPartition;
 
     #[test]
     fn skipped_records_are_counted_and_ignored_ones_are_not() {

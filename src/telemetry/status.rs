@@ -68,7 +68,7 @@ pub enum TableState {
     Throttled,
     /// A permission, the project's billing or the credentials are missing.
     Denied,
-    /// Nothing is written until its cause passes or an operator acts.
+    /// Nothing is written: it does not exist, and policy refuses to create it.
     Halted,
 }
 

@@ -29,7 +29,7 @@ use crate::{
     schema::diff::{self, Change},
     source::OwnedLane,
     table::{ColumnKind, TableLayout},
-    telemetry::{LaneState, LaneStatus, Telemetry},
+    telemetry::{LaneState, LaneStatus, TableState, Telemetry},
     write::WriteOutcome,
 };
 
@@ -329,4 +329,28 @@ async fn rows_that_wait_for_their_table_are_counted_until_it_is_there() {
     assert_eq!(waiting(&mut rig), 1);
     rig.wait(Duration::from_secs(1)).await;
     assert_eq!(waiting(&mut rig), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_took_no_rows_is_ready_when_it_has_taken_some() {
+    let mut rig = Rig::new("policy: {}");
+    rig.take(r#"{"a": 1}"#).await;
+    let (offset, headers) = (1, Headers::default());
+    let value = Some(&br#"{"a": 2}"#[..]);
+    let record = Record { offset, timestamp_ms: None, key: None, value, headers };
+    rig.core.record(LANE, &record, rig.now);
+    let fault = Fault::refused(FaultKind::QuotaExceeded, "quotaExceeded", "");
+    for (outcome, state) in [
+        (WriteOutcome::Refused(fault), TableState::Throttled),
+        (WriteOutcome::Acked, TableState::Ready),
+    ] {
+        rig.now += Duration::from_secs(2);
+        rig.core.tick(rig.now);
+        let Some(Action::Write(write)) = rig.core.next_action() else { panic!() };
+        rig.report.writing(&write, rig.now);
+        rig.report.written(write.id, &outcome, rig.now);
+        rig.core.written(write.id, outcome, rig.now);
+        rig.shown();
+        assert_eq!(rig.telemetry.status.snapshot().tables[0].state, state);
+    }
 }
