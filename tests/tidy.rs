@@ -364,7 +364,7 @@ mod tidy {
             let set = Regex::new(&format!(r"\.{field}\s*{labels}\.(inc|add|set|observe)")).unwrap();
             sources.iter().any(|source| {
                 set.find_iter(&source.code).any(|found| {
-                    let before = &source.code[..found.start()];
+                    let before = source.code.split_at(found.start()).0;
                     let within = functions.captures_iter(before).last();
                     !is_telemetry(source) || within.is_some_and(|within| is_called(&within[1]))
                 })

@@ -352,12 +352,10 @@ impl<E: Encoder> Core<E> {
         sent.fault = None;
         self.actions.push_back(Action::Write(Write {
             id,
-            slot: sent.slot,
             table: self.encoder.table(sent.slot),
             body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
             oldest_timestamp_ms: sent.batch.oldest_timestamp_ms(),
-            attempt: sent.attempts,
         }));
         sent.attempts += 1;
     }

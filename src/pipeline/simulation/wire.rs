@@ -55,10 +55,10 @@ enum Fate {
 /// Sends an insertAll.
 pub(crate) fn send_write(env: &mut Env, who: Who, worker: usize, serial: u64, write: Write) {
     let fate = fate(env, write.rows);
-    let Write { id, table, body, rows, attempt, .. } = write;
+    let Write { id, table, body, rows, .. } = write;
     let table = table.table.to_string();
     env.log(format_args!(
-        "write {who:?}.{worker} #{serial} {table} rows {rows} bytes {} attempt {attempt} {fate:?}",
+        "write {who:?}.{worker} #{serial} {table} rows {rows} bytes {} {id:?} {fate:?}",
         body.len()
     ));
     let patience = env.plan.write_timeout_ms;
