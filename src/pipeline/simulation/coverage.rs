@@ -26,6 +26,7 @@ pub(crate) enum Mark {
     ColumnRefused,
     Skipped,
     Halt,
+    HaltTried,
     Release,
     Pause,
     Resume,
@@ -57,7 +58,7 @@ impl Mark {
     pub(crate) const EACH: [Self; 3] = [Self::Kill, Self::Rebalance, Self::AmbiguousAnswer];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 43] = [
+    pub(crate) const SET: [Self; 44] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -79,6 +80,7 @@ impl Mark {
         Self::ColumnRefused,
         Self::Skipped,
         Self::Halt,
+        Self::HaltTried,
         Self::Release,
         Self::Pause,
         Self::Resume,

@@ -76,10 +76,18 @@ impl TestEncoder {
             plans: plans.into(),
             slots: Vec::new(),
             needs: Vec::new(),
-            policy: BadRecordPolicy { dead_letter: Some("dead".into()), budget: plan.budget },
+            policy: BadRecordPolicy {
+                dead_letter: (!plan.letterless).then(|| "dead".into()),
+                budget: plan.budget,
+            },
             limits: plan.limits,
             defect,
         }
+    }
+
+    /// There is a dead-letter topic from now on.
+    pub(crate) fn set_letters(&mut self) {
+        self.policy.dead_letter = Some("dead".into());
     }
 
     /// What a need asks for.

@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) limits: BatchLimits,
     /// The dead-letter budget.
     pub(crate) budget: BudgetSettings,
+    /// There is no dead-letter topic until faults stop: bad records halt their lanes.
+    pub(crate) letterless: bool,
     /// The clients' patience with insertAll.
     pub(crate) write_timeout_ms: u64,
     /// The clients' patience with a commit.
@@ -112,6 +114,7 @@ impl Plan {
             } else {
                 BudgetSettings { ratio: 1.0, window: 1_000, run: 100 }
             },
+            letterless: rng.chance(150),
             write_timeout_ms: rng.between(3_000, 10_000),
             commit_timeout_ms: rng.between(2_000, 5_000),
             drain_ms: rng.between(1_000, 8_000),

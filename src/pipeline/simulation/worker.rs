@@ -19,6 +19,7 @@ use crate::{
         action::{Action, BatchId, LetterId},
         core::Core,
         encoder::NeedId,
+        lane::{Halt, Until},
     },
     record::{Headers, Record, TopicPartition},
 };
@@ -112,6 +113,9 @@ impl Worker {
             }
             self.core.intake_done();
         }
+        if env.healed {
+            self.core.encoder_mut().set_letters();
+        }
         self.core.tick(env.instant());
         self.operator(env);
         let flow = self.act(env);
@@ -167,12 +171,21 @@ impl Worker {
         halted.sort_unstable();
         for slot in halted {
             env.mark(Mark::Halt);
+            if self.is_trying(slot) {
+                env.mark(Mark::HaltTried);
+            }
             if env.rng.chance(20) {
                 env.mark(Mark::Release);
                 env.log(format_args!("release {:?}.{} {slot:?}", self.who, self.index));
                 assert!(self.core.release(slot, env.instant()));
             }
         }
+    }
+
+    fn is_trying(&self, slot: LaneSlot) -> bool {
+        let mut lanes = self.core.lanes().filter(|(found, _)| *found == slot);
+        let tried = |halt: &Halt| matches!(halt.until, Until::Tried(_));
+        lanes.any(|(_, lane)| lane.halt.as_ref().is_some_and(tried))
     }
 
     fn act(&mut self, env: &mut Env) -> Vec<Flow> {
