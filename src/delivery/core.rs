@@ -192,7 +192,9 @@ impl<E: Encoder> Core<E> {
     /// Whether nothing of this lane is under way. What a halt holds back is not: it is the next
     /// owner's, and the watermark stays below it. True for a lane that is gone.
     pub fn is_drained(&self, slot: LaneSlot) -> bool {
-        self.lanes.get(&slot).is_none_or(|lane| lane.tracker.unresolved() == lane.held_records())
+        self.lanes.get(&slot).is_none_or(|lane| {
+            lane.tracker.unresolved() == lane.held_records() + self.tried_in_vain(slot, lane)
+        })
     }
 
     /// Forgets a lane. Whatever is under way for it goes on, and its answers are ignored.

@@ -148,3 +148,17 @@ fn a_lane_that_halts_while_it_is_drained_is_drained() {
     assert!(bench.core.is_drained(LANE));
     assert_eq!(bench.mark(), 0);
 }
+
+#[test]
+fn a_drain_does_not_wait_for_what_is_tried_again_and_still_waits() {
+    let mut bench = no_letters();
+    bench.take(0, "w");
+    bench.core.prepared(NeedId(7), Err(Box::new(reason())), bench.now);
+    bench.wait(RETRY);
+    assert!(matches!(bench.until(), Some(Until::Tried(_))));
+    bench.core.drain(&[LANE]);
+    assert!(bench.core.is_drained(LANE) && bench.mark() == 0);
+    bench.core.drop_lane(LANE);
+    bench.core.prepared(NeedId(7), Ok(()), bench.now);
+    assert_eq!(bench.core.memory_bytes(), 0);
+}
