@@ -274,6 +274,7 @@ fn plan(binary: &Path, broker: &Broker, simulator: &Simulator, run: u64) -> Plan
         kafka: Value::Null,
         properties: Vec::new(),
         limits: json!({"bytes_in_flight": BUDGET_BYTES}),
+        streaming: json!({"bytes_per_second": 1_000_000_000}),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::{fault::Fault, record::TopicPartition, source::Epoch};
 
+pub mod finals;
 pub mod metadata;
+pub mod ownership;
 
 pub use metadata::CommitMetadata;
 

@@ -11,7 +11,6 @@ pub mod deliver;
 pub mod ffi;
 pub mod lanes;
 pub mod oauth;
-pub mod ownership;
 pub mod poll;
 pub mod properties;
 pub mod recovery;

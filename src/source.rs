@@ -84,6 +84,9 @@ pub struct Flow {
     /// Lanes to resume, each with the offset of its next record: the client's own idea of its
     /// position is not trusted.
     pub resume: Vec<(OwnedLane, i64)>,
+    /// Whether to hand over nothing until the next look: for a moment, so that nothing that was
+    /// fetched is thrown away for it. Rebalances are served all the same.
+    pub hold: bool,
 }
 
 /// Where partitions end, as far as the client knows without asking the brokers.
@@ -207,9 +210,10 @@ pub trait SourceHandler<M: Messages>: Send {
 
     /// The group takes these lanes away in good order. Blocks until what is in flight for them is
     /// resolved or the handler's drain deadline is over (well below `max.poll.interval.ms`), and
-    /// returns what is to be committed last. The lanes may include some that are still recovering.
+    /// returns what is to be committed last, each lane's in the order it was earned. The lanes may
+    /// include some that are still recovering.
     ///
-    /// When this returns the source makes the final commit and gives the lanes up; no record of them
+    /// When this returns the source makes the final commits and gives the lanes up; no record of them
     /// is delivered any more and any later commit is answered with `NotOwned`.
     fn revoke(&mut self, lanes: &[OwnedLane]) -> Vec<LaneCommit>;
 

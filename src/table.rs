@@ -35,6 +35,13 @@ impl TableSchema {
     pub fn column(&self, name: &str) -> Option<&Column> {
         find(&self.columns, name)
     }
+
+    /// The column at a path as BigQuery names it: `a.b[0].c`.
+    pub fn at(&self, path: &str) -> Option<&Column> {
+        let mut names = path.split('.').map(|name| name.split('[').next().unwrap_or_default());
+        let first = self.column(names.next()?)?;
+        names.try_fold(first, |column, name| find(column.fields(), name))
+    }
 }
 
 /// One column, or one field of a `RECORD` column.
@@ -191,4 +198,21 @@ pub enum Granularity {
     Month,
     /// One calendar year.
     Year,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_found_by_bigquerys_path() {
+        let deep = Column::new("c", ColumnKind::Int64);
+        let middle = Column::new("b", ColumnKind::Record(vec![deep])).with_mode(Mode::Repeated);
+        let columns = vec![Column::new("a", ColumnKind::Record(vec![middle]))];
+        let schema = TableSchema { columns };
+        let kind = |path| schema.at(path).map(|column| column.kind.name().to_owned());
+        assert_eq!(kind("A.b[12].C").as_deref(), Some("INT64"));
+        assert_eq!(kind("a.b[0]").as_deref(), Some("RECORD"));
+        assert_eq!((kind("a.x"), kind("a.b.c.d"), kind("")), (None, None, None));
+    }
 }

@@ -5,7 +5,10 @@ pub mod insert_all;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{fault::Fault, table::TableRef};
+use crate::{
+    fault::Fault,
+    table::{ColumnKind, TableRef},
+};
 
 /// Encoded rows on their way to one table.
 #[derive(Clone, Debug)]
@@ -27,6 +30,9 @@ pub struct RowFault {
     pub fault: Fault,
     /// The column's path, where the remote names one.
     pub field: Option<String>,
+    /// The type that the remote took the column for, where it says so and another type that the column
+    /// may have been changed to would have taken the value.
+    pub taken_for: Option<ColumnKind>,
 }
 
 /// What became of a request.

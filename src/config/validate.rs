@@ -156,7 +156,7 @@ impl Check<'_> {
             let remedy = Some("write `host:port` of at least one broker");
             self.problem("kafka.bootstrap_servers", "is empty", remedy);
         }
-        if let Err(error) = crate::kafka::properties::consumer(kafka, 1) {
+        if let Err(error) = crate::kafka::properties::consumer(kafka) {
             self.problem("kafka", error.to_string(), None);
         }
         if limits.bytes_in_flight < kafka.record_bytes_max as usize {

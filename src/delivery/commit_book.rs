@@ -118,11 +118,18 @@ impl<M: Clone> CommitBook<M> {
         }
     }
 
-    /// Forgets a lane, unless a newer assignment has taken its place.
-    pub fn forget(&mut self, lane: &TopicPartition, epoch: u64) {
-        if self.lanes.get(lane).is_some_and(|state| state.epoch <= epoch) {
-            self.lanes.remove(lane);
+    /// Forgets a lane, unless a newer assignment has taken its place, and returns what is still to be
+    /// committed for it: the record whose outcome is unknown, then newer progress.
+    pub fn give_up(&mut self, lane: &TopicPartition, epoch: u64) -> Vec<Entry<M>> {
+        if self.lanes.get(lane).is_none_or(|state| state.epoch > epoch) {
+            return Vec::new();
         }
+        let Some(state) = self.lanes.remove(lane).filter(|state| state.epoch == epoch) else {
+            return Vec::new();
+        };
+        let left = [state.sent, state.wanted].into_iter().flatten();
+        left.map(|(offset, metadata)| Entry { lane: lane.clone(), epoch, offset, metadata })
+            .collect()
     }
 
     /// The highest offset known to be committed in the lane's present assignment.
@@ -183,9 +190,25 @@ mod tests {
         assert_eq!(offsets(&mut book), [5]);
         book.settle(&lane, 1, Outcome::Landed);
         assert_eq!(book.committed(&lane), None);
-        book.forget(&lane, 1);
+        assert_eq!(book.give_up(&lane, 1), []);
         assert_eq!(book.pending(), 1);
         book.settle(&lane, 2, Outcome::Gone);
+        assert_eq!(book.pending(), 0);
+    }
+
+    #[test]
+    fn a_lane_is_given_up_with_what_is_in_doubt_and_what_is_newer() {
+        let lane = TopicPartition::new("t", 0);
+        let mut book = CommitBook::default();
+        book.note(entry(1, 10));
+        book.take_due();
+        book.note(entry(1, 20));
+        book.settle(&lane, 1, Outcome::Unknown);
+        assert_eq!(book.give_up(&lane, 1), [entry(1, 10), entry(1, 20)]);
+        assert_eq!(book.pending(), 0);
+        // Progress of an assignment that is over is nobody's.
+        book.note(entry(2, 30));
+        assert_eq!(book.give_up(&lane, 3), []);
         assert_eq!(book.pending(), 0);
     }
 }

@@ -57,6 +57,7 @@ enum Timer {
     Relook(NeedId),
     Letter(LetterId),
     Retry(LaneSlot),
+    Stalled,
 }
 
 /// A batch that still takes rows.
@@ -120,7 +121,7 @@ pub struct Core<E: Encoder> {
     moved: Vec<LaneSlot>,
     spares: Spares,
     memory_bytes: usize,
-    throttled: bool,
+    pressure: flow::Pressure,
     last_id: u64,
     /// A deliberate mistake, to show that the checkers catch it.
     #[cfg(test)]
@@ -143,7 +144,7 @@ impl<E: Encoder> Core<E> {
             moved: Vec::new(),
             spares: Spares::new(settings.memory_bytes_max / SPARES_SHARE),
             memory_bytes: 0,
-            throttled: false,
+            pressure: flow::Pressure::Free,
             last_id: 0,
             #[cfg(test)]
             defect: None,
@@ -169,7 +170,7 @@ impl<E: Encoder> Core<E> {
     pub fn assign(&mut self, slot: LaneSlot, lane: TopicPartition, epoch: u64, start: i64) {
         let origin = self.encoder.origin(&lane);
         let mut lane = Lane::new(lane, epoch, origin, start);
-        if self.throttled {
+        if self.is_stopped() {
             lane.paused = true;
             self.actions.push_back(Action::Pause(slot));
         }
@@ -206,7 +207,7 @@ impl<E: Encoder> Core<E> {
         if let Some(lane) = self.lanes.remove(&slot) {
             self.release_memory(lane.held.memory_bytes());
         }
-        self.flow();
+        self.let_go();
     }
 
     /// Does what is due at `now`.
@@ -216,9 +217,9 @@ impl<E: Encoder> Core<E> {
                 break;
             }
             self.timers.pop();
-            self.due(timer, now);
+            self.due(timer, due, now);
         }
-        self.flow();
+        self.flow(now);
     }
 
     /// When [`tick`](Self::tick) has something to do next.
@@ -262,12 +263,6 @@ impl<E: Encoder> Core<E> {
         self.memory_bytes + self.spares.memory_bytes()
     }
 
-    /// Whether all lanes are paused because the memory is used up.
-    #[cfg(test)]
-    pub fn is_throttled(&self) -> bool {
-        self.throttled
-    }
-
     /// Batches that wait for another attempt, with the fault of the last one, and the lanes that
     /// wait for them.
     pub fn faults(&self) -> impl Iterator<Item = (SlotId, &Fault, u32, &[crate::batch::Row])> {
@@ -295,7 +290,7 @@ impl<E: Encoder> Core<E> {
             && self.letters.is_empty()
     }
 
-    fn due(&mut self, timer: Timer, now: Instant) {
+    fn due(&mut self, timer: Timer, due: Instant, now: Instant) {
         match timer {
             Timer::Seal(slot, id) => {
                 if self.open.get(&slot).is_some_and(|open| open.id == id) {
@@ -306,6 +301,7 @@ impl<E: Encoder> Core<E> {
             Timer::Relook(need) => self.prepare(need),
             Timer::Letter(id) => self.send_letter(id),
             Timer::Retry(slot) => self.retry_held(slot, now),
+            Timer::Stalled => self.stalled(due),
         }
     }
 

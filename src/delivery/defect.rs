@@ -15,4 +15,19 @@ pub enum Defect {
     AnswerLostTakenForRefused,
     /// What was on its way when a lane was paused is taken in after its resume, behind a gap.
     StaleAfterResume,
+    /// A value that a widened column takes, and its narrower past did not, is taken for a bad one.
+    WideningTakenForBad,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::CommitBeforeAcknowledgement,
+        Self::IdentityWithoutTopic,
+        Self::NackDoesNotBlock,
+        Self::CommitAfterRevoke,
+        Self::AnswerLostTakenForRefused,
+        Self::StaleAfterResume,
+        Self::WideningTakenForBad,
+    ];
 }

@@ -6,7 +6,7 @@ use crate::{
     dead_letter::Reason,
     delivery::budget::BudgetSettings,
     record::{Record, TopicPartition},
-    table::TableRef,
+    table::{ColumnKind, TableRef},
 };
 
 /// A table together with one way of encoding rows for it (a plan). Rows of one slot share batches;
@@ -113,6 +113,10 @@ pub trait Encoder {
 
     /// When a batch of the slot is sent.
     fn limits(&self, slot: SlotId) -> BatchLimits;
+
+    /// Whether BigQuery has checked a value of this slot against an older type of the column, which was
+    /// widened since: like a new column, that takes minutes to reach the write path.
+    fn is_widened(&self, slot: SlotId, field: &str, from: &ColumnKind) -> bool;
 
     /// BigQuery does not take this slot's rows as they are encoded: the table is not what the plan
     /// was compiled for (or is not visible as such yet). The plan is dropped; what the slot's

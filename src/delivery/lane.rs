@@ -58,6 +58,8 @@ pub struct Lane<O> {
     pub phase: Phase,
     /// Payload bytes taken in and not resolved.
     pub bytes: usize,
+    /// How far it was acknowledged when the source was last told to hold back.
+    pub watermark_at_hold: i64,
     /// Whether the source was told to pause it.
     pub paused: bool,
     /// Whether a record was ignored because the lane was paused: what comes lies behind a gap, until
@@ -81,12 +83,18 @@ impl<O> Lane<O> {
             tracker: Tracker::new(start),
             phase: Phase::Running,
             bytes: 0,
+            watermark_at_hold: start,
             paused: false,
             deaf: false,
             halt: None,
             held: Batch::default(),
             budget: Budget::default(),
         }
+    }
+
+    /// Payload bytes of what is under way; what the halt holds back is not.
+    pub fn bytes_under_way(&self) -> usize {
+        self.bytes.saturating_sub(self.held.memory_bytes())
     }
 
     /// How many records the halt holds back; each is unresolved.

@@ -4,12 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use rdkafka::{TopicPartitionList, error::RDKafkaErrorCode as Code, topic_partition_list::Offset};
 
-use super::{
-    ffi::{self, Client, Committed},
-    ownership::Ownership,
-};
+use super::ffi::{self, Client, Committed};
 use crate::{
-    committer::{CommitOutcome, Committer, LaneCommit, LaneOutcome},
+    committer::{CommitOutcome, Committer, LaneCommit, LaneOutcome, ownership::Ownership},
     fault::{Fault, FaultKind},
 };
 
@@ -44,8 +41,7 @@ impl Committer for SyncCommitter {
         let mut held = self.ownership.lock();
         let mut outcomes = Vec::with_capacity(lanes.len());
         for request in requests(lanes) {
-            let owned: Vec<bool> =
-                request.iter().map(|commit| held.owns(&commit.lane, commit.epoch)).collect();
+            let owned = held.admit(request);
             let answer = match list(request, &owned) {
                 Some(list) => ffi::commit(&self.client, &list),
                 None => Committed::default(),
@@ -56,9 +52,7 @@ impl Committer for SyncCommitter {
                 let own = elements.get(&commit.lane).copied();
                 let outcome =
                     if owned { outcome(commit, own, &answer) } else { LaneOutcome::NotOwned };
-                if matches!(outcome, LaneOutcome::Lost(_)) {
-                    held.expel();
-                }
+                held.answered(&outcome);
                 outcomes.push(outcome);
             }
         }
@@ -126,7 +120,7 @@ fn outcome(commit: &LaneCommit, own: Option<Option<Code>>, answer: &Committed) -
 /// Where no rebalance is under way librdkafka gives all lanes up as lost after an
 /// `ILLEGAL_GENERATION`, as it does after an `UNKNOWN_MEMBER_ID`: what is sent again is then
 /// answered with [`LaneOutcome::NotOwned`]. A `FENCED_INSTANCE_ID` is fatal to the client.
-fn classify(code: Code) -> LaneOutcome {
+pub(crate) fn classify(code: Code) -> LaneOutcome {
     let reason = format!("{code:?}");
     let message = format!("the offset commit was answered with {code}");
     let refused = |kind, retryable| LaneOutcome::Refused {

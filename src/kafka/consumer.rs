@@ -18,7 +18,6 @@ use super::{
     context::Context,
     ffi::{self, BatchQueue, Client, RawMessages},
     oauth::TokenSource,
-    ownership::Ownership,
     poll::{Channels, PollLoop},
     properties::{self, PropertyError},
     recovery::Recovery,
@@ -26,18 +25,13 @@ use super::{
     topics::Topics,
 };
 use crate::{
+    committer::ownership::Ownership,
     record::TopicPartition,
     source::{Ends, SourceHandler},
 };
 
 /// Messages per batch: about what measured best.
 const BATCH_MAX: usize = 1024;
-
-/// Partitions assumed where the cluster cannot be asked at the start.
-const PARTITIONS_ASSUMED: usize = 256;
-
-/// How long the cluster is asked for its partitions at the start.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long closing the client may take before it is abandoned.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -80,8 +74,7 @@ impl std::fmt::Debug for KafkaSource {
 }
 
 impl KafkaSource {
-    /// Makes the client. Blocks for up to ten seconds to count the partitions, among which the
-    /// prefetch budget is divided; brokers that cannot be reached are no error.
+    /// Makes the client; brokers that cannot be reached are no error.
     ///
     /// # Errors
     ///
@@ -91,8 +84,7 @@ impl KafkaSource {
         topics: Topics,
         tokens: Option<Arc<dyn TokenSource>>,
     ) -> Result<Self, ConsumeError> {
-        let partitions = partitions(settings, &topics, tokens.clone())?;
-        let config = properties::consumer(settings, partitions)?;
+        let config = properties::consumer(settings)?;
         let client =
             BaseConsumer::from_config_and_context(&config, Context::new("consumer", tokens))
                 .map_err(ConsumeError::Create)?;
@@ -171,31 +163,6 @@ fn close(client: &Client) {
             return;
         }
         drop(client.poll(Duration::from_millis(50)));
-    }
-}
-
-/// How many partitions the selected topics have.
-fn partitions(
-    settings: &KafkaSettings,
-    topics: &Topics,
-    tokens: Option<Arc<dyn TokenSource>>,
-) -> Result<usize, ConsumeError> {
-    // Its log is never served: the consumer tells the same a moment later.
-    let context = Context::new("start", tokens);
-    let client: Client =
-        BaseConsumer::from_config_and_context(&properties::common(settings)?, context)
-            .map_err(ConsumeError::Create)?;
-    // Serves a request for a token, without which no broker would answer.
-    drop(client.poll(Duration::from_millis(10)));
-    match client.fetch_metadata(None, METADATA_TIMEOUT) {
-        Ok(metadata) => {
-            let selected = metadata.topics().iter().filter(|topic| topics.matches(topic.name()));
-            Ok(selected.map(|topic| topic.partitions().len()).sum())
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the brokers cannot be reached yet; going on");
-            Ok(PARTITIONS_ASSUMED)
-        }
     }
 }
 

@@ -23,11 +23,10 @@ use super::{
     deliver::{self, Verdict},
     ffi::{BatchQueue, Client, PolledLane, RawMessages},
     lanes::{Lane, Lanes, Own, Recovering, State},
-    ownership::Ownership,
     recovery::{Job, Report},
 };
 use crate::{
-    committer::{Committer as _, LaneCommit, LaneOutcome},
+    committer::{Committer as _, LaneCommit, LaneOutcome, finals::Finals, ownership::Ownership},
     record::TopicPartition,
     source::{LaneBatch, OwnedLane, SourceFault, SourceHandler},
 };
@@ -36,6 +35,8 @@ mod recover;
 
 /// How long a batch is waited for: the delay of a lone record at worst, and of a rebalance.
 const BATCH_WAIT: Duration = Duration::from_millis(20);
+/// How long a hold lasts at least: short beside the time that a batch takes to be filled.
+const HOLD_WAIT: Duration = Duration::from_millis(2);
 /// Events served per turn at most.
 const EVENTS_MAX: usize = 64;
 /// How often what is due by time is looked for.
@@ -46,6 +47,8 @@ const REWIND_WAIT: Duration = Duration::from_millis(500);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the final commit of revoked lanes is tried.
 const FINAL_COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The pause between two tries.
+const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(200);
 /// How long stopping may take beyond the handler's own drain deadline.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// The longest wait between two tries of a lane's recovery.
@@ -158,9 +161,12 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
         self.serve_reports();
         self.serve_due();
-        self.serve_flow();
-        let polled = self.queue.poll(BATCH_WAIT);
-        self.deliver(polled);
+        if self.serve_flow() {
+            std::thread::sleep(HOLD_WAIT);
+        } else {
+            let polled = self.queue.poll(BATCH_WAIT);
+            self.deliver(polled);
+        }
         self.handler.tick();
         Ok(())
     }
@@ -231,27 +237,31 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
-    fn commit_finally(&self, mut commits: Vec<LaneCommit>) {
+    fn commit_finally(&self, commits: Vec<LaneCommit>) {
         let deadline = Instant::now() + FINAL_COMMIT_TIMEOUT;
+        let mut finals = Finals::new(commits);
         let mut failed = Vec::new();
-        while !commits.is_empty() {
-            let outcome = self.committer.commit(&commits);
-            let again = Instant::now() < deadline;
-            let mut rest = Vec::new();
-            for (commit, outcome) in commits.into_iter().zip(outcome.lanes) {
+        loop {
+            let due = finals.due();
+            if due.is_empty() {
+                break;
+            }
+            let last = Instant::now() >= deadline;
+            let outcome = self.committer.commit(&due);
+            let mut wait = false;
+            for (commit, outcome) in due.iter().zip(outcome.lanes) {
+                let again = finals.answered(&commit.lane, &outcome) && !last;
                 match outcome {
                     LaneOutcome::Landed | LaneOutcome::NotOwned => {}
-                    LaneOutcome::Refused { retryable: true, .. } | LaneOutcome::Unknown(_)
-                        if again =>
-                    {
-                        rest.push(commit);
-                    }
-                    outcome => failed.push((commit.lane, outcome)),
+                    _ if again => wait = true,
+                    outcome => failed.push((commit.lane.clone(), outcome)),
                 }
             }
-            commits = rest;
-            if !commits.is_empty() {
-                std::thread::sleep(Duration::from_millis(200));
+            if last {
+                break;
+            }
+            if wait {
+                std::thread::sleep(FINAL_COMMIT_WAIT);
             }
         }
         if let Some((lane, outcome)) = failed.first() {
@@ -289,7 +299,8 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
-    fn serve_flow(&mut self) {
+    /// Carries out pauses and resumes; whether to hold.
+    fn serve_flow(&mut self) -> bool {
         let flow = self.handler.flow();
         let mut pause = flow.pause;
         pause.retain(|lane| self.lanes.set_flow(lane, None));
@@ -306,6 +317,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             let resumed = list.and_then(|list| self.client.resume(&list));
             self.log_failure("resume", resumed);
         }
+        flow.hold
     }
 
     /// Seeks lanes to their own next offset; those that cannot be sought are tried again later, and

@@ -124,7 +124,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "kcbq"),
 ];
 
-/// The smallest prefetch per partition queue, KiB.
+/// The smallest prefetch, KiB.
 const QUEUE_KBYTES_MIN: u64 = 64;
 
 /// What every client of the cluster needs: addresses, security, the user's own properties.
@@ -154,17 +154,12 @@ pub fn common(settings: &KafkaSettings) -> Result<ClientConfig, PropertyError> {
     Ok(config)
 }
 
-/// The consumer's properties; `partitions` is how many partitions it may be assigned at worst.
-///
-/// Every partition has a queue of its own, so the prefetch budget is divided among them.
+/// The consumer's properties.
 ///
 /// # Errors
 ///
 /// [`PropertyError`] as for [`common`].
-pub fn consumer(
-    settings: &KafkaSettings,
-    partitions: usize,
-) -> Result<ClientConfig, PropertyError> {
+pub fn consumer(settings: &KafkaSettings) -> Result<ClientConfig, PropertyError> {
     let mut config = common(settings)?;
     for (name, value) in DEFAULTS {
         config.set(*name, *value);
@@ -173,8 +168,9 @@ pub fn consumer(
     if let Some(instance) = &settings.group_instance_id {
         config.set("group.instance.id", instance);
     }
-    let queue = settings.prefetch_bytes / 1024 / partitions.max(1) as u64;
-    let queue = queue.clamp(QUEUE_KBYTES_MIN, 2_097_151);
+    // Every partition's queue is forwarded to one, and librdkafka (2.12.1, `rd_kafka_q_size`) then
+    // compares the size of that one: the bound is over all partitions.
+    let queue = (settings.prefetch_bytes / 1024).clamp(QUEUE_KBYTES_MIN, 2_097_151);
     config.set("queued.max.messages.kbytes", queue.to_string());
     config.set("fetch.message.max.bytes", settings.record_bytes_max.to_string());
     let fetch = settings.record_bytes_max.max(8 * 1024 * 1024);
@@ -282,27 +278,27 @@ mod tests {
         for (name, _, reason) in ENFORCED {
             let mut settings = settings("");
             settings.properties.insert((*name).into(), Secret::new("x"));
-            let refused = consumer(&settings, 1).unwrap_err().to_string();
+            let refused = consumer(&settings).unwrap_err().to_string();
             assert!(refused.contains(name) && refused.contains(reason), "{refused}");
         }
         for (name, setting) in SETTINGS {
             let mut settings = settings("");
             settings.properties.insert((*name).into(), Secret::new("x"));
-            let refused = consumer(&settings, 1).unwrap_err().to_string();
+            let refused = consumer(&settings).unwrap_err().to_string();
             assert!(refused.contains(setting), "{refused}");
         }
     }
 
     #[test]
     fn the_enforced_values_stand_and_librdkafka_takes_them_all() {
-        let config = consumer(&settings("properties: {fetch.wait.max.ms: '5'}"), 8).unwrap();
+        let config = consumer(&settings("properties: {fetch.wait.max.ms: '5'}")).unwrap();
         assert_eq!(config.get("auto.offset.reset"), Some("error"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
         assert_eq!(config.get("fetch.wait.max.ms"), Some("5"));
-        assert_eq!(config.get("queued.max.messages.kbytes"), Some("2048"));
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("16384"));
         config.create_native_config().unwrap();
         let tls = "security: {tls: {}, sasl: {mechanism: scram_sha512, username: u, password: p}}";
-        let config = consumer(&settings(tls), 8).unwrap();
+        let config = consumer(&settings(tls)).unwrap();
         assert_eq!(config.get("security.protocol"), Some("sasl_ssl"));
         config.create_native_config().unwrap();
     }
@@ -310,19 +306,21 @@ mod tests {
     #[test]
     fn credentials_in_the_clear_need_an_explicit_word() {
         let sasl = "sasl: {mechanism: plain, username: u, password: canary}";
-        let refused = consumer(&settings(&format!("security: {{{sasl}}}")), 1);
+        let refused = consumer(&settings(&format!("security: {{{sasl}}}")));
         assert_eq!(refused.unwrap_err(), PropertyError::Insecure);
         let allowed = settings(&format!("security: {{allow_insecure: true, {sasl}}}"));
-        assert!(consumer(&allowed, 1).is_ok());
+        assert!(consumer(&allowed).is_ok());
         assert!(!format!("{allowed:?}").contains("canary"));
     }
 
     #[test]
-    fn the_prefetch_budget_is_divided_but_never_to_nothing() {
-        let queue = |partitions| {
-            let config = consumer(&settings(""), partitions).unwrap();
+    fn the_prefetch_budget_is_one_for_all_partitions_and_never_nothing() {
+        let queue = |bytes| {
+            let mut settings = settings("");
+            settings.prefetch_bytes = bytes;
+            let config = consumer(&settings).unwrap();
             config.get("queued.max.messages.kbytes").unwrap().to_owned()
         };
-        assert_eq!([queue(0), queue(1), queue(1900)], ["16384", "16384", "64"]);
+        assert_eq!([queue(16 << 20), queue(0)], ["16384", "64"]);
     }
 }

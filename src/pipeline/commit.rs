@@ -102,22 +102,17 @@ impl Commits {
         }
     }
 
-    /// Takes lanes out of the loop and returns what is still to be committed for them. Waits for a
-    /// commit in flight.
+    /// Takes lanes out of the loop and returns what is still to be committed for them, each lane's in
+    /// the order it was earned. Waits for a commit in flight.
     pub fn give_up(&self, lanes: &[OwnedLane]) -> Vec<LaneCommit> {
         let _none_in_flight = lock(&self.in_flight);
         let mut books = lock(&self.books);
-        let books = &mut *books;
-        let due = books.book.take_due();
-        let given_up = |entry: &&Entry<_>| lanes.iter().any(|owned| owned.lane == entry.lane);
-        let finals = due.iter().filter(given_up).map(|entry| render(entry, &books.facts)).collect();
-        for entry in &due {
-            // Nothing was sent: what the other lanes have waits for the next round.
-            books.book.settle(&entry.lane, entry.epoch, Outcome::Refused);
-        }
+        let Books { book, facts } = &mut *books;
+        let mut finals = Vec::new();
         for owned in lanes {
-            books.book.forget(&owned.lane, owned.epoch);
-            books.facts.remove(&owned.lane);
+            let left = book.give_up(&owned.lane, owned.epoch);
+            finals.extend(left.iter().map(|entry| render(entry, facts)));
+            facts.remove(&owned.lane);
         }
         finals
     }
@@ -125,11 +120,7 @@ impl Commits {
     /// Commits what is due, once. Blocks until the outcome is known or the client gives up.
     pub fn round(&self, committer: &dyn Committer) {
         let _in_flight = lock(&self.in_flight);
-        let commits: Vec<LaneCommit> = {
-            let mut books = lock(&self.books);
-            let due = books.book.take_due();
-            due.iter().map(|entry| render(entry, &books.facts)).collect()
-        };
+        let commits = self.begin();
         if commits.is_empty() {
             return;
         }
@@ -138,10 +129,18 @@ impl Commits {
         let outcome = committer.commit(&commits);
         crate::failpoint!("commit_after");
         self.telemetry.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        self.settle(&commits, &outcome);
+        self.finish(&commits, &outcome);
     }
 
-    fn settle(&self, commits: &[LaneCommit], outcome: &CommitOutcome) {
+    /// What the next commit says. It is in flight until [`finish`](Self::finish).
+    pub(crate) fn begin(&self) -> Vec<LaneCommit> {
+        let mut books = lock(&self.books);
+        let due = books.book.take_due();
+        due.iter().map(|entry| render(entry, &books.facts)).collect()
+    }
+
+    /// Notes what became of a commit.
+    pub(crate) fn finish(&self, commits: &[LaneCommit], outcome: &CommitOutcome) {
         let (mut landed, mut faults) = (Vec::new(), Vec::new());
         {
             let mut books = lock(&self.books);

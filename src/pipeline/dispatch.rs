@@ -2,7 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc as std_mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -54,9 +58,14 @@ pub enum Released {
     Stopping,
 }
 
-/// Pauses and resumes that the workers ask for; the last word for a lane wins.
+/// What the workers ask of the source: pauses and resumes, of which the last word for a lane wins,
+/// and holds.
 #[derive(Debug, Default)]
-pub struct FlowBoard(Mutex<HashMap<OwnedLane, Option<i64>>>);
+pub struct FlowBoard {
+    lanes: Mutex<HashMap<OwnedLane, Option<i64>>>,
+    /// How many workers hold.
+    holding: AtomicUsize,
+}
 
 impl FlowBoard {
     /// Stop fetching.
@@ -69,13 +78,23 @@ impl FlowBoard {
         self.set(lane, Some(offset));
     }
 
+    /// One more worker holds, or one less.
+    pub fn hold(&self, begins: bool) {
+        if begins {
+            self.holding.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.holding.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     fn set(&self, lane: OwnedLane, resume: Option<i64>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(lane, resume);
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(lane, resume);
     }
 
     fn take(&self) -> Flow {
-        let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut flow = Flow::default();
+        let mut board = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let hold = self.holding.load(Ordering::Relaxed) > 0;
+        let mut flow = Flow { hold, ..Flow::default() };
         for (lane, resume) in board.drain() {
             match resume {
                 None => flow.pause.push(lane),

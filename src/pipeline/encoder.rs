@@ -6,6 +6,7 @@
 pub mod origin;
 pub mod payload;
 pub mod request;
+mod schemaless;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,8 +15,11 @@ use crate::{
     delivery::encoder::{BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId},
     pipeline::settings::{NullValue, TopicSettings},
     record::{Record, TopicPartition},
-    schema::{infer, model::Type},
-    table::{Column, TableRef, TableSchema},
+    schema::{
+        diff::{self, Fit},
+        model::Type,
+    },
+    table::{Column, ColumnKind, TableRef, TableSchema},
     transcode::{RowErrorKind, RowPlan, writer::json::JsonRow},
     write::insert_all::framing,
 };
@@ -255,35 +259,6 @@ impl TopicEncoder {
             None => Route::Wait(self.need(key)),
         }
     }
-
-    /// A schemaless record that the table has no place for: once the table is changed for its type,
-    /// it is encoded again; if it was changed already, or cannot be, the record is bad.
-    fn unknown_columns(&mut self, slot: SlotId, record: &Record<'_>, error: Reason) -> NotEncoded {
-        let Some(slot) = self.slots.get(&slot) else { return NotEncoded::Bad(Box::new(error)) };
-        let inferred = infer::infer_beside(record.value.unwrap_or_default(), &slot.schema.columns);
-        let ty = match inferred {
-            Ok(ty) => ty,
-            Err(error) => {
-                return NotEncoded::Bad(Box::new(Reason {
-                    stage: Stage::Decode,
-                    message: error.to_string(),
-                    field: None,
-                    schema_id: None,
-                }));
-            }
-        };
-        if let Some((_, reason)) = slot.refused.iter().find(|(refused, _)| *refused == ty) {
-            return NotEncoded::Bad(Box::new(reason.clone()));
-        }
-        if slot.satisfied.contains(&ty) {
-            return NotEncoded::Bad(Box::new(error));
-        }
-        let need = self.need(slot.key);
-        if let Some(state) = self.needs.get_mut(&need) {
-            state.samples.add(ty);
-        }
-        NotEncoded::Wait(need)
-    }
 }
 
 impl Encoder for TopicEncoder {
@@ -408,6 +383,15 @@ impl Encoder for TopicEncoder {
         BatchLimits { body_bytes: batch.bytes_max, rows: batch.rows_max, linger: batch.linger() }
     }
 
+    fn is_widened(&self, slot: SlotId, field: &str, from: &ColumnKind) -> bool {
+        #[cfg(test)]
+        if self.defect == Some(crate::delivery::defect::Defect::WideningTakenForBad) {
+            return false;
+        }
+        let column = self.slots.get(&slot).and_then(|slot| slot.schema.at(field));
+        column.is_some_and(|column| diff::fit(from, &column.kind) == Fit::Widen)
+    }
+
     fn outdated(&mut self, slot: SlotId) -> NeedId {
         // Rows of one writer schema all need the same columns, so they all wait. Schemaless records
         // differ: those that came back wait, the others go on with the plan there is.
@@ -448,23 +432,6 @@ impl TopicEncoder {
                 Route::Wait(self.need(PlanKey { settings, table, value, key }))
             }
             Err(reason) => Route::Bad(reason),
-        }
-    }
-
-    fn first_json(&mut self, need: NeedId, record: &Record<'_>) -> Route {
-        let json = self.cut.payload(record).value.unwrap_or_default();
-        match (infer::infer(json), self.needs.get_mut(&need)) {
-            (Ok(ty), Some(state)) => {
-                state.samples.add(ty);
-                Route::Wait(need)
-            }
-            (Ok(_), None) => Route::Wait(need),
-            (Err(error), _) => Route::Bad(Box::new(Reason {
-                stage: Stage::Decode,
-                message: error.to_string(),
-                field: None,
-                schema_id: None,
-            })),
         }
     }
 }

@@ -91,6 +91,7 @@ pub struct Worker<M> {
     lanes: HashMap<LaneSlot, OwnedLane>,
     drains: Vec<Drain>,
     report: Report,
+    holding: bool,
     shared: Shared,
     headers: Vec<u8>,
 }
@@ -121,6 +122,7 @@ impl<M: Messages> Worker<M> {
             lanes: HashMap::new(),
             drains: Vec::new(),
             report: Report::new(index, Arc::clone(&shared.ages), Arc::clone(&shared.telemetry)),
+            holding: false,
             shared,
             headers: Vec::new(),
         }
@@ -154,6 +156,11 @@ impl<M: Messages> Worker<M> {
     fn finish_turn(&mut self) {
         let progress = self.core.progress();
         self.shared.commits.note(progress);
+        if self.holding != self.core.is_holding() {
+            self.holding = !self.holding;
+            self.shared.flow.hold(self.holding);
+            self.shared.telemetry.metrics.holds.inc_by(u64::from(self.holding));
+        }
         let core = &self.core;
         self.drains.retain(|drain| {
             let done = drain.slots.iter().all(|slot| core.is_drained(*slot));
@@ -211,7 +218,7 @@ impl<M: Messages> Worker<M> {
             let Some(record) = messages.record(index, &mut self.headers) else { break };
             read.note(self.core.record(slot, &record, now), record.bytes());
         }
-        self.core.intake_done();
+        self.core.intake_done(now);
         if let Some(owned) = self.lanes.get(&slot) {
             self.report.read(owned, read);
         }

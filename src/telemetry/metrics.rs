@@ -139,6 +139,9 @@ metrics! {
         pub in_flight_bytes: IntGauge = "kcbq_in_flight_bytes" [],
         /// The budget of `limits.bytes_in_flight`.
         pub in_flight_limit_bytes: IntGauge = "kcbq_in_flight_limit_bytes" [],
+        /// Times that reading was held back for a moment because half of a worker's memory was in
+        /// flight: while this grows, BigQuery sets the pace, not Kafka.
+        pub holds: IntCounter = "kcbq_holds_total" [],
         /// Records that were read and are not acknowledged.
         pub in_flight_records: IntGauge = "kcbq_in_flight_records" [],
         /// Offset commits that Kafka accepted.

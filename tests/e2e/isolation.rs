@@ -106,6 +106,7 @@ fn plan_of(binary: &Path, address: &str, simulator: &Simulator) -> Plan {
         kafka: Value::Null,
         properties: Vec::new(),
         limits: json!({"bytes_in_flight": MEMORY_BYTES}),
+        streaming: Value::Null,
     }
 }
 

@@ -133,6 +133,7 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
         kafka: json!({"record_bytes_max": 16_000_000}),
         properties: Vec::new(),
         limits: json!({}),
+        streaming: Value::Null,
     }
 }
 

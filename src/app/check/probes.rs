@@ -187,19 +187,8 @@ fn arithmetic(settings: &Settings, partitions: usize, replicas: usize) -> Vec<Fi
         Finding::ok("quota", sum)
     }];
     let lanes = partitions.div_ceil(replicas);
-    let queues = (lanes as u64) * (64 << 10);
-    if queues > settings.kafka.prefetch_bytes {
-        let message = format!(
-            "{lanes} partitions per replica prefetch {} MiB, more than `kafka.prefetch_bytes`",
-            queues >> 20
-        );
-        findings.push(
-            Finding::warning("memory", message)
-                .remedy("run more replicas, or plan the memory for it"),
-        );
-    }
     let bytes = (60 << 20) + lanes * 4096 + settings.limits.bytes_in_flight;
-    let total = (bytes as u64).saturating_add(settings.kafka.prefetch_bytes.max(queues)) >> 20;
+    let total = (bytes as u64).saturating_add(settings.kafka.prefetch_bytes) >> 20;
     let message =
         format!("about {total} MiB for a replica at {lanes} partitions, plus 32 KiB per table");
     findings.push(Finding::ok("memory", message));

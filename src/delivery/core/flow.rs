@@ -1,77 +1,174 @@
-//! Back-pressure: which lanes the source fetches from.
+//! Back-pressure, in three degrees.
 //!
-//! Two limits. The worker's memory pauses every lane at 100 % and resumes at 50 % (a pause throws the
-//! client's prefetched records away, so it must not flap). A lane's own limit pauses that lane alone,
-//! so that lanes which feed a table that does not take rows stop before they take the memory from
-//! the others: however many they are, half of the memory stays free of them. What was on its way to a
-//! lane when it was paused is not taken in, but read again when it is resumed.
-//!
-//! A lane may hold its equal share of an eighth of the memory, or half of what is left of three
-//! eighths, whichever is more: a lane that is busy alone has room, and each one that is stuck leaves
-//! less to the next.
+//! 1. **Hold**: half of the memory is used. The source hands nothing over until a quarter of that is
+//!    free again. It keeps what it has fetched, so that this costs nothing and may happen a hundred
+//!    times a second: it is how a BigQuery that is slower than Kafka sets the pace.
+//! 2. **Pause**: a hold that does not end is somebody's fault. The lanes that have not moved since it
+//!    began are paused, and what they keep counts no more: the others go on in half of what is left,
+//!    so that however many lanes are stuck, there is room. A pause throws away what the client has
+//!    prefetched of a lane; what was on its way to it is not taken in, but read again.
+//! 3. **Stop**: all of the memory is used, by what was on its way when the hold began. Every lane is
+//!    paused until half of it is free.
 
-use super::Core;
+use std::time::{Duration, Instant};
+
+use super::{Core, Timer};
 use crate::{
-    batch::LaneSlot,
+    batch::{LaneSlot, Row},
     delivery::{
         action::Action,
-        encoder::Encoder,
+        encoder::{Encoder, SlotId},
         lane::{Lane, Phase},
     },
 };
 
-/// Bytes of memory for a byte of payload: the payload itself, and the row, which is about three times
-/// as large once encoded (JSON).
-const MEMORY_PER_PAYLOAD: usize = 4;
-const LANE_BYTES_MIN: usize = 32 * 1024;
+/// A hold that lasts longer is because of lanes that are stuck: several times what BigQuery takes to
+/// answer an insert, and little beside what a prefetch thrown away costs.
+pub(super) const STALL: Duration = Duration::from_millis(500);
+
+/// How far the source is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pressure {
+    /// Not at all.
+    Free,
+    /// It hands nothing over.
+    Hold {
+        /// Since when.
+        since: Instant,
+    },
+    /// Every lane is paused.
+    Stop,
+}
+
+/// Memory by the lanes that it is used for, in proportion to their payloads: rows are as many times
+/// larger for one lane as for another, near enough.
+struct Shares {
+    /// Used for lanes that are neither paused nor gone.
+    moving: usize,
+    /// What those may use before the source is held back.
+    room: usize,
+    /// Payload that a paused lane may hold when it goes on: a quarter of the room.
+    lane_payload_max: usize,
+}
+
+/// `whole * of / among`, or all of it where there is nothing to share.
+fn part(whole: usize, of: usize, among: usize) -> usize {
+    let part = (whole as u128 * of as u128).checked_div(among as u128);
+    part.map_or(whole, |part| usize::try_from(part).unwrap_or(usize::MAX))
+}
 
 impl<E: Encoder> Core<E> {
-    fn lane_bytes_max(&self) -> usize {
-        let (memory, lanes) = (self.settings.memory_bytes_max, self.lanes.len().max(1));
-        let share = memory / 8 / MEMORY_PER_PAYLOAD / lanes;
-        let spare = (memory / 8 * 3).saturating_sub(self.memory_bytes) / 2;
-        share.max(spare).max(LANE_BYTES_MIN)
+    /// Whether the source should hand nothing over for the moment.
+    pub fn is_holding(&self) -> bool {
+        matches!(self.pressure, Pressure::Hold { .. })
     }
 
-    /// Pauses or resumes all lanes as the memory asks for.
-    pub(super) fn flow(&mut self) {
+    /// Whether all lanes are paused because the memory is used up.
+    pub fn is_stopped(&self) -> bool {
+        self.pressure == Pressure::Stop
+    }
+
+    /// Holds back or lets go as the memory asks for.
+    pub(super) fn flow(&mut self, now: Instant) {
         let max = self.settings.memory_bytes_max;
         if self.memory_bytes() >= max {
             self.spares.clear();
         }
-        if !self.throttled && self.memory_bytes >= max {
-            self.throttled = true;
+        if self.memory_bytes >= max && self.pressure != Pressure::Stop {
+            self.pressure = Pressure::Stop;
             self.seal_largest();
             for (slot, lane) in &mut self.lanes {
                 pause(&mut self.actions, *slot, lane);
             }
-        } else if self.throttled && self.memory_bytes <= max / 2 {
-            self.throttled = false;
-            let lane_bytes_max = self.lane_bytes_max();
-            for (slot, lane) in &mut self.lanes {
-                resume(&mut self.actions, *slot, lane, lane_bytes_max);
+            return;
+        }
+        let shares = self.shares();
+        if self.pressure == Pressure::Free && shares.moving >= shares.room {
+            self.hold(now);
+        }
+        self.let_go();
+    }
+
+    /// Ends a hold or a stop that is no longer needed.
+    pub(super) fn let_go(&mut self) {
+        match self.pressure {
+            Pressure::Hold { .. } => {
+                let shares = self.shares();
+                if shares.moving < shares.room / 4 * 3 {
+                    self.pressure = Pressure::Free;
+                }
+            }
+            Pressure::Stop if self.memory_bytes <= self.settings.memory_bytes_max / 2 => {
+                self.pressure = Pressure::Free;
+                let most = self.shares().lane_payload_max;
+                for (slot, lane) in &mut self.lanes {
+                    resume(&mut self.actions, *slot, lane, most);
+                }
+            }
+            Pressure::Free | Pressure::Stop => {}
+        }
+    }
+
+    fn hold(&mut self, now: Instant) {
+        self.pressure = Pressure::Hold { since: now };
+        for lane in self.lanes.values_mut() {
+            lane.watermark_at_hold = lane.tracker.watermark();
+        }
+        self.seal_largest();
+        self.at(now + STALL, Timer::Stalled);
+    }
+
+    /// A hold has lasted since [`STALL`] before `due`: lanes that have not moved are paused, and what
+    /// waits for more rows is sent, since none come. Whether that was enough shows the next look.
+    pub(super) fn stalled(&mut self, due: Instant) {
+        if !matches!(self.pressure, Pressure::Hold { since } if since + STALL == due) {
+            return;
+        }
+        self.pressure = Pressure::Free;
+        let open: Vec<SlotId> = self.open.keys().copied().collect();
+        open.into_iter().for_each(|slot| self.seal(slot));
+        for (slot, lane) in &mut self.lanes {
+            if lane.tracker.unresolved() > 0 && lane.tracker.watermark() == lane.watermark_at_hold {
+                pause(&mut self.actions, *slot, lane);
             }
         }
     }
 
-    /// Pauses one lane that holds what it may, or is halted; whether it is paused now.
-    pub(super) fn limit_lane(&mut self, slot: LaneSlot) -> bool {
-        let lane_bytes_max = self.lane_bytes_max();
-        let Some(lane) = self.lanes.get_mut(&slot) else { return false };
-        if lane.bytes >= lane_bytes_max || lane.halt.is_some() {
+    /// How the memory is shared out.
+    fn shares(&self) -> Shares {
+        let is_gone = |row: &Row| !self.lanes.contains_key(&row.lane);
+        let gone = self.sent.values().filter(|sent| sent.batch.rows().iter().all(is_gone));
+        let gone: usize = gone.map(|sent| sent.batch.memory_bytes()).sum();
+        // What halts hold is no row: it is known to the byte, and as stuck as can be.
+        let held: usize = self.lanes.values().map(|lane| lane.held.memory_bytes()).sum();
+        let used = self.memory_bytes.saturating_sub(gone + held);
+        let payload: usize = self.lanes.values().map(Lane::bytes_under_way).sum();
+        let paused = self.lanes.values().filter(|lane| lane.paused);
+        let stuck = part(used, paused.map(Lane::bytes_under_way).sum(), payload);
+        let room = self.settings.memory_bytes_max.saturating_sub(gone + held + stuck) / 2;
+        Shares {
+            moving: used.saturating_sub(stuck),
+            room,
+            lane_payload_max: part(payload, room / 4, used),
+        }
+    }
+
+    /// Pauses one lane: it is halted.
+    pub(super) fn pause_lane(&mut self, slot: LaneSlot) {
+        if let Some(lane) = self.lanes.get_mut(&slot) {
             pause(&mut self.actions, slot, lane);
         }
-        lane.paused
     }
 
     /// Resumes one lane that may go on.
     pub(super) fn unlimit_lane(&mut self, slot: LaneSlot) {
-        if self.throttled {
+        let paused = self.lanes.get(&slot).is_some_and(|lane| lane.paused);
+        if !paused || self.pressure == Pressure::Stop {
             return;
         }
-        let lane_bytes_max = self.lane_bytes_max();
+        let most = self.shares().lane_payload_max;
         if let Some(lane) = self.lanes.get_mut(&slot) {
-            resume(&mut self.actions, slot, lane, lane_bytes_max);
+            resume(&mut self.actions, slot, lane, most);
         }
     }
 
@@ -92,8 +189,8 @@ fn pause<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>) {
     }
 }
 
-fn resume<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>, lane_bytes_max: usize) {
-    let may = lane.halt.is_none() && lane.bytes <= lane_bytes_max / 2;
+fn resume<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>, payload_max: usize) {
+    let may = lane.halt.is_none() && lane.bytes <= payload_max;
     if lane.paused && may && lane.phase == Phase::Running {
         lane.paused = false;
         actions.push_back(Action::Resume(slot, lane.tracker.next()));

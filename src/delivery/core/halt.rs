@@ -63,7 +63,7 @@ impl<E: Encoder> Core<E> {
         let Some(lane) = self.lanes.get_mut(&place.lane) else { return };
         lane.halt = Some(Halt { reason, remedy: cause.remedy(), offset: record.offset, until });
         self.hold_back(place, record);
-        self.limit_lane(place.lane);
+        self.pause_lane(place.lane);
     }
 
     /// A record is refused while its lane is halted: another one, or one that was tried again.

@@ -34,7 +34,7 @@ impl<E: Encoder> Core<E> {
     /// Takes in one record of a lane, in offset order. A record of a lane that is
     /// gone or draining is ignored: its offset stays uncommitted and the next owner reads it. So is
     /// one that was on its way when the lane was paused, and all behind it until
-    /// [`resumed`](Self::resumed): however much is on its way, a lane holds no more than its share.
+    /// [`resumed`](Self::resumed): however much is on its way, a paused lane takes no more memory.
     pub fn record(&mut self, slot: LaneSlot, record: &Record<'_>, now: Instant) -> Intake {
         let Some(lane) = self.lanes.get_mut(&slot) else { return Intake::Ignored };
         if lane.phase != Phase::Running || record.offset < lane.tracker.next() {
@@ -49,7 +49,6 @@ impl<E: Encoder> Core<E> {
             return Intake::Ignored;
         }
         let route = self.encoder.route(&lane.origin, record);
-        let open = if let Route::Row(open) = &route { Some(*open) } else { None };
         let group = match &route {
             Route::Row(slot) => Self::open_batch(&mut self.open, &mut self.last_id, *slot).id.0,
             Route::Skip => GROUP_SKIPPED,
@@ -60,12 +59,6 @@ impl<E: Encoder> Core<E> {
         lane.bytes += record.bytes();
         let intake = if group == GROUP_SKIPPED { Intake::Skipped } else { Intake::Taken };
         self.place(Place { lane: slot, span }, record, route, now);
-        if self.limit_lane(slot)
-            && let Some(open) = open
-        {
-            // The lane goes on when its rows are stored: they need not wait for more.
-            self.seal(open);
-        }
         intake
     }
 
@@ -78,8 +71,8 @@ impl<E: Encoder> Core<E> {
     }
 
     /// Does what follows from a batch of records having been taken in.
-    pub fn intake_done(&mut self) {
-        self.flow();
+    pub fn intake_done(&mut self, now: Instant) {
+        self.flow(now);
     }
 
     /// Puts a record, new or one that comes back, where `route` says.
@@ -184,7 +177,7 @@ impl<E: Encoder> Core<E> {
             }
         }
         self.release_memory(waiting.batch.memory_bytes());
-        self.flow();
+        self.flow(now);
     }
 
     fn encode_again(&mut self, batch: &Batch, replans: u32, now: Instant) {

@@ -76,7 +76,7 @@ impl<E: Encoder> Core<E> {
                 self.at(due, Timer::Letter(id));
             }
         }
-        self.flow();
+        self.flow(now);
     }
 }
 

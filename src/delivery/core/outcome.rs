@@ -9,7 +9,7 @@ use crate::{
     delivery::{
         action::BatchId,
         disposition::{self, Disposition},
-        encoder::Encoder,
+        encoder::{Encoder, SlotId},
     },
     fault::{Fault, FaultKind},
     write::{RowFault, WriteOutcome},
@@ -34,7 +34,7 @@ impl<E: Encoder> Core<E> {
                 self.failed(id, sent, fault, now);
             }
         }
-        self.flow();
+        self.flow(now);
     }
 
     fn acknowledged(&mut self, sent: Sent) {
@@ -81,9 +81,12 @@ impl<E: Encoder> Core<E> {
         let is_unsent = |index: usize| contains(unsent, index);
         let find = |index: usize| rejected.iter().find(|fault| fault.row as usize == index);
         self.resolve_rows(&sent.batch, |index| !is_unsent(index) && find(index).is_none());
-        let may_pass = |index: usize| {
-            find(index).is_some_and(|rejected| disposition::row_may_pass(&rejected.fault))
-        };
+        let may_pass: Vec<u32> = rejected
+            .iter()
+            .filter(|rejected| self.may_pass(sent.slot, rejected))
+            .map(|rejected| rejected.row)
+            .collect();
+        let may_pass = |index: usize| contains(&may_pass, index);
         self.replan(sent, may_pass, now);
         for (index, row) in sent.batch.rows().iter().enumerate() {
             if let Some(rejected) = find(index).filter(|_| !may_pass(index)) {
@@ -95,6 +98,15 @@ impl<E: Encoder> Core<E> {
         if !unsent.is_empty() {
             self.send_unsent(sent, is_unsent, rejected.is_empty(), now);
         }
+    }
+
+    /// Whether the table, once looked at again, may take the row.
+    fn may_pass(&self, slot: SlotId, rejected: &RowFault) -> bool {
+        let widened = || {
+            let (field, from) = (rejected.field.as_ref()?, rejected.taken_for.as_ref()?);
+            Some(self.encoder.is_widened(slot, field, from))
+        };
+        disposition::row_may_pass(&rejected.fault) || widened().unwrap_or(false)
     }
 
     /// Sends again the rows that BigQuery left out: at once if they were only stopped by a bad row
@@ -193,7 +205,12 @@ impl<E: Encoder> Core<E> {
             WriteOutcome::Unknown(fault) if self.has(Defect::AnswerLostTakenForRefused) => {
                 let rows = 0..u32::try_from(sent.batch.rows().len()).unwrap();
                 let fault = Fault::refused(FaultKind::InvalidRow, fault.reason, fault.message);
-                let rejected = rows.map(|row| RowFault { row, fault: fault.clone(), field: None });
+                let rejected = rows.map(|row| RowFault {
+                    row,
+                    fault: fault.clone(),
+                    field: None,
+                    taken_for: None,
+                });
                 WriteOutcome::Partial { rejected: rejected.collect(), unsent: Vec::new() }
             }
             WriteOutcome::Refused(_) if self.has(Defect::NackDoesNotBlock) => WriteOutcome::Acked,

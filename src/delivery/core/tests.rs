@@ -1,5 +1,3 @@
-mod halt;
-
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use super::*;
@@ -11,11 +9,15 @@ use crate::{
     },
     fault::FaultKind,
     record::{Headers, Record},
-    table::TableRef,
+    table::{ColumnKind, TableRef},
     write::{RowFault, WriteOutcome},
 };
 
-/// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, anything else a row.
+mod flow;
+mod halt;
+
+/// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, `o` a row of another table,
+/// anything else a row.
 #[derive(Debug)]
 struct Fake {
     policy: BadRecordPolicy,
@@ -36,6 +38,7 @@ impl Encoder for Fake {
             Some(b's') => Route::Skip,
             Some(b'b') => Route::Bad(Box::new(reason())),
             Some(b'w') if !self.ready.get() => Route::Wait(NeedId(7)),
+            Some(b'o') => Route::Row(SlotId(1)),
             _ => Route::Row(SlotId(0)),
         }
     }
@@ -73,6 +76,10 @@ impl Encoder for Fake {
 
     fn limits(&self, _: SlotId) -> BatchLimits {
         BatchLimits { body_bytes: 1 << 20, rows: 3, linger: Duration::from_secs(1) }
+    }
+
+    fn is_widened(&self, _: SlotId, field: &str, from: &ColumnKind) -> bool {
+        (field, from) == ("wide", &ColumnKind::Int64)
     }
 
     fn outdated(&mut self, _: SlotId) -> NeedId {
@@ -113,13 +120,17 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
 impl Bench {
     /// Hands records over, from `offset` on; each word is a value.
     fn take(&mut self, offset: i64, values: &str) {
+        self.take_of(LANE, offset, values);
+    }
+
+    fn take_of(&mut self, lane: LaneSlot, offset: i64, values: &str) {
         for (at, value) in values.split_whitespace().enumerate() {
             let value = Some(value.as_bytes());
             let (offset, headers) = (offset + at as i64, Headers::default());
             let record = Record { offset, timestamp_ms: None, key: None, value, headers };
-            self.core.record(LANE, &record, self.now);
+            self.core.record(lane, &record, self.now);
         }
-        self.core.intake_done();
+        self.core.intake_done(self.now);
     }
 
     fn actions(&mut self) -> Vec<Action> {
@@ -158,7 +169,7 @@ fn refused(kind: FaultKind) -> WriteOutcome {
 }
 
 fn row_fault(row: u32, kind: FaultKind) -> RowFault {
-    RowFault { row, fault: Fault::refused(kind, "r", "m"), field: None }
+    RowFault { row, fault: Fault::refused(kind, "r", "m"), field: None, taken_for: None }
 }
 
 #[test]
@@ -232,6 +243,28 @@ fn a_partial_answer_stores_sends_again_plans_again_and_diverts() {
 }
 
 #[test]
+fn a_value_for_a_column_that_was_widened_waits_and_one_that_fits_nowhere_is_bad() {
+    let mut bench = bench(1 << 20, 9);
+    bench.take(0, "x y z");
+    let [(id, _)] = bench.writes().try_into().unwrap();
+    let refused = |row, field: &str| RowFault {
+        field: Some(field.to_owned()),
+        taken_for: Some(ColumnKind::Int64),
+        ..row_fault(row, FaultKind::InvalidRow)
+    };
+    let rejected = vec![refused(0, "wide"), refused(1, "long")];
+    bench.core.written(id, WriteOutcome::Partial { rejected, unsent: Vec::new() }, bench.now);
+    let actions = bench.actions();
+    let [Action::Prepare(NeedId(9)), Action::DeadLetter { letter, .. }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(letter.origin.offset, 1);
+    bench.core.prepared(NeedId(9), Ok(()), bench.now);
+    let [(_, body)] = bench.writes().try_into().unwrap();
+    assert_eq!(body, "[x]");
+}
+
+#[test]
 fn a_refused_request_is_halved_until_the_row_to_blame_is_found() {
     let mut bench = bench(1 << 20, 9);
     bench.take(0, "x POISON z");
@@ -276,89 +309,6 @@ fn the_budget_halts_the_lane_and_a_release_tries_again() {
     assert!(actions.iter().any(|action| matches!(action, Action::Resume(LANE, 3))), "{actions:?}");
     assert!(!bench.core.release(LANE, bench.now));
     assert_eq!(bench.mark(), 0);
-}
-
-#[test]
-fn memory_pauses_at_all_of_it_and_resumes_at_half_from_the_next_offset() {
-    let mut bench = bench(4_000, 9);
-    let large = "p".repeat(900);
-    bench.take(0, &format!("{large} {large} {large}"));
-    let actions = bench.actions();
-    let pauses = actions.iter().filter(|action| matches!(action, Action::Pause(LANE))).count();
-    let id = actions.iter().find_map(|action| match action {
-        Action::Write(write) => Some(write.id),
-        _ => None,
-    });
-    assert_eq!((pauses, bench.core.is_throttled()), (1, true));
-    bench.core.written(id.unwrap(), WriteOutcome::Acked, bench.now);
-    assert!(matches!(bench.actions()[..], [Action::Resume(LANE, 3)]));
-}
-
-#[test]
-fn a_lane_that_holds_its_share_pauses_alone() {
-    let mut bench = bench(1 << 20, 9);
-    bench.core.assign(LaneSlot(2), TopicPartition::new("t", 1), 2, 0);
-    bench.take(0, &format!("{} {}", "p".repeat(80_000), "p".repeat(80_000)));
-    let actions = bench.actions();
-    // Its rows do not wait for others.
-    let [Action::Pause(LANE), Action::Write(write)] = &actions[..] else { panic!("{actions:?}") };
-    assert!(!bench.core.is_throttled());
-    bench.core.written(write.id, WriteOutcome::Acked, bench.now);
-    assert!(matches!(bench.actions()[..], [Action::Resume(LANE, 2)]));
-}
-
-#[test]
-fn lanes_that_are_stuck_leave_half_of_the_memory_to_the_others() {
-    const MEMORY: usize = 16 << 20;
-    let mut bench = bench(MEMORY, 9);
-    let lane = |number: u32| LaneSlot(number + 1);
-    for number in 1..12 {
-        bench.core.assign(lane(number), TopicPartition::new("t", number as i32), 2, 0);
-    }
-    let value = "p".repeat(1_000);
-    let record = |offset| Record {
-        offset,
-        timestamp_ms: None,
-        key: None,
-        value: Some(value.as_bytes()),
-        headers: Headers::default(),
-    };
-    let mut taken = Vec::new();
-    for number in 0..12 {
-        let mine = (0..20_000).filter(|offset| {
-            let intake = bench.core.record(lane(number), &record(*offset), bench.now);
-            intake == Intake::Taken
-        });
-        taken.push(mine.count());
-        bench.core.intake_done();
-    }
-    // Nothing is answered: the first may take much, the last still has its share.
-    assert!(taken[0] > 1_000 && taken[11] >= 32, "{taken:?}");
-    assert!(bench.core.memory_bytes() < MEMORY / 2, "{}", bench.core.memory_bytes());
-    assert!(!bench.core.is_throttled());
-}
-
-#[test]
-fn what_was_on_its_way_to_a_paused_lane_is_read_again() {
-    let mut bench = bench(1 << 20, 9);
-    bench.core.assign(LaneSlot(2), TopicPartition::new("t", 1), 2, 0);
-    let large = "p".repeat(80_000);
-    bench.take(0, &format!("{large} {large} x2 x3"));
-    let [(id, _)] = bench.writes().try_into().unwrap();
-    let held = bench.core.memory_bytes();
-    bench.take(4, &format!("x4 {large} {large}"));
-    assert_eq!(bench.core.memory_bytes(), held);
-    bench.core.written(id, WriteOutcome::Acked, bench.now);
-    assert!(matches!(bench.actions()[..], [Action::Resume(LANE, 2)]));
-    // It was sent before the source went back.
-    bench.take(7, "x7");
-    bench.core.resumed(LANE);
-    bench.take(2, "x2 x3");
-    bench.wait(1);
-    let [(id, body)] = bench.writes().try_into().unwrap();
-    assert_eq!(body, "[x2,x3]");
-    bench.core.written(id, WriteOutcome::Acked, bench.now);
-    assert_eq!(bench.mark(), 4);
 }
 
 #[test]

@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     bigquery::StoredRow,
+    cells,
     coverage::Mark,
     history::History,
-    records::{Fate, LogRecord},
+    records::{Contents, Fate, LogRecord},
 };
-use crate::record::TopicPartition;
+use crate::{dead_letter::DeadLetter, record::TopicPartition};
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -36,8 +37,9 @@ struct Outcome {
 }
 
 /// What is known of the whole history.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Checkers {
+    contents: Contents,
     lanes: BTreeMap<TopicPartition, Lane>,
     logs: BTreeMap<TopicPartition, BTreeMap<i64, LogRecord>>,
     outcomes: BTreeMap<(TopicPartition, i64), Outcome>,
@@ -46,9 +48,20 @@ pub(crate) struct Checkers {
 }
 
 impl Checkers {
+    /// Nothing is known yet.
+    pub(crate) fn new(contents: Contents) -> Self {
+        Self {
+            contents,
+            lanes: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            ambiguous: BTreeSet::new(),
+        }
+    }
+
     /// A producer wrote a record.
-    pub(crate) fn produced(&mut self, lane: &TopicPartition, record: LogRecord) {
-        self.logs.entry(lane.clone()).or_default().insert(record.offset, record);
+    pub(crate) fn produced(&mut self, lane: &TopicPartition, offset: i64, record: LogRecord) {
+        self.logs.entry(lane.clone()).or_default().insert(offset, record);
     }
 
     /// The log of a lane.
@@ -133,17 +146,17 @@ impl Checkers {
         state.committed = offset;
         state.committed_max = state.committed_max.max(offset);
         let Some(log) = self.logs.get(lane).filter(|_| before < offset) else { return };
-        for (at, record) in log.range(before..offset) {
-            if !self.is_settled(lane, *at, &record.fate) {
-                let what = format!("lost: {lane}@{at} is committed and {:?}", record.fate);
-                history.violation(now, what);
+        for (at, _) in log.range(before..offset) {
+            if !self.is_settled(lane, *at) {
+                let fate = self.contents.fate(lane, *at);
+                history.violation(now, format!("lost: {lane}@{at} is committed and {fate:?}"));
             }
         }
     }
 
-    fn is_settled(&self, lane: &TopicPartition, offset: i64, fate: &Fate) -> bool {
+    fn is_settled(&self, lane: &TopicPartition, offset: i64) -> bool {
         let outcome = self.outcomes.get(&(lane.clone(), offset));
-        match fate {
+        match self.contents.fate(lane, offset) {
             Fate::Skip => true,
             Fate::Row(_) => outcome.is_some_and(|o| !o.rows.is_empty() || o.letters > 0),
             Fate::Letter => outcome.is_some_and(|o| o.letters > 0),
@@ -158,33 +171,42 @@ impl Checkers {
     /// BigQuery stored a row.
     pub(crate) fn stored(&mut self, row: &StoredRow, history: &mut History, now: u64) {
         let at = (row.lane.clone(), row.offset);
-        let record = self.logs.get(&row.lane).and_then(|log| log.get(&row.offset));
-        match record {
-            Some(record) if record.fate != Fate::Skip => {
-                if !is_faithful(record, row) {
-                    history.violation(now, format!("corrupt: {}@{} {row:?}", at.0, at.1));
-                }
-            }
-            _ => history.violation(now, format!("phantom: {}@{}", at.0, at.1)),
+        let is_known = self.logs.get(&row.lane).is_some_and(|log| log.contains_key(&row.offset));
+        if !is_known || self.contents.fate(&row.lane, row.offset) == Fate::Skip {
+            history.violation(now, format!("phantom: {}@{}", at.0, at.1));
+        } else if let Some(fault) = cells::fault(&self.contents, row) {
+            history.violation(now, format!("corrupt: {}@{}: {fault}", at.0, at.1));
         }
         self.outcomes.entry(at).or_default().rows.push(now);
     }
 
     /// The dead-letter topic has a record.
-    pub(crate) fn lettered(&mut self, lane: &TopicPartition, offset: i64) {
+    pub(crate) fn lettered(&mut self, letter: &DeadLetter, history: &mut History, now: u64) {
+        let (lane, offset) = (&letter.origin.lane, letter.origin.offset);
+        let record = self.logs.get(lane).and_then(|log| log.get(&offset));
+        let same = record.is_some_and(|record| {
+            record.key == letter.key
+                && record.value == letter.value
+                && record.headers == letter.headers
+                && Some(record.timestamp_ms) == letter.timestamp_ms
+        });
+        if !same {
+            history.violation(now, format!("corrupt letter: {lane}@{offset}"));
+        }
         self.outcomes.entry((lane.clone(), offset)).or_default().letters += 1;
     }
 
     /// Everything has settled: every record has become what it should, and nothing else.
     pub(crate) fn finish(&self, dedupe_ms: u64, history: &mut History, now: u64) {
         for (lane, log) in &self.logs {
-            for (offset, record) in log {
+            for offset in log.keys() {
                 let none = Outcome::default();
                 let outcome = self.outcomes.get(&(lane.clone(), *offset)).unwrap_or(&none);
-                if !self.is_settled(lane, *offset, &record.fate) {
-                    history.violation(now, format!("lost: {lane}@{offset} {:?}", record.fate));
+                let fate = self.contents.fate(lane, *offset);
+                if !self.is_settled(lane, *offset) {
+                    history.violation(now, format!("lost: {lane}@{offset} {fate:?}"));
                 }
-                let wrong = match record.fate {
+                let wrong = match fate {
                     Fate::Row(_) => outcome.letters > 0,
                     Fate::Letter => !outcome.rows.is_empty(),
                     Fate::Skip => outcome.letters > 0,
@@ -192,7 +214,7 @@ impl Checkers {
                 if wrong && !outcome.rows.is_empty() && outcome.letters > 0 {
                     history.violation(now, format!("both: {lane}@{offset} stored and lettered"));
                 } else if wrong {
-                    history.violation(now, format!("fate: {lane}@{offset} {:?}", record.fate));
+                    history.violation(now, format!("fate: {lane}@{offset} {fate:?}"));
                 }
                 if outcome.rows.len() > 1 {
                     self.duplicate((lane, *offset), outcome, dedupe_ms, history, now);
@@ -220,24 +242,4 @@ impl Checkers {
             history.violation(now, format!("duplicate: {lane}@{offset} stored at {rows:?}"));
         }
     }
-}
-
-/// Whether a stored row says what the record said.
-fn is_faithful(record: &LogRecord, row: &StoredRow) -> bool {
-    let Some(payload) = &record.payload else { return false };
-    let text = |name: &str| row.cells.get(name).and_then(|cell| cell.as_str());
-    let column = payload.x.map(|x| format!("x{x}"));
-    let extra = row.cells.iter().filter(|(name, cell)| name.starts_with('x') && !cell.is_null());
-    record.fate
-        == Fate::Row(match row.table.as_str() {
-            "ab" => "ab",
-            "c0" => "c0",
-            _ => "c1",
-        })
-        && text("id") == Some(&payload.id.to_string())
-        && text("v") == Some(&payload.v)
-        && text("pad") == Some(&payload.pad)
-        && extra.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
-            == column.iter().map(String::as_str).collect::<Vec<_>>()
-        && column.is_none_or(|name| text(&name) == Some(&format!("x{}", payload.id)))
 }

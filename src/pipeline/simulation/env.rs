@@ -2,8 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use tokio::{sync::mpsc, task::AbortHandle, task::JoinSet};
 
 use super::{
     bigquery::BigQuery,
@@ -11,23 +14,21 @@ use super::{
     coverage::Mark,
     group::{Group, MemberId, Verdict},
     history::History,
+    letters::{self, LetterAnswer},
+    line::{Ask, Call},
     plan::{Chances, Plan},
-    records,
+    process::Finished,
+    records::{Broken, Contents, Kind},
     rng::Rng,
-    wire::{LetterAnswer, WriteAnswer, WriteOnWire},
+    wire::{Fate, Reply},
 };
 use crate::{
-    delivery::{
-        action::{BatchId, LetterId},
-        commit_book::Entry,
-        defect::Defect,
-        encoder::NeedId,
-    },
-    record::TopicPartition,
+    committer::LaneCommit, dead_letter::DeadLetter, delivery::defect::Defect,
+    record::TopicPartition, telemetry::Telemetry,
 };
 
 /// A process: a replica and which life of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Who {
     /// Which replica.
     pub(crate) replica: usize,
@@ -45,7 +46,7 @@ pub(crate) struct CommitOnWire {
     /// The generation it is stamped with.
     pub(crate) generation: i32,
     /// What it commits.
-    pub(crate) entries: Vec<Entry<()>>,
+    pub(crate) entries: Vec<LaneCommit>,
     /// Whether its client has given up already.
     pub(crate) late: bool,
     /// Whether an answer gets back.
@@ -63,25 +64,32 @@ pub(crate) enum CommitAnswer {
     Timeout,
 }
 
+/// A record that a history needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    /// With this extra column.
+    Column(u8),
+    /// That cannot be read.
+    Bad,
+}
+
 /// Something that happens.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A turn of a process's loops.
     Turn(Who),
-    /// An insertAll reaches BigQuery.
-    WriteArrives(WriteOnWire),
-    /// Its outcome reaches the client.
-    WriteAnswered(Who, usize, BatchId, u64, WriteAnswer),
-    /// The outcome of a dead letter.
-    LetterArrives(Who, usize, LetterId, TopicPartition, i64, LetterAnswer),
+    /// A call that a process made while it was stopped.
+    Calls(Call),
+    /// A call reaches its service.
+    CallArrives(Who, Ask, Fate),
+    /// Its answer reaches the process.
+    Replied(Who, Reply),
+    /// A task of a process ended while it was stopped.
+    Finished(Finished),
+    /// A dead letter reaches its topic.
+    LetterArrives(letters::Sender, Box<DeadLetter>, LetterAnswer),
     /// Its answer.
-    LetterAnswered(Who, usize, LetterId, LetterAnswer),
-    /// A need's table is looked at.
-    Look(Who, usize, NeedId),
-    /// A need's columns are added to the table as it was looked at.
-    Change(Who, usize, NeedId, String, Vec<serde_json::Value>),
-    /// A need that can never be prepared.
-    Forbid(Who, usize, NeedId),
+    LetterAnswered(letters::Sender, LetterAnswer),
     /// A commit reaches the coordinator.
     CommitArrives(Who, CommitOnWire),
     /// Its answer.
@@ -92,8 +100,12 @@ pub(crate) enum Event {
     Kill,
     /// A replica starts again.
     Start(usize),
-    /// Some replica stops for so many milliseconds.
+    /// This life of a replica ends in good order, and another begins.
+    Restart(Who),
+    /// Some replica stops for so many milliseconds, if possible one with requests under way.
     Stop(u64),
+    /// A broker is away for so many milliseconds.
+    Broker(u64, u64),
     /// Some replica is asked to end.
     Shutdown,
     /// The group moves lanes for no reason.
@@ -107,11 +119,10 @@ pub(crate) enum Event {
 }
 
 /// The shared part of the world.
-#[derive(Debug)]
 pub(crate) struct Env {
     /// Milliseconds since the start.
     pub(crate) now: u64,
-    base: Instant,
+    base: tokio::time::Instant,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     /// All chance.
@@ -128,21 +139,54 @@ pub(crate) struct Env {
     pub(crate) checkers: Checkers,
     /// Every lane there is.
     pub(crate) lanes: BTreeSet<TopicPartition>,
-    /// Whether faults are over.
-    pub(crate) healed: bool,
+    /// When faults ended.
+    pub(crate) healed: Option<u64>,
+    /// When everything was committed after that.
+    pub(crate) settled: Option<u64>,
     /// The deliberate mistake.
     pub(crate) defect: Option<Defect>,
-    ids: u64,
+    /// The records.
+    pub(crate) contents: Contents,
+    /// Into the network.
+    pub(crate) calls: mpsc::Sender<Call>,
+    /// The processes' tasks.
+    pub(crate) tasks: JoinSet<Finished>,
+    handles: BTreeMap<Who, Vec<AbortHandle>>,
+    /// Where the production code counts.
+    pub(crate) telemetry: Arc<Telemetry>,
+    /// From when on the registry knows a schema.
+    pub(crate) registered: BTreeMap<u32, u64>,
+    /// Until when each broker is away.
+    pub(crate) brokers: [u64; 3],
+    /// The process that sends the next insertAll stops with it under way.
+    pub(crate) stop_next_writer: bool,
+    /// The next insertAll is not answered.
+    pub(crate) ambiguous_next: bool,
 }
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// Tasks of one process whose handles are kept, ended or not.
+const HANDLES_MAX: usize = 256;
 
 impl Env {
     /// The world of one seed before anything happens.
-    pub(crate) fn new(seed: u64, defect: Option<Defect>, keep: bool) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        defect: Option<Defect>,
+        keep: bool,
+        calls: mpsc::Sender<Call>,
+    ) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
+        let contents = Contents::new(rng.bits(), plan.mix);
         Self {
             now: 0,
-            base: Instant::now(),
+            base: tokio::time::Instant::now(),
             queue: BTreeMap::new(),
             sequence: 0,
             bigquery: BigQuery::new(&plan),
@@ -150,17 +194,59 @@ impl Env {
             plan,
             history: History::new(keep),
             group: Group::default(),
-            checkers: Checkers::default(),
+            checkers: Checkers::new(contents),
             lanes: BTreeSet::new(),
-            healed: false,
+            healed: None,
+            settled: None,
             defect,
-            ids: 0,
+            contents,
+            calls,
+            tasks: JoinSet::new(),
+            handles: BTreeMap::new(),
+            telemetry: Arc::new(Telemetry::new(2, Instant::now(), 0).unwrap()),
+            registered: BTreeMap::new(),
+            brokers: [0; 3],
+            stop_next_writer: false,
+            ambiguous_next: false,
+        }
+    }
+
+    /// Runs a task of a process.
+    pub(crate) fn spawn(
+        &mut self,
+        who: Who,
+        task: impl Future<Output = Finished> + Send + 'static,
+    ) {
+        let handle = self.tasks.spawn(task);
+        let handles = self.handles.entry(who).or_default();
+        if handles.len() >= HANDLES_MAX {
+            handles.retain(|handle| !handle.is_finished());
+        }
+        handles.push(handle);
+    }
+
+    /// Ends all tasks of a process where they stand.
+    pub(crate) fn abort(&mut self, who: Who) {
+        for handle in self.handles.remove(&who).unwrap_or_default() {
+            handle.abort();
         }
     }
 
     /// The present as the core sees it.
     pub(crate) fn instant(&self) -> Instant {
-        self.base + Duration::from_millis(self.now)
+        self.base.into_std() + Duration::from_millis(self.now)
+    }
+
+    /// Moves time to where the runtime has it.
+    pub(crate) fn catch_up(&mut self) {
+        let passed = self.base.elapsed().as_millis() as u64;
+        self.now = self.now.max(passed);
+    }
+
+    /// When the next thing happens.
+    pub(crate) fn due(&self) -> tokio::time::Instant {
+        let at = self.queue.first_key_value().map_or(u64::MAX >> 20, |((at, _), _)| *at);
+        self.base + Duration::from_millis(at)
     }
 
     /// Lets something happen after so many milliseconds.
@@ -191,9 +277,15 @@ impl Env {
         self.history.violation(self.now, what);
     }
 
+    /// Whether the broker that leads a lane is away.
+    pub(crate) fn is_broker_down(&self, lane: &TopicPartition) -> bool {
+        let leader = (usize::from(lane.topic.as_bytes()[0]) + lane.partition as usize) % 3;
+        self.now < self.brokers[leader]
+    }
+
     /// How often things go wrong now.
     pub(crate) fn chances(&self) -> Chances {
-        if self.healed { Chances::default() } else { self.plan.chances }
+        if self.healed.is_some() { Chances::default() } else { self.plan.chances }
     }
 
     /// A network delay.
@@ -208,10 +300,24 @@ impl Env {
             offset += self.rng.between(1, 4) as i64;
             self.mark(Mark::OffsetGap);
         }
-        self.ids += 1;
-        let mix = self.plan.mix;
-        let record = records::produce(&mut self.rng, &mix, lane, offset, self.ids);
-        self.checkers.produced(lane, record);
+        self.checkers.produced(lane, offset, self.contents.produce(lane, offset));
+    }
+
+    /// A producer writes one record of a kind, behind a gap if need be.
+    pub(crate) fn produce_one(&mut self, lane: &TopicPartition, wanted: Wanted) {
+        let from = self.checkers.end(lane);
+        let found = (from..from + 100_000).find(|offset| {
+            let content = self.contents.at(lane, *offset);
+            match wanted {
+                Wanted::Column(column) => {
+                    content.kind == Kind::Good && content.extra == Some(column)
+                }
+                Wanted::Bad => content.kind == Kind::Broken(Broken::Magic),
+            }
+        });
+        if let Some(offset) = found {
+            self.checkers.produced(lane, offset, self.contents.produce(lane, offset));
+        }
     }
 
     /// A commit at the coordinator.
@@ -237,14 +343,15 @@ impl Env {
         }
     }
 
-    fn accept(&mut self, entry: &Entry<()>, member: MemberId, late: bool) {
+    fn accept(&mut self, entry: &LaneCommit, member: MemberId, late: bool) {
         let lane = &entry.lane;
         if self.group.holder.get(lane) != Some(&member) && !late {
             let what = format!("zombie commit: {lane} at {} by {member:?}", entry.offset);
             self.history.violation(self.now, what);
         }
         self.history.log(self.now, format_args!("committed {lane} {}", entry.offset));
-        self.group.committed.insert(lane.clone(), entry.offset);
+        let committed = (entry.offset, entry.metadata.clone());
+        self.group.committed.insert(lane.clone(), committed);
         self.checkers.committed(lane, entry.offset, late, &mut self.history, self.now);
     }
 }

@@ -53,8 +53,8 @@ pub(crate) struct Group {
     last_member: u64,
     /// Who may commit a lane: its owner until it has given it up.
     pub(crate) holder: BTreeMap<TopicPartition, MemberId>,
-    /// The committed offsets.
-    pub(crate) committed: BTreeMap<TopicPartition, i64>,
+    /// The committed offsets, with their metadata.
+    pub(crate) committed: BTreeMap<TopicPartition, (i64, String)>,
     /// Until when the coordinator does not answer.
     pub(crate) away_until: u64,
     /// Lanes that the next assignment moves, whatever balance says.

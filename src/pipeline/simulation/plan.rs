@@ -2,10 +2,26 @@
 
 use std::time::Duration;
 
-use super::{records::Mix, rng::Rng};
-use crate::delivery::{
-    backoff::Backoff, budget::BudgetSettings, core::CoreSettings, encoder::BatchLimits,
+use super::rng::Rng;
+use crate::{
+    delivery::{backoff::Backoff, budget::BudgetSettings, core::CoreSettings},
+    pipeline::settings::BatchSettings,
 };
+
+/// How often what is produced, per 1,000 records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mix {
+    /// Tombstones.
+    pub(crate) null: u64,
+    /// Bad records of all kinds together.
+    pub(crate) bad: u64,
+    /// With an extra column, and with a column that may be null.
+    pub(crate) column: u64,
+    /// With a number that is no integer.
+    pub(crate) double: u64,
+    /// How large records are, in bytes beside the rest.
+    pub(crate) pad: u64,
+}
 
 /// Chances per 1,000 requests while faults are on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +40,8 @@ pub(crate) struct Chances {
     pub(crate) stop_rows: u64,
     /// Table calls that fail.
     pub(crate) table: u64,
+    /// Registry calls that fail.
+    pub(crate) registry: u64,
     /// Dead letters that fail.
     pub(crate) letter: u64,
     /// Commits without an answer.
@@ -57,14 +75,18 @@ pub(crate) struct Plan {
     pub(crate) dedupe_ms: u64,
     /// The cores' settings.
     pub(crate) core: CoreSettings,
+    /// How long the registry does not know a schema that its producer has registered.
+    pub(crate) registry_delay_ms: u64,
     /// The batches' limits.
-    pub(crate) limits: BatchLimits,
+    pub(crate) batch: BatchSettings,
     /// The dead-letter budget.
     pub(crate) budget: BudgetSettings,
-    /// There is no dead-letter topic until faults stop: bad records halt their lanes.
+    /// Topics `b` and `c` have no dead-letter topic until faults stop: bad records halt their lanes.
     pub(crate) letterless: bool,
     /// The clients' patience with insertAll.
     pub(crate) write_timeout_ms: u64,
+    /// How often they send a request before they report its fault.
+    pub(crate) write_attempts: u32,
     /// The clients' patience with a commit.
     pub(crate) commit_timeout_ms: u64,
     /// How long a revoke may take.
@@ -85,29 +107,31 @@ impl Plan {
         Self {
             replicas: rng.between(3, 5) as usize,
             partitions: [1, 1, 1].map(|least| rng.between(least, 4) as i32),
-            heal_ms: rng.between(40_000, 90_000),
-            records: rng.between(15, 45),
+            heal_ms: rng.between(25_000, 45_000),
+            records: rng.between(5, 15),
             mix: Mix {
                 null: 30,
-                bad: if tight { 40 } else { rng.between(0, 15) },
-                column: rng.between(0, 200),
+                bad: if tight { 150 } else { rng.between(5, 60) },
+                column: rng.between(20, 200),
+                double: if rng.chance(400) { rng.between(1, 200) } else { 0 },
                 pad: if fat { 4_000 } else { 40 },
             },
             chances: chances(rng, heavy),
-            create_delay_ms: rng.between(0, 15_000),
-            alter_delay_ms: rng.between(0, 30_000),
+            create_delay_ms: rng.between(0, 8_000),
+            alter_delay_ms: rng.between(0, 20_000),
             dedupe_ms: 60_000,
             core: CoreSettings {
-                body_bytes_max: if fat { 20_000 } else { 4_000 },
-                memory_bytes_max: if fat { 64 * 1024 } else { 1 << 20 },
+                body_bytes_max: if fat { 20_000 } else { 6_000 },
+                memory_bytes_max: if fat { 16 * 1024 } else { 1 << 20 },
                 retry: Backoff { first: ms(100), max: ms(8_000) },
                 retry_slowly: Backoff { first: ms(2_000), max: ms(30_000) },
                 halt_retry: ms(10_000),
             },
-            limits: BatchLimits {
-                body_bytes: if fat { 12_000 } else { 3_000 },
-                rows: rng.between(2, 24) as usize,
-                linger: ms(rng.between(100, 2_000)),
+            registry_delay_ms: rng.between(0, 3_000),
+            batch: BatchSettings {
+                bytes_max: if fat { 12_000 } else { 4_500 },
+                rows_max: rng.between(2, 24) as usize,
+                linger_ms: rng.between(100, 2_000),
             },
             budget: if tight {
                 BudgetSettings { ratio: 0.04, window: 50, run: 2 }
@@ -116,6 +140,7 @@ impl Plan {
             },
             letterless: rng.chance(150),
             write_timeout_ms: rng.between(3_000, 10_000),
+            write_attempts: rng.between(1, 4) as u32,
             commit_timeout_ms: rng.between(2_000, 5_000),
             drain_ms: rng.between(1_000, 8_000),
             session_ms: rng.between(6_000, 10_000),
@@ -133,7 +158,8 @@ fn chances(rng: &mut Rng, heavy: u64) -> Chances {
         lose_request: draw(30),
         hold: draw(30),
         stop_rows: draw(30),
-        table: draw(200),
+        table: draw(80),
+        registry: draw(100),
         letter: draw(200),
         commit_lost: draw(60),
         commit_late: draw(30),

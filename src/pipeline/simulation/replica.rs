@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    commits::Flight,
     coverage::Mark,
     env::{Env, Event, Who},
     group::{Beat, MemberId},
-    ownership::Ownership,
+    process::Process,
+    recovery,
+    revoking::Revoking,
     worker::{Flow, Parcel, Worker},
 };
 use crate::{
     batch::LaneSlot,
-    delivery::commit_book::{CommitBook, Entry},
+    pipeline::{commit::LaneFacts, deal::deal},
     record::TopicPartition,
+    source::{AssignedLane, OwnedLane},
 };
 
 /// A lane in this process.
@@ -31,16 +35,11 @@ pub(crate) struct Owned {
     paused: bool,
 }
 
-/// Lanes that are on their way out.
-#[derive(Debug)]
-pub(crate) struct Revoking {
-    /// Which.
-    pub(crate) lanes: Vec<TopicPartition>,
-    until: u64,
-    /// Final commits sent so far.
-    pub(crate) finals: u32,
-    /// Whether the process ends with it.
-    leave: bool,
+impl Owned {
+    /// The lane under its assignment.
+    pub(crate) fn of(&self, lane: &TopicPartition) -> OwnedLane {
+        OwnedLane { lane: lane.clone(), epoch: self.epoch }
+    }
 }
 
 /// A process.
@@ -56,38 +55,42 @@ pub(crate) struct Replica {
     pub(crate) generation: i32,
     pub(crate) workers: Vec<Worker>,
     pub(crate) lanes: BTreeMap<TopicPartition, Owned>,
-    pub(crate) ownership: Ownership,
-    pub(crate) book: CommitBook<()>,
-    pub(crate) flight: Option<(u64, Vec<Entry<()>>)>,
+    pub(crate) process: Process,
+    pub(crate) flight: Option<Flight>,
     pub(crate) flights: u64,
     pub(crate) commit_due: u64,
     pub(crate) revoking: Option<Revoking>,
     pub(crate) lost: bool,
     /// Pauses and resumes that the poll thread has not taken yet; the last word for a lane wins.
     board: BTreeMap<(usize, LaneSlot), Option<i64>>,
+    /// Lanes that were lost while they were given up.
+    pub(crate) gone: Vec<OwnedLane>,
+    /// What is known to have landed, by assignment.
+    pub(crate) landed: BTreeMap<(TopicPartition, u64), i64>,
     slots: u32,
     epochs: u64,
 }
 
 impl Replica {
     /// A process that does not run yet.
-    pub(crate) fn new(replica: usize) -> Self {
+    pub(crate) fn new(env: &mut Env, who: Who) -> Self {
         Self {
-            who: Who { replica, life: 0 },
+            process: Process::new(env, who),
+            who,
             up: false,
             stopped_until: 0,
             member: None,
             generation: -1,
             workers: Vec::new(),
             lanes: BTreeMap::new(),
-            ownership: Ownership::default(),
-            book: CommitBook::default(),
             flight: None,
             flights: 0,
             commit_due: 0,
             revoking: None,
             lost: false,
             board: BTreeMap::new(),
+            gone: Vec::new(),
+            landed: BTreeMap::new(),
             slots: 0,
             epochs: 0,
         }
@@ -96,14 +99,8 @@ impl Replica {
     /// Logs where everything stands, to see why a world is stuck.
     pub(crate) fn describe(&self, env: &mut Env) {
         env.log(format_args!(
-            "{:?} up {} member {:?} lost {} revoking {:?} flight {:?} book {}",
-            self.who,
-            self.up,
-            self.member,
-            self.lost,
-            self.revoking,
-            self.flight,
-            self.book.pending()
+            "{:?} up {} member {:?} lost {} revoking {:?} flight {:?}",
+            self.who, self.up, self.member, self.lost, self.revoking, self.flight
         ));
         for (lane, owned) in &self.lanes {
             env.log(format_args!("  {lane} {owned:?}"));
@@ -116,8 +113,9 @@ impl Replica {
     /// Starts a new life.
     pub(crate) fn start(&mut self, env: &mut Env) {
         let who = Who { replica: self.who.replica, life: self.who.life + 1 };
-        *self = Self { who, up: true, ..Self::new(who.replica) };
-        self.workers = (0..2).map(|index| Worker::new(env, who, index)).collect();
+        *self = Self { up: true, ..Self::new(env, who) };
+        let process = &self.process;
+        self.workers = (0..2).map(|index| Worker::new(env, who, index, process.clone())).collect();
         env.log(format_args!("start {who:?}"));
         env.after(1, Event::Turn(who));
     }
@@ -125,7 +123,7 @@ impl Replica {
     /// Ends it where it stands.
     pub(crate) fn kill(&mut self, env: &mut Env) {
         env.mark(Mark::Kill);
-        if self.workers.iter().any(Worker::is_writing) && !self.lanes.is_empty() {
+        if self.is_writing() && !self.lanes.is_empty() {
             env.mark(Mark::KillWithUnacknowledged);
         }
         env.log(format_args!("kill {:?}", self.who));
@@ -134,6 +132,17 @@ impl Replica {
                 env.checkers.unclean(&lane, "kill");
             }
         }
+        self.end(env);
+    }
+
+    /// Whether requests are under way.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.up && self.workers.iter().any(Worker::is_writing)
+    }
+
+    /// The process is no more, and its tasks neither.
+    pub(crate) fn end(&mut self, env: &mut Env) {
+        env.abort(self.who);
         self.up = false;
         self.workers.clear();
         self.lanes.clear();
@@ -161,7 +170,7 @@ impl Replica {
             self.give_up(env);
         } else {
             self.recover(env);
-            if env.healed || env.rng.chance(700) {
+            if env.healed.is_some() || env.rng.chance(700) {
                 self.carry_out(env);
             }
             self.fetch(env);
@@ -180,7 +189,11 @@ impl Replica {
             self.commit_due = env.now + 500;
             self.commit(env);
         }
-        let pause = env.rng.between(80, 220);
+        let pause = match (env.settled, env.healed) {
+            (Some(_), _) => env.rng.between(1_000, 3_000),
+            (None, Some(_)) => env.rng.between(250, 750),
+            (None, None) => env.rng.between(120, 360),
+        };
         env.after(pause, Event::Turn(self.who));
     }
 
@@ -217,8 +230,7 @@ impl Replica {
         env.log(format_args!("lost {:?}", self.who));
         self.member = None;
         self.lost = true;
-        self.revoking = None;
-        self.ownership.expel();
+        self.gone = self.revoking.take().map(|revoking| revoking.lanes).unwrap_or_default();
     }
 
     fn assignment(&mut self, env: &mut Env, member: MemberId) {
@@ -228,6 +240,9 @@ impl Replica {
         for lane in assigned.difference(&mine) {
             self.assign(env, lane);
         }
+        let new =
+            assigned.difference(&mine).filter_map(|lane| Some(self.lanes.get(lane)?.of(lane)));
+        self.process.ownership.claim(&new.collect::<Vec<_>>());
         let gone: Vec<_> = mine.difference(&assigned).cloned().collect();
         if !gone.is_empty() {
             self.revoke(env, gone, false);
@@ -237,9 +252,9 @@ impl Replica {
     fn assign(&mut self, env: &mut Env, lane: &TopicPartition) {
         self.slots += 1;
         self.epochs += 1;
-        let hash = lane.topic.len() + lane.topic.as_bytes()[0] as usize + lane.partition as usize;
+        let held = self.lanes.values().map(|owned| owned.worker);
         let owned = Owned {
-            worker: hash % self.workers.len(),
+            worker: deal(lane, held, self.workers.len()),
             slot: LaneSlot(self.slots),
             epoch: self.epochs,
             start: None,
@@ -247,7 +262,6 @@ impl Replica {
             next: 0,
             paused: false,
         };
-        self.ownership.claim(lane, owned.epoch);
         self.lanes.insert(lane.clone(), owned);
     }
 
@@ -260,28 +274,47 @@ impl Replica {
             if owned.start.is_some() || owned.recovered_ms > env.now {
                 continue;
             }
-            let start = env.group.committed.get(lane).copied().unwrap_or(0);
-            env.log(format_args!("assigned {:?} {lane} from {start}", self.who));
+            let start = recovery::start(env, lane);
+            let offset = start.offset;
+            env.log(format_args!("assigned {:?} {lane} from {offset}", self.who));
             let holds = env.group.holder.get(lane).copied() == self.member;
             if holds {
-                env.checkers.assigned(lane, start, &mut env.history, env.now);
+                env.checkers.assigned(lane, offset, &mut env.history, env.now);
             }
-            (owned.start, owned.next) = (Some(start), start);
-            let core = &mut self.workers[owned.worker].core;
-            core.assign(owned.slot, lane.clone(), owned.epoch, start);
+            (owned.start, owned.next) = (Some(offset), offset);
+            let facts =
+                LaneFacts { topic_partitions: start.topic_partitions, ..LaneFacts::default() };
+            let assigned = AssignedLane {
+                lane: OwnedLane { lane: lane.clone(), epoch: owned.epoch },
+                start: offset,
+                genesis: start.genesis,
+                metadata: recovery::committed(env, lane),
+                topic_id: None,
+                topic_partitions: start.topic_partitions,
+                low: 0,
+                high: env.checkers.end(lane),
+            };
+            self.process.commits.assigned(&assigned, owned.slot, facts);
+            let assigned = (owned.slot, lane, owned.epoch);
+            self.workers[owned.worker].assign(assigned, offset, start.genesis);
         }
     }
 
     fn fetch(&mut self, env: &mut Env) {
+        // The poll under way when a hold begins may bring more than there is room for.
+        let holds = self.workers.iter().any(Worker::is_holding);
+        if holds && (env.healed.is_some() || env.rng.chance(600)) {
+            return;
+        }
         for (lane, owned) in &mut self.lanes {
-            if owned.start.is_none() || owned.paused {
+            if owned.start.is_none() || owned.paused || env.is_broker_down(lane) {
                 continue;
             }
             let most = env.rng.between(1, 9) as usize;
             let Some(log) = env.checkers.log(lane) else { continue };
             let records = log.range(owned.next..).take(most);
             let records: Vec<_> =
-                records.map(|(offset, record)| (*offset, record.value.clone())).collect();
+                records.map(|(offset, record)| (*offset, record.clone())).collect();
             let Some((last, _)) = records.last() else { continue };
             owned.next = last + 1;
             let parcel = Parcel { slot: owned.slot, lane: lane.clone(), records };
@@ -311,100 +344,5 @@ impl Replica {
             }
             env.mark(if next.is_none() { Mark::Pause } else { Mark::Resume });
         }
-    }
-
-    fn revoke(&mut self, env: &mut Env, lanes: Vec<TopicPartition>, leave: bool) {
-        env.log(format_args!("revoke {:?} {lanes:?}", self.who));
-        for index in 0..self.workers.len() {
-            let mine = lanes.iter().filter_map(|lane| self.lanes.get(lane));
-            let slots: Vec<_> =
-                mine.filter(|owned| owned.worker == index).map(|owned| owned.slot).collect();
-            self.workers[index].core.drain(&slots);
-        }
-        let until = env.now + env.plan.drain_ms;
-        self.revoking = Some(Revoking { lanes, until, finals: 0, leave });
-    }
-
-    /// Waits until the lanes are drained, commits what they have come to, and lets them go.
-    fn give_up(&mut self, env: &mut Env) {
-        let Some(revoking) = &self.revoking else { return };
-        let drained = |lane: &TopicPartition| {
-            self.lanes.get(lane).is_none_or(|o| self.workers[o.worker].core.is_drained(o.slot))
-        };
-        if !revoking.lanes.iter().all(drained) && env.now < revoking.until {
-            return;
-        }
-        // Under the lock of the commit in flight.
-        if self.flight.is_some() {
-            return;
-        }
-        let finals = revoking.finals;
-        let settled = revoking.lanes.iter().all(|lane| self.is_committed(lane));
-        if finals == 0 || (!settled && finals < 3 && env.now < revoking.until) {
-            self.revoking.as_mut().unwrap().finals += 1;
-            self.commit(env);
-            if self.flight.is_some() || self.lost {
-                return;
-            }
-        }
-        let revoking = self.revoking.take().unwrap();
-        for lane in &revoking.lanes {
-            self.let_go(env, lane);
-        }
-        let member = self.member.unwrap();
-        if revoking.leave {
-            env.mark(Mark::Shutdown);
-            env.group.leave(member, env.now, env.plan.rebalance_ms);
-            self.up = false;
-        } else {
-            env.group.rebalance(env.now, env.plan.rebalance_ms);
-        }
-    }
-
-    /// Whether all that a lane took in is resolved and committed.
-    fn is_committed(&self, lane: &TopicPartition) -> bool {
-        let Some(owned) = self.lanes.get(lane) else { return true };
-        let core = &self.workers[owned.worker].core;
-        let Some(progress) = core.progress_of(owned.slot) else { return owned.start.is_none() };
-        let committed = self.book.committed(lane).or(owned.start);
-        // What a halt holds is read again by the next owner, and all that lies behind it.
-        let mut lanes = core.lanes().filter(|(slot, _)| *slot == owned.slot);
-        let resolved = lanes.all(|(_, lane)| lane.tracker.unresolved() == 0);
-        resolved && committed == Some(progress.offset)
-    }
-
-    fn let_go(&mut self, env: &mut Env, lane: &TopicPartition) {
-        let clean = self.is_committed(lane);
-        env.mark(if clean { Mark::DrainClean } else { Mark::DrainLate });
-        env.log(format_args!("released {:?} {lane} clean {clean}", self.who));
-        if !clean {
-            env.checkers.unclean(lane, "undrained");
-        }
-        self.forget(lane);
-    }
-
-    fn forget(&mut self, lane: &TopicPartition) {
-        use crate::delivery::defect::Defect;
-        let Some(owned) = self.lanes.remove(lane) else { return };
-        let core = &mut self.workers[owned.worker].core;
-        // The mistake is made on both sides of the wall: in the core and in the commit path.
-        if core.defect != Some(Defect::CommitAfterRevoke) {
-            self.ownership.release(lane, owned.epoch);
-        }
-        core.drop_lane(owned.slot);
-        self.book.forget(lane, owned.epoch);
-    }
-
-    /// Lanes that were lost: nothing can be committed.
-    fn abandon(&mut self, env: &mut Env) {
-        if self.flight.is_some() {
-            return;
-        }
-        env.log(format_args!("abandon {:?}", self.who));
-        let lanes: Vec<_> = self.lanes.keys().cloned().collect();
-        for lane in &lanes {
-            self.forget(lane);
-        }
-        self.lost = false;
     }
 }

@@ -1,227 +1,276 @@
-//! insertAll and dead letters under way, and what goes wrong with them.
+//! Calls under way to BigQuery and the registry, and what goes wrong with them.
 
-use bytes::Bytes;
+use http::{Method, StatusCode};
 
 use super::{
-    bigquery,
+    avro,
+    bigquery::{self, Applied},
     coverage::Mark,
     env::{Env, Event, Who},
+    line::{Ask, Call, RestAnswer, SchemaAnswer},
 };
 use crate::{
-    delivery::action::{BatchId, LetterId, Write},
     fault::{Fault, FaultKind},
-    record::TopicPartition,
-    rest::RestResponse,
-    write::{WriteOutcome, insert_all::classify},
+    registry::{RegisteredSchema, RegistryError},
+    rest::{RestRequest, RestResponse},
 };
 
-/// What comes back; `None` is nothing.
-pub(crate) type WriteAnswer = Option<RestResponse>;
+/// How long a connection may be dead before it is noticed; the write path and the gate wait for less.
+const CONNECTION_DEAD_MS: u64 = 90_000;
+/// How long the registry's client waits.
+const REGISTRY_TIMEOUT_MS: u64 = 10_000;
 
-/// What becomes of a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LetterAnswer {
-    /// Stored.
-    Stored,
-    /// Not stored.
-    Refused,
-    /// Stored, and the client does not learn it.
-    StoredUnknown,
-}
-
-/// An insertAll on its way to BigQuery.
+/// An answer on its way to a process.
 #[derive(Debug)]
-pub(crate) struct WriteOnWire {
-    who: Who,
-    worker: usize,
-    id: BatchId,
-    serial: u64,
-    table: String,
-    body: Bytes,
-    fate: Fate,
+pub(crate) enum Reply {
+    /// BigQuery's.
+    Rest(tokio::sync::oneshot::Sender<RestAnswer>, RestResponse),
+    /// The registry's.
+    Schema(tokio::sync::oneshot::Sender<SchemaAnswer>, SchemaAnswer),
+    /// None: the connection breaks.
+    Broken(Ask),
 }
 
+impl Reply {
+    /// Hands the answer over, if anybody waits for it still.
+    pub(crate) fn deliver(self) {
+        match self {
+            Self::Rest(sender, answer) => drop(sender.send(Ok(answer))),
+            Self::Schema(sender, answer) => drop(sender.send(answer)),
+            Self::Broken(ask) => drop(ask),
+        }
+    }
+}
+
+/// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Normal,
-    Refuse(u16, &'static str),
+    /// Nothing is applied; the answer is this error.
+    Refuse(StatusCode, &'static str),
+    /// Applied, and answered with an error all the same.
     FailAfter,
+    /// Applied, and not answered.
     LoseAnswer,
+    /// Never arrives.
     LoseRequest,
+    /// Arrives after the client has given up.
     Hold,
-    StopRows(u32, &'static str),
+    /// Every row is marked with this.
+    StopRows(&'static str),
 }
 
-/// Sends an insertAll.
-pub(crate) fn send_write(env: &mut Env, who: Who, worker: usize, serial: u64, write: Write) {
-    let fate = fate(env, write.rows);
-    let Write { id, table, body, rows, .. } = write;
-    let table = table.table.to_string();
-    env.log(format_args!(
-        "write {who:?}.{worker} #{serial} {table} rows {rows} bytes {} {id:?} {fate:?}",
-        body.len()
-    ));
-    let patience = env.plan.write_timeout_ms;
+impl Fate {
+    /// Whether the client does not learn what became of the request.
+    fn is_doubtful(self) -> bool {
+        matches!(self, Self::FailAfter | Self::LoseAnswer | Self::LoseRequest | Self::Hold)
+    }
+}
+
+/// A process makes a call.
+pub(crate) fn send(env: &mut Env, call: Call) {
+    let Call { who, ask } = call;
+    let (fate, what) = match &ask {
+        Ask::Schema(id, _) => (schema_fate(env), format!("schema {id}")),
+        Ask::Rest(request, _) => match bigquery::inserts_into(request) {
+            Some(table) => {
+                let what = format!("insertAll {table} bytes {}", request.body.len());
+                let fate = insert_fate(env);
+                if fate.is_doubtful() {
+                    for (lane, offset) in bigquery::coordinates(request) {
+                        env.checkers.ambiguous(&lane, offset);
+                    }
+                }
+                (fate, what)
+            }
+            None => {
+                let name = request.path.rsplit('/').next().unwrap_or_default();
+                (table_fate(env), format!("{} {name}", request.method))
+            }
+        },
+    };
+    env.log(format_args!("call {who:?} {what} {fate:?}"));
     let delay = match fate {
-        Fate::Hold => patience + env.rng.between(10, 15_000),
+        Fate::Hold => env.plan.write_timeout_ms + env.rng.between(10, 15_000),
         _ => env.delay(),
     };
-    env.after(patience, Event::WriteAnswered(who, worker, id, serial, None));
-    if fate != Fate::LoseRequest {
-        let wire = WriteOnWire { who, worker, id, serial, table, body, fate };
-        env.after(delay, Event::WriteArrives(wire));
+    if fate == Fate::LoseRequest {
+        return hang(env, who, ask);
     }
+    env.after(delay, Event::CallArrives(who, ask, fate));
 }
 
-fn fate(env: &mut Env, rows: u32) -> Fate {
-    let chances = env.chances();
-    // Every history has an answer that got lost.
-    if env.now > 2_000 && env.history.coverage.count(Mark::AmbiguousAnswer) == 0 {
+/// The connection is dead: the client learns it by its own patience, or at once.
+fn hang(env: &mut Env, who: Who, ask: Ask) {
+    let silence = match ask {
+        Ask::Schema(..) => REGISTRY_TIMEOUT_MS,
+        Ask::Rest(..) => CONNECTION_DEAD_MS,
+    };
+    let patience = if env.rng.chance(500) { env.delay() } else { silence };
+    env.after(patience, Event::Replied(who, Reply::Broken(ask)));
+}
+
+fn refusal(env: &mut Env, marks: [Mark; 3]) -> Fate {
+    let refusals = [
+        (StatusCode::SERVICE_UNAVAILABLE, "backendError"),
+        (StatusCode::FORBIDDEN, "rateLimitExceeded"),
+        (StatusCode::FORBIDDEN, "quotaExceeded"),
+    ];
+    let which = env.rng.index(refusals.len());
+    env.mark(marks[which]);
+    let (status, reason) = refusals[which];
+    Fate::Refuse(status, reason)
+}
+
+fn insert_fate(env: &mut Env) -> Fate {
+    if env.ambiguous_next {
+        env.ambiguous_next = false;
         return Fate::LoseAnswer;
     }
-    let refusals = [
-        (503, "backendError", Mark::Refused),
-        (403, "rateLimitExceeded", Mark::Throttled),
-        (403, "quotaExceeded", Mark::QuotaExceeded),
-    ];
+    let chances = env.chances();
     if env.rng.chance(chances.refuse) {
-        let (status, reason, mark) = refusals[env.rng.index(refusals.len())];
-        env.mark(mark);
-        return Fate::Refuse(status, reason);
+        return refusal(env, [Mark::Refused, Mark::Throttled, Mark::QuotaExceeded]);
     }
     if env.rng.chance(chances.stop_rows) {
         env.mark(Mark::RowsStopped);
-        return Fate::StopRows(rows, ["stopped", "backendError"][env.rng.index(2)]);
+        return Fate::StopRows(["stopped", "backendError"][env.rng.index(2)]);
     }
+    doubtful_fate(env)
+}
+
+fn doubtful_fate(env: &mut Env) -> Fate {
+    let chances = env.chances();
     let rest = [
         (chances.fail_after, Fate::FailAfter),
         (chances.lose_answer, Fate::LoseAnswer),
         (chances.lose_request, Fate::LoseRequest),
         (chances.hold, Fate::Hold),
     ];
-    for (chance, fate) in rest {
-        if env.rng.chance(chance) {
-            return fate;
-        }
-    }
-    Fate::Normal
+    rest.into_iter().find(|(chance, _)| env.rng.chance(*chance)).map_or(Fate::Normal, |it| it.1)
 }
 
-/// An insertAll at BigQuery.
-pub(crate) fn write_arrives(env: &mut Env, wire: WriteOnWire) {
-    let WriteOnWire { who, worker, id, serial, table, body, fate } = wire;
-    let answer = match fate {
-        Fate::Refuse(status, reason) => bigquery::error(status, reason),
-        Fate::StopRows(rows, reason) => bigquery::rows_stopped(rows, reason),
-        _ => apply(env, &table, body, serial),
-    };
-    let answer = match fate {
-        Fate::LoseAnswer | Fate::Hold => {
-            let hold = fate == Fate::Hold;
-            env.mark(if hold { Mark::LateArrival } else { Mark::StoredWithoutAnswer });
-            return;
-        }
-        Fate::FailAfter => bigquery::error(503, "backendError"),
-        _ => answer,
-    };
-    let delay = env.delay();
-    env.after(delay, Event::WriteAnswered(who, worker, id, serial, Some(answer)));
+fn table_fate(env: &mut Env) -> Fate {
+    if !env.rng.chance(env.chances().table) {
+        return Fate::Normal;
+    }
+    env.mark(Mark::TableFault);
+    match env.rng.chance(500) {
+        true => refusal(env, [Mark::TableFault; 3]),
+        false => doubtful_fate(env),
+    }
 }
 
-fn apply(env: &mut Env, table: &str, body: Bytes, serial: u64) -> RestResponse {
-    let (rows, duplicates, answer) = env.bigquery.insert_all(env.now, table, body);
-    let said = String::from_utf8_lossy(&answer.body).into_owned();
-    let stale = [
-        ("no such field", Mark::StaleSchema),
-        ("\"invalid\"", Mark::RowsRejected),
-        ("Not found", Mark::TableNotVisible),
-    ];
-    for (text, mark) in stale {
-        if said.contains(text) {
-            env.mark(mark);
+fn schema_fate(env: &mut Env) -> Fate {
+    if !env.rng.chance(env.chances().registry) {
+        return Fate::Normal;
+    }
+    env.mark(Mark::RegistryFault);
+    match env.rng.index(3) {
+        0 => Fate::Refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        1 => Fate::Refuse(StatusCode::TOO_MANY_REQUESTS, "throttled"),
+        _ => Fate::LoseRequest,
+    }
+}
+
+/// A call reaches its service.
+pub(crate) fn arrives(env: &mut Env, who: Who, ask: Ask, fate: Fate) {
+    match ask {
+        Ask::Schema(id, sender) => {
+            let answer = schema(env, id, fate);
+            let delay = env.delay();
+            env.after(delay, Event::Replied(who, Reply::Schema(sender, answer)));
+        }
+        Ask::Rest(request, sender) => {
+            let again = request.clone();
+            let answer = match fate {
+                Fate::Refuse(status, reason) => bigquery::error(status, reason),
+                Fate::StopRows(reason) => {
+                    bigquery::rows_stopped(bigquery::coordinates(&request).len(), reason)
+                }
+                _ => apply(env, request),
+            };
+            if fate.is_doubtful() {
+                env.mark(Mark::AmbiguousAnswer);
+            }
+            match fate {
+                Fate::LoseAnswer | Fate::Hold => {
+                    let hold = fate == Fate::Hold;
+                    env.mark(if hold { Mark::LateArrival } else { Mark::StoredWithoutAnswer });
+                    hang(env, who, Ask::Rest(again, sender));
+                }
+                _ => {
+                    let answer = match fate {
+                        Fate::FailAfter => {
+                            bigquery::error(StatusCode::SERVICE_UNAVAILABLE, "backendError")
+                        }
+                        _ => answer,
+                    };
+                    let delay = env.delay();
+                    env.after(delay, Event::Replied(who, Reply::Rest(sender, answer)));
+                }
+            }
         }
     }
+}
+
+/// The registry, which learns of a schema some time after its producer did.
+fn schema(env: &mut Env, id: u32, fate: Fate) -> SchemaAnswer {
+    if let Fate::Refuse(_, reason) = fate {
+        let fault = Fault::refused(FaultKind::Transient, reason, "injected");
+        return Err(RegistryError::Fault(fault));
+    }
+    let (now, delay) = (env.now, env.plan.registry_delay_ms);
+    if env.now < *env.registered.entry(id).or_insert(now + delay) {
+        env.mark(Mark::UnknownSchemaId);
+        return Err(RegistryError::UnknownId { id });
+    }
+    let (format, text) = ("AVRO".to_owned(), avro::schema(id).into());
+    Ok(RegisteredSchema { id, format, text, references: Vec::new() })
+}
+
+fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
+    let method = request.method.clone();
+    let is_insert = bigquery::inserts_into(&request).is_some();
+    let is_query = request.path.ends_with("/queries");
+    let name = request.path.rsplit('/').next().unwrap_or_default().to_owned();
+    let Applied { rows, duplicates, answer } = env.bigquery.apply(env.now, request);
     for _ in 0..duplicates {
         env.mark(Mark::Deduplicated);
     }
     for row in &rows {
-        env.log(format_args!("stored #{serial} {}@{} in {table}", row.lane, row.offset));
+        env.log(format_args!("stored {}@{} in {}", row.lane, row.offset, row.table));
         env.checkers.stored(row, &mut env.history, env.now);
     }
-    env.log(format_args!("answer #{serial} {} {duplicates} known", answer.status));
+    if is_insert {
+        mark_rows(env, &answer);
+    } else if answer.status == 412 {
+        env.mark(Mark::SchemaRace);
+    } else if answer.status == 409 {
+        env.mark(Mark::CreateRace);
+    } else if answer.status == 200 && is_query {
+        env.mark(Mark::Widened);
+    } else if answer.status == 200 && method == Method::PATCH {
+        env.mark(Mark::SchemaChange);
+    } else if answer.status == 200 && method == Method::POST && name == "tables" {
+        env.mark(Mark::TableCreated);
+    }
+    env.log(format_args!("answer {} {name} {duplicates} known", answer.status));
     answer
 }
 
-/// What a client makes of an answer, through the production classifier.
-pub(crate) fn outcome(env: &mut Env, answer: WriteAnswer, rows: u32, body: &Bytes) -> WriteOutcome {
-    let outcome = classify::outcome(answer.ok_or_else(bigquery::no_answer), rows);
-    if let WriteOutcome::Unknown(_) = outcome {
-        env.mark(Mark::AmbiguousAnswer);
-        for (lane, offset) in coordinates(body) {
-            env.checkers.ambiguous(&lane, offset);
-        }
-    }
-    outcome
-}
-
-/// The records in a request.
-fn coordinates(body: &Bytes) -> Vec<(TopicPartition, i64)> {
-    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
-    let rows = body["rows"].as_array().unwrap().iter().map(|row| {
-        let cell = |name: &str| row["json"][name].clone();
-        let topic = cell("_kafka_topic").as_str().unwrap().to_owned();
-        let partition = cell("_kafka_partition").as_i64().unwrap() as i32;
-        (TopicPartition::new(topic, partition), cell("_kafka_offset").as_i64().unwrap())
-    });
-    rows.collect()
-}
-
-/// Sends a dead letter.
-pub(crate) fn send_letter(
-    env: &mut Env,
-    who: Who,
-    worker: usize,
-    id: LetterId,
-    lane: TopicPartition,
-    offset: i64,
-) {
-    let answer = if !env.rng.chance(env.chances().letter) {
-        LetterAnswer::Stored
-    } else if env.rng.chance(500) {
-        env.mark(Mark::DeadLetterFault);
-        LetterAnswer::Refused
-    } else {
-        env.mark(Mark::DeadLetterUnknown);
-        LetterAnswer::StoredUnknown
-    };
-    env.log(format_args!("letter {who:?}.{worker} {lane}@{offset} {answer:?}"));
-    let delay = env.delay();
-    env.after(delay, Event::LetterArrives(who, worker, id, lane, offset, answer));
-}
-
-/// A dead letter at its topic.
-pub(crate) fn letter_arrives(
-    env: &mut Env,
-    (who, worker, id): (Who, usize, LetterId),
-    lane: &TopicPartition,
-    offset: i64,
-    answer: LetterAnswer,
-) {
-    if answer != LetterAnswer::Refused {
-        env.checkers.lettered(lane, offset);
-        env.mark(Mark::DeadLetter);
-    }
-    let delay = env.delay();
-    env.after(delay, Event::LetterAnswered(who, worker, id, answer));
-}
-
-/// What a client makes of a dead letter's answer.
-pub(crate) fn letter_result(answer: LetterAnswer) -> Result<(), Fault> {
-    match answer {
-        LetterAnswer::Stored => Ok(()),
-        LetterAnswer::Refused => Err(Fault::refused(FaultKind::Transient, "injected", "refused")),
-        LetterAnswer::StoredUnknown => {
-            Err(Fault::unknown(FaultKind::Transient, "injected", "no answer"))
+/// What BigQuery found wrong with rows.
+fn mark_rows(env: &mut Env, answer: &RestResponse) {
+    let said = String::from_utf8_lossy(&answer.body);
+    let marks = [
+        ("no such field", Mark::StaleSchema),
+        ("Missing required field", Mark::StaleSchema),
+        ("Could not convert value", Mark::StaleType),
+        ("outside the allowed bounds", Mark::RowsRejected),
+        ("Not found", Mark::TableNotVisible),
+    ];
+    for (text, mark) in marks {
+        if said.contains(text) {
+            env.mark(mark);
         }
     }
 }

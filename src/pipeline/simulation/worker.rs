@@ -1,27 +1,27 @@
 //! One worker: a production core, its queue, and its requests under way.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use bytes::Bytes;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{
-    bigquery::{self, Look},
     coverage::Mark,
-    encoder::{Need, TestEncoder},
-    env::{Env, Event, Who},
+    env::{Env, Who},
     group::MemberId,
-    wire::{self, LetterAnswer, WriteAnswer},
+    letters::{self, LetterAnswer},
+    process::{Done, Process},
+    records::LogRecord,
+    topics,
 };
 use crate::{
     batch::LaneSlot,
-    dead_letter::{Reason, Stage},
     delivery::{
-        action::{Action, BatchId, LetterId},
+        action::{Action, BatchId, LetterId, Progress},
         core::Core,
         encoder::NeedId,
         lane::{Halt, Until},
     },
+    pipeline::encoder::TopicEncoder,
     record::{Headers, Record, TopicPartition},
+    write::WriteOutcome,
 };
 
 /// Records of one lane between the poll thread and the core.
@@ -31,8 +31,8 @@ pub(crate) struct Parcel {
     pub(crate) slot: LaneSlot,
     /// The lane.
     pub(crate) lane: TopicPartition,
-    /// Offsets and values; none where a resume was carried out instead.
-    pub(crate) records: Vec<(i64, Option<Vec<u8>>)>,
+    /// The records, by offset; none where a resume was carried out instead.
+    pub(crate) records: Vec<(i64, LogRecord)>,
 }
 
 /// What the poll thread has to do for the core.
@@ -44,6 +44,17 @@ pub(crate) enum Flow {
     Resume(LaneSlot, i64),
 }
 
+/// What of a lane was not resolved when it was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nothing.
+    Nothing,
+    /// What a halt holds: nobody waits for it, the next owner reads it again.
+    Held,
+    /// The time was up.
+    UnderWay,
+}
+
 /// What a core may hold beyond its limit: one or two polls' records, encoded.
 const POLL_BYTES: usize = 384 * 1024;
 
@@ -53,25 +64,71 @@ pub(crate) struct Worker {
     who: Who,
     index: usize,
     /// The core.
-    pub(crate) core: Core<TestEncoder>,
+    pub(crate) core: Core<TopicEncoder>,
+    process: Process,
     /// Records on their way in.
     pub(crate) inbox: VecDeque<Parcel>,
-    writes: BTreeMap<u64, (u32, Bytes)>,
-    serial: u64,
+    writes: BTreeSet<BatchId>,
+    /// Those whose lanes are lost.
+    zombies: BTreeSet<BatchId>,
 }
 
 impl Worker {
     /// A worker without lanes.
-    pub(crate) fn new(env: &Env, who: Who, index: usize) -> Self {
-        let mut core = Core::new(TestEncoder::new(&env.plan, env.defect), env.plan.core);
+    pub(crate) fn new(env: &Env, who: Who, index: usize, process: Process) -> Self {
+        let mut encoder = topics::encoder(&env.plan);
+        encoder.defect = env.defect;
+        let mut core = Core::new(encoder, env.plan.core);
         core.defect = env.defect;
-        Self { who, index, core, inbox: VecDeque::new(), writes: BTreeMap::new(), serial: 0 }
+        let (writes, zombies) = Default::default();
+        Self { who, index, core, process, inbox: VecDeque::new(), writes, zombies }
+    }
+
+    /// Takes over a lane, as the production worker does.
+    pub(crate) fn assign(
+        &mut self,
+        (slot, lane, epoch): (LaneSlot, &TopicPartition, u64),
+        start: i64,
+        genesis: bool,
+    ) {
+        self.core.assign(slot, lane.clone(), epoch, start);
+        if genesis {
+            self.process.commits.note(self.core.progress_of(slot).into_iter().collect());
+        }
+    }
+
+    /// Tells the commit loop what may be committed.
+    pub(crate) fn note_progress(&mut self) {
+        self.process.commits.note(self.core.progress());
+    }
+
+    /// What became of a lane that is given up or lost; the core forgets it.
+    pub(crate) fn drop_lane(&mut self, slot: LaneSlot) -> (Left, Option<Progress>) {
+        self.note_progress();
+        let left = self.left(slot);
+        let progress = self.core.progress_of(slot);
+        self.core.drop_lane(slot);
+        (left, progress)
+    }
+
+    fn left(&self, slot: LaneSlot) -> Left {
+        let mut lanes = self.core.lanes().filter(|(found, _)| *found == slot);
+        match self.core.is_drained(slot) {
+            false => Left::UnderWay,
+            true if lanes.any(|(_, lane)| lane.tracker.unresolved() > 0) => Left::Held,
+            true => Left::Nothing,
+        }
+    }
+
+    /// All lanes are lost: whatever is answered from now on is nobody's.
+    pub(crate) fn is_lost(&mut self) {
+        self.zombies.extend(&self.writes);
     }
 
     /// Logs where everything stands.
     pub(crate) fn describe(&self, env: &mut Env) {
         let core = &self.core;
-        let (memory, throttled, idle) = (core.memory_bytes(), core.is_throttled(), core.is_idle());
+        let (memory, throttled, idle) = (core.memory_bytes(), core.is_stopped(), core.is_idle());
         let (parcels, writes) = (self.inbox.len(), self.writes.len());
         env.log(format_args!(
             "  worker {} memory {memory} throttled {throttled} idle {idle} parcels {parcels} \
@@ -100,6 +157,11 @@ impl Worker {
         }
     }
 
+    /// Whether the source is to hand nothing over.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.core.is_holding()
+    }
+
     /// Whether requests are without an answer.
     pub(crate) fn is_writing(&self) -> bool {
         !self.writes.is_empty()
@@ -107,14 +169,11 @@ impl Worker {
 
     /// Takes in what is queued, does what is due, starts what the core asks for.
     pub(crate) fn turn(&mut self, env: &mut Env, member: Option<MemberId>) -> Vec<Flow> {
-        if env.healed || env.rng.chance(800) {
+        if env.healed.is_some() || env.rng.chance(800) {
             while let Some(parcel) = self.inbox.pop_front() {
                 self.take_in(env, member, &parcel);
             }
-            self.core.intake_done();
-        }
-        if env.healed {
-            self.core.encoder_mut().set_letters();
+            self.core.intake_done(env.instant());
         }
         self.core.tick(env.instant());
         self.operator(env);
@@ -124,7 +183,7 @@ impl Worker {
         if self.core.memory_bytes() > bound {
             env.violation(format!("memory: {} of {bound} bytes", self.core.memory_bytes()));
         }
-        if self.core.is_throttled() {
+        if self.core.is_stopped() || self.core.is_holding() {
             env.mark(Mark::Throttle);
         }
         flow
@@ -135,16 +194,16 @@ impl Worker {
             return self.core.resumed(parcel.slot);
         }
         let before = self.next(parcel.slot);
-        for (offset, value) in &parcel.records {
-            if value.is_none() {
+        for (offset, record) in &parcel.records {
+            if record.value.is_none() {
                 env.mark(Mark::Skipped);
             }
             let record = Record {
                 offset: *offset,
-                timestamp_ms: None,
-                key: None,
-                value: value.as_deref(),
-                headers: Headers::default(),
+                timestamp_ms: Some(record.timestamp_ms),
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                headers: Headers::from_encoded(&record.headers),
             };
             self.core.record(parcel.slot, &record, env.instant());
         }
@@ -174,7 +233,8 @@ impl Worker {
             if self.is_trying(slot) {
                 env.mark(Mark::HaltTried);
             }
-            if env.rng.chance(20) {
+            let attentive = if env.healed.is_some() { 250 } else { 20 };
+            if env.rng.chance(attentive) {
                 env.mark(Mark::Release);
                 env.log(format_args!("release {:?}.{} {slot:?}", self.who, self.index));
                 assert!(self.core.release(slot, env.instant()));
@@ -194,13 +254,15 @@ impl Worker {
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Write(write) => {
-                    self.serial += 1;
-                    self.writes.insert(self.serial, (write.rows, write.body.clone()));
-                    wire::send_write(env, who, worker, self.serial, write);
+                    env.log(format_args!(
+                        "write {who:?}.{worker} {:?} {} rows {}",
+                        write.id, write.table.table, write.rows
+                    ));
+                    self.writes.insert(write.id);
+                    self.process.write(env, who, worker, write);
                 }
                 Action::DeadLetter { id, letter } => {
-                    let (lane, offset) = (letter.origin.lane, letter.origin.offset);
-                    wire::send_letter(env, who, worker, id, lane, offset);
+                    letters::send(env, (who, worker, id), letter);
                 }
                 Action::Prepare(need) => self.prepare(env, need),
                 Action::Pause(slot) => flow.push(Flow::Pause(slot)),
@@ -210,98 +272,47 @@ impl Worker {
         flow
     }
 
-    /// An insertAll has an outcome, or its time is up; whichever comes first counts.
-    pub(crate) fn written(&mut self, env: &mut Env, id: BatchId, serial: u64, answer: WriteAnswer) {
-        let Some((rows, body)) = self.writes.remove(&serial) else { return };
-        let outcome = wire::outcome(env, answer, rows, &body);
-        env.log(format_args!("outcome {:?}.{} #{serial} {}", self.who, self.index, name(&outcome)));
-        self.core.written(id, outcome, env.instant());
+    fn prepare(&mut self, env: &mut Env, need: NeedId) {
+        env.mark(Mark::SchemaWait);
+        let Some(request) = self.core.encoder_mut().request(need) else { return };
+        env.log(format_args!("prepare {:?}.{} {}", self.who, self.index, request.table));
+        self.process.prepare(env, self.who, self.index, (need, request));
+    }
+
+    /// A task has ended.
+    pub(crate) fn finished(&mut self, env: &mut Env, done: Done) {
+        let now = env.instant();
+        let (who, index) = (self.who, self.index);
+        match done {
+            Done::Written(id, outcome) => {
+                self.writes.remove(&id);
+                if self.zombies.remove(&id) {
+                    env.mark(Mark::ZombieAnswer);
+                }
+                env.log(format_args!("outcome {who:?}.{index} {id:?} {}", name(&outcome)));
+                self.core.written(id, outcome, now);
+            }
+            Done::Prepared(need, Ok(prepared)) => {
+                let (columns, refused) = (prepared.schema.columns.len(), prepared.refused.len());
+                env.log(format_args!("prepared {who:?}.{index} {columns} refused {refused}"));
+                self.core.encoder_mut().install(need, prepared);
+                self.core.prepared(need, Ok(()), now);
+            }
+            Done::Prepared(need, Err(reason)) => {
+                env.log(format_args!("unprepared {who:?}.{index} {}", reason.message));
+                self.core.encoder_mut().dismiss(need);
+                self.core.prepared(need, Err(reason), now);
+            }
+        }
     }
 
     /// A dead letter has an outcome.
     pub(crate) fn lettered(&mut self, env: &mut Env, id: LetterId, answer: LetterAnswer) {
-        self.core.lettered(id, wire::letter_result(answer), env.instant());
-    }
-
-    fn prepare(&mut self, env: &mut Env, need: NeedId) {
-        env.mark(Mark::SchemaWait);
-        let delay = env.delay();
-        let (who, worker) = (self.who, self.index);
-        let event = match self.core.encoder_mut().need(need) {
-            Need::Columns(..) => Event::Look(who, worker, need),
-            Need::Forbidden(_) => Event::Forbid(who, worker, need),
-        };
-        env.after(delay, event);
-    }
-
-    /// Looks at the table that a need is about; creates it, or goes on to add columns.
-    pub(crate) fn look(&mut self, env: &mut Env, need: NeedId) {
-        let Need::Columns(table, wants) = self.core.encoder_mut().need(need).clone() else {
-            unreachable!("forbidden needs are answered otherwise")
-        };
-        let look = if env.rng.chance(env.chances().table) {
-            Look::Failed
-        } else {
-            match env.bigquery.look(env.now, table) {
-                Look::Missing => env.bigquery.create(env.now, table, &wants),
-                look => look,
-            }
-        };
-        let Look::Found { etag, fields } = look else { return self.look_again(env, need) };
-        if wants.is_subset(&bigquery::names(&fields)) {
-            return self.prepared(env, need, &fields);
-        }
-        let delay = env.delay();
-        env.after(delay, Event::Change(self.who, self.index, need, etag, fields));
-    }
-
-    /// Adds a need's columns to the table as it was looked at.
-    pub(crate) fn change(
-        &mut self,
-        env: &mut Env,
-        need: NeedId,
-        etag: &str,
-        fields: Vec<serde_json::Value>,
-    ) {
-        let Need::Columns(table, wants) = self.core.encoder_mut().need(need).clone() else {
-            unreachable!("forbidden needs are answered otherwise")
-        };
-        let names = bigquery::names(&fields);
-        let missing: Vec<String> = wants.difference(&names).cloned().collect();
-        env.log(format_args!("alter {:?}.{} {table} {missing:?}", self.who, self.index));
-        match env.bigquery.add(env.now, table, etag, fields, &missing) {
-            Look::Found { fields, .. } => self.prepared(env, need, &fields),
-            Look::Missing | Look::Failed => {
-                env.mark(Mark::SchemaRace);
-                self.look_again(env, need);
-            }
-        }
-    }
-
-    fn look_again(&mut self, env: &mut Env, need: NeedId) {
-        let wait = env.rng.between(500, 5_000);
-        env.after(wait, Event::Look(self.who, self.index, need));
-    }
-
-    fn prepared(&mut self, env: &mut Env, need: NeedId, fields: &[serde_json::Value]) {
-        let columns = bigquery::names(fields);
-        env.log(format_args!("prepared {:?}.{} {need:?} {}", self.who, self.index, columns.len()));
-        self.core.encoder_mut().answered(need, Some(columns));
-        self.core.prepared(need, Ok(()), env.instant());
-    }
-
-    /// A need is refused by policy.
-    pub(crate) fn forbid(&mut self, env: &mut Env, need: NeedId) {
-        env.mark(Mark::ColumnRefused);
-        self.core.encoder_mut().answered(need, None);
-        let message = "the policy refuses the column".to_owned();
-        let reason = Reason { stage: Stage::Schema, message, field: None, schema_id: None };
-        self.core.prepared(need, Err(Box::new(reason)), env.instant());
+        self.core.lettered(id, letters::result(answer), env.instant());
     }
 }
 
-fn name(outcome: &crate::write::WriteOutcome) -> String {
-    use crate::write::WriteOutcome;
+fn name(outcome: &WriteOutcome) -> String {
     match outcome {
         WriteOutcome::Acked => "acked".to_owned(),
         WriteOutcome::Partial { rejected, unsent } => {

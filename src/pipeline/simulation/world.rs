@@ -1,17 +1,27 @@
 //! One history from its seed to its end.
 
+use tokio::{sync::mpsc, time::sleep_until};
+
 use super::{
     coverage::{Coverage, Mark},
-    env::{Env, Event, Who},
+    env::{Env, Event, Wanted, Who},
+    letters,
+    line::{CALLS_MAX, Call},
+    process::Finished,
+    records::RARE_COLUMN,
     replica::Replica,
     wire,
 };
 use crate::{delivery::defect::Defect, record::TopicPartition};
 
-/// Virtual time after which a world without faults that has not settled is stuck.
-const STUCK_MS: u64 = 900_000;
+/// Virtual time within which a world without faults must have settled. What may be in the way: a change of
+/// a table that hangs (60 s) and is then not visible yet (20 s), a quota's pause (30 s), the back-off of a
+/// preparation (30 s), a session that must expire, an operator who must release a lane.
+const SETTLED_MS: u64 = 180_000;
 /// Virtual time for what is still under way once everything is committed.
 const AFTER_MS: u64 = 30_000;
+/// How long a history goes on to reach what every history must.
+const INSIST_MS: u64 = 15_000;
 
 /// What a history came to.
 #[derive(Debug)]
@@ -30,16 +40,41 @@ pub(crate) struct Report {
     pub(crate) settled_ms: u64,
 }
 
-/// Runs one history.
+/// Runs one history, in the paused time of a runtime of its own.
 pub(crate) fn run(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
-    let env = Env::new(seed, defect, keep);
-    let replicas = (0..env.plan.replicas).map(Replica::new).collect();
-    let mut world = World { env, replicas, settled: None };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(live(seed, defect, keep))
+}
+
+async fn live(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
+    let (sender, mut calls) = mpsc::channel(CALLS_MAX);
+    let mut env = Env::new(seed, defect, keep, sender);
+    let replicas = (0..env.plan.replicas)
+        .map(|replica| Replica::new(&mut env, Who { replica, life: 0 }))
+        .collect();
+    let mut world = World { env, replicas, advanced: None };
     world.set_up();
-    while let Some(event) = world.env.next() {
-        world.happen(event);
-        if world.is_over() {
-            break;
+    while !world.is_over() {
+        let due = world.env.due();
+        tokio::select! {
+            biased;
+            Some(call) = calls.recv() => {
+                world.env.catch_up();
+                world.called(call);
+            }
+            // A task that was ended with its process has nothing to say.
+            Some(done) = world.env.tasks.join_next() => if let Ok(finished) = done {
+                world.env.catch_up();
+                world.happen(Event::Finished(finished));
+            },
+            () = sleep_until(due) => {
+                let Some(event) = world.env.next() else { break };
+                world.happen(event);
+            }
         }
     }
     world.report(seed)
@@ -49,7 +84,8 @@ pub(crate) fn run(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
 struct World {
     env: Env,
     replicas: Vec<Replica>,
-    settled: Option<u64>,
+    /// Until when the coordinator has done its part.
+    advanced: Option<u64>,
 }
 
 impl World {
@@ -91,6 +127,7 @@ impl World {
         some(0, 2, |_| Event::Shutdown);
         some(0, 5, |_| Event::Storm);
         some(0, 3, |rng| Event::Away(rng.between(1_000, 15_000)));
+        some(0, 3, |rng| Event::Broker(rng.between(0, 3), rng.between(1_000, 20_000)));
         some(0, 2, |_| Event::Partition);
         env.after(heal, Event::Heal);
     }
@@ -99,9 +136,10 @@ impl World {
         let Some(event) = self.deliver(event) else { return };
         let env = &mut self.env;
         match event {
-            Event::WriteArrives(wire) => wire::write_arrives(env, wire),
-            Event::LetterArrives(who, worker, id, lane, offset, answer) => {
-                wire::letter_arrives(env, (who, worker, id), &lane, offset, answer);
+            Event::Calls(call) => self.called(call),
+            Event::CallArrives(who, ask, fate) => wire::arrives(env, who, ask, fate),
+            Event::LetterArrives(sender, letter, answer) => {
+                letters::arrives(env, sender, &letter, answer);
             }
             Event::CommitArrives(who, commit) => env.commit_arrives(who, commit),
             Event::Produce(lane) => env.produce(&lane),
@@ -110,6 +148,7 @@ impl World {
                     self.replicas[replica].start(env);
                 }
             }
+            Event::Restart(who) => self.restart(who),
             Event::Kill | Event::Stop(_) | Event::Shutdown => self.trouble(event),
             Event::Storm => {
                 env.mark(Mark::Storm);
@@ -121,6 +160,10 @@ impl World {
             Event::Away(ms) => {
                 env.mark(Mark::CoordinatorAway);
                 env.group.away_until = env.now + ms;
+            }
+            Event::Broker(broker, ms) => {
+                env.mark(Mark::BrokerDown);
+                env.brokers[broker as usize] = env.now + ms;
             }
             Event::Partition => {
                 env.mark(Mark::NewPartition);
@@ -142,11 +185,9 @@ impl World {
     fn deliver(&mut self, event: Event) -> Option<Event> {
         let who = match &event {
             Event::Turn(who)
-            | Event::WriteAnswered(who, ..)
-            | Event::LetterAnswered(who, ..)
-            | Event::Look(who, ..)
-            | Event::Change(who, ..)
-            | Event::Forbid(who, ..)
+            | Event::Replied(who, ..)
+            | Event::Finished(Finished { who, .. })
+            | Event::LetterAnswered((who, ..), ..)
             | Event::CommitAnswered(who, ..) => *who,
             _ => return Some(event),
         };
@@ -157,22 +198,23 @@ impl World {
             return None;
         }
         if replica.stopped_until > env.now {
-            env.after(replica.stopped_until - env.now, event);
+            // What waits in the sockets may be read before or after the loops have turned.
+            let late = match &event {
+                Event::Replied(..) => env.rng.between(0, 600),
+                _ => 0,
+            };
+            env.after(replica.stopped_until - env.now + late, event);
             return None;
         }
         match event {
             Event::Turn(_) => replica.turn(env),
-            Event::WriteAnswered(_, worker, id, serial, answer) => {
-                replica.workers[worker].written(env, id, serial, answer);
+            Event::Replied(_, reply) => reply.deliver(),
+            Event::Finished(Finished { worker, done, .. }) => {
+                replica.workers[worker].finished(env, done);
             }
-            Event::LetterAnswered(_, worker, id, answer) => {
+            Event::LetterAnswered((_, worker, id), answer) => {
                 replica.workers[worker].lettered(env, id, answer);
             }
-            Event::Look(_, worker, need) => replica.workers[worker].look(env, need),
-            Event::Change(_, worker, need, etag, fields) => {
-                replica.workers[worker].change(env, need, &etag, fields);
-            }
-            Event::Forbid(_, worker, need) => replica.workers[worker].forbid(env, need),
             Event::CommitAnswered(_, flight, answer) => replica.committed(env, flight, answer),
             _ => unreachable!("not for a process"),
         }
@@ -180,10 +222,35 @@ impl World {
         None
     }
 
+    /// A process makes a call; one that is stopped makes it when it goes on.
+    fn called(&mut self, call: Call) {
+        let Who { replica: index, life } = call.who;
+        let replica = &self.replicas[index];
+        if !replica.up || replica.who.life != life {
+            return;
+        }
+        let env = &mut self.env;
+        match replica.stopped_until.checked_sub(env.now).filter(|left| *left > 0) {
+            Some(left) => env.after(left, Event::Calls(call)),
+            None => {
+                let writes = call.is_insert();
+                wire::send(env, call);
+                if writes && std::mem::take(&mut env.stop_next_writer) {
+                    self.stop(index, self.env.plan.session_ms + 3_000);
+                }
+            }
+        }
+    }
+
     fn trouble(&mut self, event: Event) {
         let env = &mut self.env;
-        let up: Vec<usize> =
-            (0..self.replicas.len()).filter(|index| self.replicas[*index].up).collect();
+        let up = |index: &usize| self.replicas[*index].up;
+        let mut up: Vec<usize> = (0..self.replicas.len()).filter(up).collect();
+        if matches!(event, Event::Stop(_))
+            && up.iter().any(|index| self.replicas[*index].is_writing())
+        {
+            up.retain(|index| self.replicas[*index].is_writing());
+        }
         let Some(index) = up.get(env.rng.index(up.len())).copied() else {
             return env.after(1_000, event);
         };
@@ -194,11 +261,7 @@ impl World {
                 replica.kill(env);
                 env.after(again, Event::Start(index));
             }
-            Event::Stop(ms) => {
-                env.mark(Mark::Pausing);
-                env.log(format_args!("stop {:?} for {ms}", replica.who));
-                replica.stopped_until = env.now + ms;
-            }
+            Event::Stop(ms) => self.stop(index, ms),
             _ => {
                 replica.shut_down(env);
                 env.after(env.plan.drain_ms + 10_000 + again, Event::Start(index));
@@ -206,19 +269,83 @@ impl World {
         }
     }
 
+    fn stop(&mut self, index: usize, ms: u64) {
+        let (env, replica) = (&mut self.env, &mut self.replicas[index]);
+        env.mark(Mark::Pausing);
+        env.log(format_args!("stop {:?} for {ms}", replica.who));
+        replica.stopped_until = env.now + ms;
+    }
+
+    /// Faults end, once the history has reached what every history must.
     fn heal(&mut self) {
+        let missing = self.env.history.coverage.missing(&Mark::EACH);
+        for mark in &missing {
+            self.insist(*mark);
+        }
         let env = &mut self.env;
+        if !missing.is_empty() && env.now < env.plan.heal_ms + 12 * INSIST_MS {
+            return env.after(INSIST_MS, Event::Heal);
+        }
         env.log(format_args!("heal"));
-        env.healed = true;
+        env.healed = Some(env.now);
         env.group.away_until = env.group.away_until.min(env.now);
+        env.brokers = [0; 3];
         for replica in &mut self.replicas {
             replica.stopped_until = replica.stopped_until.min(env.now);
+        }
+        // There is a dead-letter topic for all from now on; who runs learns of it by a restart.
+        if std::mem::take(&mut env.plan.letterless) {
+            for replica in &self.replicas {
+                env.after(1_000, Event::Restart(replica.who));
+            }
+        }
+    }
+
+    fn restart(&mut self, who: Who) {
+        let (env, replica) = (&mut self.env, &mut self.replicas[who.replica]);
+        if replica.who != who {
+            return;
+        }
+        if replica.up {
+            replica.shut_down(env);
+        } else {
+            replica.start(env);
+        }
+        env.after(1_000, Event::Restart(who));
+    }
+
+    /// Makes likely what has not happened yet.
+    fn insist(&mut self, mark: Mark) {
+        let env = &mut self.env;
+        env.log(format_args!("insist {mark:?}"));
+        let lane = TopicPartition::new("a", 0);
+        match mark {
+            Mark::Kill => env.after(1_000, Event::Kill),
+            Mark::CoordinatorAway => env.after(1_000, Event::Away(3_000)),
+            Mark::SchemaChange => {
+                env.produce_one(&lane, Wanted::Column(RARE_COLUMN));
+            }
+            Mark::DeadLetter => env.produce_one(&lane, Wanted::Bad),
+            Mark::AmbiguousAnswer => {
+                env.ambiguous_next = true;
+                env.produce(&lane);
+            }
+            Mark::Lost | Mark::ZombieAnswer => {
+                for lane in env.lanes.clone() {
+                    env.produce(&lane);
+                }
+                env.stop_next_writer = true;
+            }
+            _ => env.after(1_000, Event::Storm),
         }
     }
 
     /// The coordinator's own time.
     fn advance(&mut self) {
         let env = &mut self.env;
+        if self.advanced.replace(env.now) == Some(env.now) {
+            return;
+        }
         let plan = &env.plan;
         let advanced = env.group.advance(env.now, plan.session_ms, plan.rebalance_ms, &env.lanes);
         for (member, lanes) in advanced.evicted {
@@ -238,20 +365,18 @@ impl World {
 
     fn is_over(&mut self) -> bool {
         let env = &mut self.env;
-        if !env.healed {
-            return false;
-        }
-        if let Some(settled) = self.settled {
+        let Some(healed) = env.healed else { return false };
+        if let Some(settled) = env.settled {
             return env.now > settled + AFTER_MS;
         }
         // A late commit may have put the offset back behind its owner's back; that owner is done.
         let behind =
             |lane: &&TopicPartition| env.checkers.committed_max(lane) < env.checkers.end(lane);
-        let behind: Vec<_> = env.checkers.lanes().filter(behind).cloned().collect();
-        if behind.is_empty() {
-            self.settled = Some(env.now);
+        if !env.checkers.lanes().any(|lane| behind(&lane)) {
+            env.settled = Some(env.now);
             env.log(format_args!("settled"));
-        } else if env.now > env.plan.heal_ms + STUCK_MS {
+        } else if env.now > healed + SETTLED_MS {
+            let behind: Vec<_> = env.checkers.lanes().filter(behind).cloned().collect();
             env.violation(format!("stuck: {behind:?}"));
             for replica in &self.replicas {
                 replica.describe(env);
@@ -271,7 +396,7 @@ impl World {
             coverage: env.history.coverage.clone(),
             violations: std::mem::take(&mut env.history.violations),
             trace: env.history.trace().to_vec(),
-            settled_ms: self.settled.unwrap_or(env.now).saturating_sub(env.plan.heal_ms),
+            settled_ms: env.settled.unwrap_or(env.now) - env.healed.unwrap_or(env.now),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     fault::{Certainty, Fault, FaultKind},
     gcp::classify::{Item, answer_fault, call_fault, contains_ignoring_case, kind_of},
     rest::{RestError, RestResponse},
+    table::ColumnKind,
     write::{RowFault, WriteOutcome},
 };
 
@@ -162,7 +163,21 @@ fn row_fault(row: u32, errors: &[Item]) -> Option<RowFault> {
         Some(field) => format!("{class}: {field}"),
         None => class.to_owned(),
     };
-    Some(RowFault { row, fault: Fault::refused(kind, error.reason.clone(), message), field })
+    let fault = Fault::refused(kind, error.reason.clone(), message);
+    Some(RowFault { row, fault, field, taken_for: taken_for(&error.message) })
+}
+
+/// The narrower type that BigQuery took the column for, where it speaks of a value that does not fit in.
+fn taken_for(message: &str) -> Option<ColumnKind> {
+    let says = |text| contains_ignoring_case(message, text);
+    let converts = says("convert value");
+    if converts && says(" to integer") {
+        Some(ColumnKind::Int64)
+    } else if says("invalid numeric value") || converts && says(" to numeric") {
+        Some(ColumnKind::Numeric)
+    } else {
+        None
+    }
 }
 
 fn is_collateral(error: &Item) -> bool {
@@ -353,6 +368,21 @@ mod tests {
         for (message, kind, field) in table {
             let row = rejected(message);
             assert_eq!((row.fault.kind, row.field.as_deref()), (kind, field), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_says_what_the_column_was_taken_for() {
+        let table = [
+            ("Could not convert value '5.5' to integer. Field: x", Some(ColumnKind::Int64)),
+            ("Cannot convert value to integer (bad value): 5.5", Some(ColumnKind::Int64)),
+            ("Invalid NUMERIC value: 1e30", Some(ColumnKind::Numeric)),
+            ("Invalid BIGNUMERIC value: 1e99", None),
+            ("Cannot convert value to floating point (bad value): x", None),
+            ("no such field: x.", None),
+        ];
+        for (message, kind) in table {
+            assert_eq!(rejected(message).taken_for, kind, "{message}");
         }
     }
 

@@ -28,7 +28,7 @@ pub struct InsertAllSettings {
     /// for more than twice the CPU time. Default: false.
     pub gzip: bool,
     /// Uncompressed body bytes per second that this process sends. Google's quota for a project is
-    /// 1 GB/s in the EU and US multi-regions and 300 MB/s elsewhere. Default: 300,000,000.
+    /// 1 GB/s in the EU and US multi-regions and 300 MB/s elsewhere. Default: 100,000,000.
     pub bytes_per_second: u64,
     /// Requests on the wire at a time, over all tables of this process. Default: 64.
     pub requests_in_flight: usize,
@@ -66,7 +66,7 @@ impl Default for InsertAllSettings {
             body_bytes_max: 9_000_000,
             rows_max: 10_000,
             gzip: false,
-            bytes_per_second: 300_000_000,
+            bytes_per_second: 100_000_000,
             requests_in_flight: 64,
             requests_in_flight_per_table: 16,
             timeout_ms: 30_000,

@@ -126,6 +126,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
             ("heartbeat.interval.ms", "1000".to_owned()),
         ],
         limits: json!({"drain_timeout_ms": 20_000}),
+        streaming: Value::Null,
     }
 }
 

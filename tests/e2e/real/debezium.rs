@@ -178,6 +178,7 @@ impl Scene<'_> {
             kafka: Value::Null,
             properties: Vec::new(),
             limits: Value::Null,
+            streaming: Value::Null,
         }
     }
 

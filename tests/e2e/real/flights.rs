@@ -44,6 +44,7 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         kafka: Value::Null,
         properties: Vec::new(),
         limits: Value::Null,
+        streaming: Value::Null,
     };
     let began = Instant::now();
     let mut sink = plan.start(&place, "flights", None)?;

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) properties: Vec<(&'static str, String)>,
     /// The section `limits`.
     pub(crate) limits: Value,
+    /// The section `bigquery.streaming`.
+    pub(crate) streaming: Value,
 }
 
 /// A running replica.
@@ -88,6 +90,9 @@ impl Plan {
         }
         if !self.limits.is_null() {
             file["limits"] = self.limits.clone();
+        }
+        if !self.streaming.is_null() {
+            file["bigquery"]["streaming"] = self.streaming.clone();
         }
         file
     }

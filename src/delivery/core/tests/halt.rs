@@ -162,3 +162,23 @@ fn a_drain_does_not_wait_for_what_is_tried_again_and_still_waits() {
     bench.core.prepared(NeedId(7), Ok(()), bench.now);
     assert_eq!(bench.core.memory_bytes(), 0);
 }
+
+#[test]
+fn what_a_halt_holds_counts_no_more_and_the_others_have_half_of_what_is_left() {
+    const OTHER: LaneSlot = LaneSlot(2);
+    let mut bench = no_letters();
+    bench.core.assign(OTHER, TopicPartition::new("t", 1), 2, 0);
+    let part =
+        |first: char, percent: usize| format!("{first}{}", "p".repeat((percent << 20) / 100));
+    bench.take(0, &part('b', 30));
+    assert!(matches!(bench.actions()[..], [Action::Pause(LANE)]));
+    bench.take_of(OTHER, 0, &part('x', 10));
+    assert!(!bench.core.is_holding(), "half of all is used, but not half of the rest");
+    bench.take_of(OTHER, 1, &part('x', 10));
+    assert!(bench.core.is_holding() && !bench.core.is_stopped());
+    bench.wait(1);
+    for (id, _) in bench.writes() {
+        bench.core.written(id, WriteOutcome::Acked, bench.now);
+    }
+    assert!(!bench.core.is_holding());
+}

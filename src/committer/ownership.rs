@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    committer::{LaneCommit, LaneOutcome},
     record::TopicPartition,
     source::{Epoch, OwnedLane},
 };
@@ -23,6 +24,9 @@ pub struct Ownership(Mutex<Held>);
 pub struct Held {
     lanes: HashMap<TopicPartition, Epoch>,
     expelled: bool,
+    /// A deliberate mistake, to show that the checkers catch it: a released lane stays owned.
+    #[cfg(test)]
+    pub(crate) keeps_released: bool,
 }
 
 impl Held {
@@ -31,11 +35,19 @@ impl Held {
         self.lanes.get(lane) == Some(&epoch)
     }
 
-    /// The broker said that this member is gone: nothing is owned any more, and the rebalance that
-    /// follows is a loss, whatever librdkafka calls it (librdkafka#5604).
-    pub fn expel(&mut self) {
-        self.lanes.clear();
-        self.expelled = true;
+    /// Which of these may be sent: one answer for each, in their order.
+    pub fn admit(&self, commits: &[LaneCommit]) -> Vec<bool> {
+        commits.iter().map(|commit| self.owns(&commit.lane, commit.epoch)).collect()
+    }
+
+    /// Takes in what the broker answered for a lane. If it says that this member is gone, nothing is
+    /// owned any more, and the rebalance that follows is a loss, whatever librdkafka calls it
+    /// (librdkafka#5604).
+    pub fn answered(&mut self, outcome: &LaneOutcome) {
+        if matches!(outcome, LaneOutcome::Lost(_)) {
+            self.lanes.clear();
+            self.expelled = true;
+        }
     }
 }
 
@@ -55,6 +67,10 @@ impl Ownership {
     /// Removes lanes; returns once no commit that could name them is in flight.
     pub fn release(&self, lanes: &[OwnedLane]) {
         let mut held = self.lock();
+        #[cfg(test)]
+        if held.keeps_released {
+            return;
+        }
         for owned in lanes {
             if held.owns(&owned.lane, owned.epoch) {
                 held.lanes.remove(&owned.lane);
@@ -92,7 +108,10 @@ mod tests {
     fn an_expulsion_ends_all_ownership_until_the_next_assignment() {
         let ownership = Ownership::default();
         ownership.claim(&[owned(0, 1), owned(1, 2)]);
-        ownership.lock().expel();
+        let fault = || crate::fault::Fault::refused(crate::fault::FaultKind::Conflict, "", "");
+        ownership.lock().answered(&LaneOutcome::Unknown(fault()));
+        assert!(!ownership.expelled() && ownership.lock().owns(&owned(1, 2).lane, 2));
+        ownership.lock().answered(&LaneOutcome::Lost(fault()));
         assert!(ownership.expelled() && !ownership.lock().owns(&owned(1, 2).lane, 2));
         ownership.claim(&[owned(0, 3)]);
         assert!(!ownership.expelled() && ownership.lock().owns(&owned(0, 3).lane, 3));

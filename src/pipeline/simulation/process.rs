@@ -1,0 +1,142 @@
+//! What one process is made of: the production write path, schema gate, preparer and commit loop, over
+//! the history's network.
+
+use std::sync::Arc;
+
+use super::{
+    env::{Env, Who},
+    line::Line,
+};
+use crate::{
+    catalog::Catalog,
+    committer::ownership::Ownership,
+    dead_letter::Reason,
+    delivery::{
+        action::{BatchId, Write as WriteAction},
+        defect::Defect,
+        encoder::NeedId,
+    },
+    gcp::tables::Tables,
+    jitter::Jitter,
+    pipeline::{
+        commit::Commits,
+        encoder::{Prepared, request::Request},
+        prepare::Preparer,
+        schema_gate::{GateSettings, SchemaGate, Shared},
+    },
+    rest::Rest,
+    write::{
+        Write, WriteOutcome, WriteRequest,
+        insert_all::{
+            InsertAll,
+            settings::{InsertAllSettings, RetrySettings},
+        },
+    },
+};
+
+/// A task that has ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// Whose.
+    pub(crate) who: Who,
+    /// Which worker's.
+    pub(crate) worker: usize,
+    /// What came of it.
+    pub(crate) done: Done,
+}
+
+/// See [`Finished`].
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// A batch was written, or not.
+    Written(BatchId, WriteOutcome),
+    /// A plan was prepared, or refused.
+    Prepared(NeedId, Result<Prepared, Box<Reason>>),
+}
+
+/// What the workers of a process share.
+#[derive(Clone)]
+pub(crate) struct Process {
+    writer: Arc<dyn Write>,
+    preparer: Arc<Preparer>,
+    /// The commit loop.
+    pub(crate) commits: Arc<Commits>,
+    /// What may be committed.
+    pub(crate) ownership: Arc<Ownership>,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").finish_non_exhaustive()
+    }
+}
+
+impl Process {
+    /// A process that has just started.
+    pub(crate) fn new(env: &mut Env, who: Who) -> Self {
+        let line = Arc::new(Line { who, calls: env.calls.clone() });
+        let rest: Arc<dyn Rest> = Arc::<Line>::clone(&line);
+        let catalog: Arc<dyn Catalog> = Arc::new(Tables::new(Arc::clone(&rest)));
+        let gate = SchemaGate::new(Shared {
+            catalog: Arc::clone(&catalog),
+            settings: GateSettings::default(),
+            location: None,
+            jitter: Jitter::seeded(env.rng.bits()),
+            on_event: Arc::new(|_, _| {}),
+        });
+        let telemetry = Arc::clone(&env.telemetry);
+        let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
+        let jitter = Jitter::seeded(env.rng.bits());
+        let ownership = Ownership::default();
+        ownership.lock().keeps_released = env.defect == Some(Defect::CommitAfterRevoke);
+        Self {
+            writer: Arc::new(InsertAll::new(
+                write_settings(env),
+                rest,
+                Arc::new(|_, _| {}),
+                jitter,
+            )),
+            preparer: Arc::new(preparer),
+            commits: Arc::new(Commits::new(telemetry)),
+            ownership: Arc::new(ownership),
+        }
+    }
+
+    /// Sends a batch.
+    pub(crate) fn write(&self, env: &mut Env, who: Who, worker: usize, write: WriteAction) {
+        let WriteAction { id, table, body, rows, .. } = write;
+        let writer = Arc::clone(&self.writer);
+        env.spawn(who, async move {
+            let outcome = writer.write(WriteRequest { table, body, rows }).await;
+            Finished { who, worker, done: Done::Written(id, outcome) }
+        });
+    }
+
+    /// Prepares a plan.
+    pub(crate) fn prepare(
+        &self,
+        env: &mut Env,
+        who: Who,
+        worker: usize,
+        (need, request): (NeedId, Request),
+    ) {
+        let preparer = Arc::clone(&self.preparer);
+        env.spawn(who, async move {
+            let done = Done::Prepared(need, preparer.prepare(request).await);
+            Finished { who, worker, done }
+        });
+    }
+}
+
+fn write_settings(env: &Env) -> InsertAllSettings {
+    InsertAllSettings {
+        timeout_ms: env.plan.write_timeout_ms,
+        retry: RetrySettings {
+            attempts_max: env.plan.write_attempts,
+            elapsed_max_ms: 20_000,
+            backoff_initial_ms: 200,
+            backoff_max_ms: 3_000,
+        },
+        ..InsertAllSettings::default()
+    }
+}

@@ -1,0 +1,58 @@
+//! The topics' settings, as the configuration would give them.
+
+use std::sync::Arc;
+
+use super::plan::Plan;
+use crate::{
+    pipeline::{
+        encoder::TopicEncoder,
+        settings::{
+            BatchSettings, NullValue, PayloadSettings, TableTemplate, TopicMatch, TopicSettings,
+            WriteMode,
+        },
+    },
+    schema::{columns::ColumnRules, policy::Policy},
+    table::{Granularity, Partitioning, TableLayout},
+    transcode::settings::{Format, RowSettings},
+};
+
+/// All topics.
+pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
+    let payload = |format| PayloadSettings { format, schema: None };
+    let by_day = TableLayout {
+        partitioning: Some(Partitioning {
+            granularity: Granularity::Day,
+            column: Some("at".to_owned()),
+            expiration_ms: None,
+        }),
+        ..TableLayout::default()
+    };
+    let topic = |name, format, key: Option<Format>, table, layout: &TableLayout| {
+        Arc::new(TopicSettings {
+            matcher: TopicMatch::parse(name).unwrap(),
+            value: payload(format),
+            key: key.map(payload),
+            table: TableTemplate::parse(table).unwrap(),
+            dataset: "d".into(),
+            write: WriteMode::Streaming,
+            dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),
+            dead_letter_budget: plan.budget,
+            null_value: NullValue::Skip,
+            batch: BatchSettings { ..plan.batch },
+            row: RowSettings::default(),
+            columns: ColumnRules::default(),
+            policy: Policy::default(),
+            layout: layout.clone(),
+        })
+    };
+    vec![
+        topic("a", Format::Avro, Some(Format::String), "ab", &by_day),
+        topic("b", Format::Avro, None, "ab", &by_day),
+        topic("c", Format::Json, None, "c{header:t}", &TableLayout::default()),
+    ]
+}
+
+/// The production encoder for them.
+pub(crate) fn encoder(plan: &Plan) -> TopicEncoder {
+    TopicEncoder::new("p".into(), settings(plan)).unwrap()
+}
