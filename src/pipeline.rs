@@ -244,6 +244,7 @@ fn make_worker<M: Messages>(
         memory_bytes_max: parts.limits.bytes_in_flight / parts.limits.workers().max(1),
         retry: RETRY,
         retry_slowly: RETRY_SLOWLY,
+        halt_retry: parts.limits.halt_retry(),
     };
     let shared = Shared {
         writer: Arc::clone(&parts.writer),

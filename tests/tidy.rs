@@ -345,6 +345,39 @@ mod tidy {
         assert!(gone.is_empty(), "docs/operations.md names metrics that do not exist: {gone:?}");
     }
 
+    /// A metric that is declared, registered and documented, and then forgotten, is always 0 and
+    /// nobody sees it. So each must be changed by code that is not its declaration: directly, or in a
+    /// function of `telemetry` that others call.
+    #[test]
+    fn every_metric_is_set_somewhere() {
+        let sources = sources();
+        let declared = Regex::new(r#"pub (\w+): \w+ = "(kcbq_\w+)""#).unwrap();
+        let functions = Regex::new(r"fn (\w+)").unwrap();
+        let metrics = root().join("src/telemetry/metrics.rs");
+        let is_telemetry = |source: &Source| source.module() == "telemetry";
+        let is_called = |function: &str| {
+            let call = Regex::new(&format!(r"[.:]{function}\(")).unwrap();
+            sources.iter().any(|source| !is_telemetry(source) && call.is_match(&source.code))
+        };
+        let is_set = |field: &str| {
+            let labels = r"(?:\.with_label_values\([^;]*?\)\s*)?";
+            let set = Regex::new(&format!(r"\.{field}\s*{labels}\.(inc|add|set|observe)")).unwrap();
+            sources.iter().any(|source| {
+                set.find_iter(&source.code).any(|found| {
+                    let before = source.code.split_at(found.start()).0;
+                    let within = functions.captures_iter(before).last();
+                    !is_telemetry(source) || within.is_some_and(|within| is_called(&within[1]))
+                })
+            })
+        };
+        let text = fs::read_to_string(metrics).unwrap();
+        let fields: Vec<_> = declared.captures_iter(&text).collect();
+        assert_eq!(fields.len(), kcbq::telemetry::METRICS.len());
+        let unset: Vec<_> = fields.iter().filter(|field| !is_set(&field[1])).collect();
+        let unset: Vec<_> = unset.iter().map(|field| &field[2]).collect();
+        assert!(unset.is_empty(), "nothing changes {unset:?}");
+    }
+
     /// The table of metrics in docs/operations.md.
     fn metrics_table() -> String {
         let mut table = "| metric | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();

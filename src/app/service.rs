@@ -40,7 +40,7 @@ use crate::{
     rest::Rest,
     schema::diff::Change,
     table::TableRef,
-    telemetry::Telemetry,
+    telemetry::{LastError, TableState, Telemetry},
     write::insert_all::service::InsertAll,
 };
 
@@ -252,29 +252,48 @@ fn letters(settings: &Settings) -> anyhow::Result<Option<Arc<dyn DeadLetters>>> 
 fn on_gate_event(telemetry: &Arc<Telemetry>) -> schema_gate::OnGateEvent {
     let telemetry = Arc::clone(telemetry);
     Arc::new(move |table, event| {
-        let name = table.to_string();
+        let name: Arc<str> = table.to_string().into();
         let counters = telemetry.table(&name);
-        let change = match event {
+        match event {
+            GateEvent::Creating => enter(&telemetry, &name, TableState::Creating),
+            GateEvent::Altering => enter(&telemetry, &name, TableState::Altering),
+            GateEvent::Missing(why) => missing(&telemetry, &name, why),
             GateEvent::Created => {
                 counters.schema_changed("create");
-                "created".to_owned()
+                changed(&telemetry, &name, "created".to_owned());
             }
             GateEvent::Altered { changes } => {
                 changes.iter().for_each(|change| counters.schema_changed(kind(change)));
-                format!("{} columns added, relaxed or widened", changes.len())
+                let count = changes.len();
+                let change = format!("{count} columns added, relaxed or widened");
+                changed(&telemetry, &name, change);
             }
-            GateEvent::Failed(fault) => {
-                counters.retried(fault.kind.name());
-                return;
-            }
-        };
-        tracing::info!(table = name, change, "the table was changed");
-        let now = now_ms();
-        telemetry.status.update_table(&name.into(), now, |status| {
-            status.last_change = Some(change);
-            status.last_change_ms = Some(now);
-        });
+            GateEvent::Failed(fault) => counters.retried(fault.kind.name()),
+        }
     })
+}
+
+fn enter(telemetry: &Telemetry, table: &Arc<str>, state: TableState) {
+    let now = now_ms();
+    telemetry.status.update_table(table, now, |status| status.enter(state, now));
+}
+
+fn missing(telemetry: &Telemetry, table: &Arc<str>, why: &str) {
+    let at_ms = now_ms();
+    telemetry.status.update_table(table, at_ms, |status| {
+        status.enter(TableState::Halted, at_ms);
+        let (stage, message) = ("schema".to_owned(), why.to_owned());
+        status.last_error = Some(LastError { stage, field: None, message, remedy: None, at_ms });
+    });
+}
+
+fn changed(telemetry: &Telemetry, table: &Arc<str>, change: String) {
+    tracing::info!(%table, change, "the table was changed");
+    let now = now_ms();
+    telemetry.status.update_table(table, now, |status| {
+        status.last_change = Some(change);
+        status.last_change_ms = Some(now);
+    });
 }
 
 /// A change's label in `kcbq_schema_changes_total`.
@@ -313,5 +332,38 @@ impl LaneControl for Lanes {
                 Released::Stopping => Err(ReleaseError::Stopping),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Fault, FaultKind};
+
+    #[test]
+    fn a_table_shows_what_its_gate_is_at() {
+        let telemetry = Arc::new(Telemetry::new(1, Instant::now(), 0).unwrap());
+        let on_event = on_gate_event(&telemetry);
+        let name = || "x".into();
+        let table = TableRef { project: name(), dataset: name(), table: name() };
+        let fault = Fault::refused(FaultKind::Conflict, "", "");
+        let relaxed = Change::Relax { path: Vec::new() };
+        for (event, state, change) in [
+            (GateEvent::Missing("create it by hand"), TableState::Halted, None),
+            (GateEvent::Creating, TableState::Creating, None),
+            (GateEvent::Created, TableState::Creating, Some("created")),
+            (GateEvent::Altering, TableState::Altering, Some("created")),
+            (GateEvent::Failed(&fault), TableState::Altering, Some("created")),
+            (
+                GateEvent::Altered { changes: &[relaxed] },
+                TableState::Altering,
+                Some("1 columns added, relaxed or widened"),
+            ),
+        ] {
+            on_event(&table, event);
+            let shown = telemetry.status.snapshot().tables.remove(0);
+            assert_eq!((shown.state, shown.last_change.as_deref()), (state, change));
+            assert_eq!(shown.last_error.unwrap().message, "create it by hand");
+        }
     }
 }

@@ -44,7 +44,7 @@ pub struct TopicConfig {
     #[serde(default)]
     pub write: WriteMode,
     /// The topic for records that cannot be written, with the reason in its headers. Without one,
-    /// the first such record halts its partition.
+    /// the first such record halts its partition, which tries again every `limits.halt_retry_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<String>,
     /// When to halt a partition instead of diverting its records.

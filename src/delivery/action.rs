@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     batch::LaneSlot,
     dead_letter::DeadLetter,
-    delivery::encoder::{NeedId, SlotId},
+    delivery::encoder::NeedId,
     record::{Fingerprint, TopicPartition},
     table::TableRef,
 };
@@ -45,8 +45,6 @@ pub enum Action {
 pub struct Write {
     /// Names the answer.
     pub id: BatchId,
-    /// What the rows were encoded for.
-    pub slot: SlotId,
     /// The table.
     pub table: TableRef,
     /// The whole request body.
@@ -55,8 +53,6 @@ pub struct Write {
     pub rows: u32,
     /// The earliest timestamp among its records, milliseconds since the epoch.
     pub oldest_timestamp_ms: Option<i64>,
-    /// How often this body was sent before.
-    pub attempt: u32,
 }
 
 /// What may be committed for one lane.

@@ -1,14 +1,17 @@
 //! The core of one worker: its lanes, its open batches, and everything under way.
 
 mod flow;
+mod halt;
 mod intake;
 mod letters;
 mod outcome;
 
+pub use intake::Intake;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -42,6 +45,8 @@ pub struct CoreSettings {
     pub retry: Backoff,
     /// Between attempts after a fault that passes in minutes.
     pub retry_slowly: Backoff,
+    /// Until a halted lane tries again what it holds, where the cause can pass.
+    pub halt_retry: Duration,
 }
 
 /// What a timer is for.
@@ -51,6 +56,7 @@ enum Timer {
     Resend(BatchId),
     Relook(NeedId),
     Letter(LetterId),
+    Retry(LaneSlot),
     Stalled,
 }
 
@@ -184,9 +190,12 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    /// Whether nothing of this lane is unresolved. True for a lane that is gone.
+    /// Whether nothing of this lane is under way. What a halt holds back is not: it is the next
+    /// owner's, and the watermark stays below it. True for a lane that is gone.
     pub fn is_drained(&self, slot: LaneSlot) -> bool {
-        self.lanes.get(&slot).is_none_or(|lane| lane.tracker.unresolved() == 0)
+        self.lanes.get(&slot).is_none_or(|lane| {
+            lane.tracker.unresolved() == lane.held_records() + self.tried_in_vain(slot, lane)
+        })
     }
 
     /// Forgets a lane. Whatever is under way for it goes on, and its answers are ignored.
@@ -208,7 +217,7 @@ impl<E: Encoder> Core<E> {
                 break;
             }
             self.timers.pop();
-            self.due(timer, due);
+            self.due(timer, due, now);
         }
         if self.is_idle() {
             self.spares.clear();
@@ -283,7 +292,7 @@ impl<E: Encoder> Core<E> {
             && self.letters.is_empty()
     }
 
-    fn due(&mut self, timer: Timer, due: Instant) {
+    fn due(&mut self, timer: Timer, due: Instant, now: Instant) {
         match timer {
             Timer::Seal(slot, id) => {
                 if self.open.get(&slot).is_some_and(|open| open.id == id) {
@@ -293,6 +302,7 @@ impl<E: Encoder> Core<E> {
             Timer::Resend(id) => self.resend(id),
             Timer::Relook(need) => self.prepare(need),
             Timer::Letter(id) => self.send_letter(id),
+            Timer::Retry(slot) => self.retry_held(slot, now),
             Timer::Stalled => self.stalled(due),
         }
     }
@@ -342,12 +352,10 @@ impl<E: Encoder> Core<E> {
         sent.fault = None;
         self.actions.push_back(Action::Write(Write {
             id,
-            slot: sent.slot,
             table: self.encoder.table(sent.slot),
             body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
             oldest_timestamp_ms: sent.batch.oldest_timestamp_ms(),
-            attempt: sent.attempts,
         }));
         sent.attempts += 1;
     }

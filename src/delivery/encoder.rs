@@ -79,6 +79,12 @@ pub trait Encoder {
     /// Where the record goes.
     fn route(&mut self, origin: &Self::Origin, record: &Record<'_>) -> Route;
 
+    /// Where a record goes that was refused before: what the refusal rested on, the table or the
+    /// registry, is looked at again first, where it can have changed.
+    fn route_again(&mut self, origin: &Self::Origin, record: &Record<'_>) -> Route {
+        self.route(origin, record)
+    }
+
     /// Appends the record's row, in the write path's own framing, to `body`. On an error the caller
     /// cuts the body back.
     ///

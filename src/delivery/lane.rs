@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, SpanId},
     dead_letter::Reason,
     delivery::{budget::Budget, tracker::Tracker},
     record::TopicPartition,
@@ -19,17 +19,28 @@ pub enum Phase {
     Draining,
 }
 
+/// What ends a halt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// A person.
+    Released,
+    /// The cause may pass: the held records are tried again then.
+    Retry(Instant),
+    /// They are being tried; the halt is over when these spans are resolved.
+    Tried(Vec<SpanId>),
+}
+
 /// Why a lane does not go on until someone, or time, releases it.
 #[derive(Clone, Debug)]
 pub struct Halt {
-    /// The record's refusal that caused it.
+    /// The record's refusal that caused it; the last one, if it was tried again.
     pub reason: Reason,
     /// What stands in the way of diverting it, and what to do.
     pub remedy: String,
     /// The record's offset.
     pub offset: i64,
-    /// Since when.
-    pub since: Instant,
+    /// What ends it.
+    pub until: Until,
 }
 
 /// One lane.
@@ -79,5 +90,15 @@ impl<O> Lane<O> {
             held: Batch::default(),
             budget: Budget::default(),
         }
+    }
+
+    /// Payload bytes of what is under way; what the halt holds back is not.
+    pub fn bytes_under_way(&self) -> usize {
+        self.bytes.saturating_sub(self.held.memory_bytes())
+    }
+
+    /// How many records the halt holds back; each is unresolved.
+    pub fn held_records(&self) -> u64 {
+        self.held.rows().len() as u64
     }
 }

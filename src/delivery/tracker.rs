@@ -82,6 +82,16 @@ impl Tracker {
         self.unresolved
     }
 
+    /// Whether every record of `span` is resolved.
+    pub fn is_resolved(&self, span: SpanId) -> bool {
+        self.span(span).is_none_or(|span| span.unresolved == 0)
+    }
+
+    /// The span, unless the watermark has moved over it.
+    fn span(&self, span: SpanId) -> Option<&Span> {
+        self.spans.get(usize::try_from(span.0.checked_sub(self.front)?).ok()?)
+    }
+
     /// Takes in a delivered record that goes the way `group`, and names the span that waits for it.
     /// `None` if the record was delivered before: a resumed partition is read again from a position
     /// that may lie below the last record handed over.

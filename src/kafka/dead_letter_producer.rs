@@ -25,7 +25,7 @@ use rdkafka::{
     config::FromClientConfigAndContext as _,
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord, Producer as _},
+    producer::{FutureProducer, FutureRecord},
 };
 
 use super::{
@@ -90,13 +90,6 @@ impl DeadLetterProducer {
         let producer = FutureProducer::from_config_and_context(&config, context)
             .map_err(ConsumeError::Create)?;
         Ok(Self { producer, group: settings.group_id.clone() })
-    }
-
-    /// Waits for what is queued; blocks.
-    pub fn flush(&self, timeout: Duration) {
-        if let Err(error) = self.producer.flush(timeout) {
-            tracing::warn!(%error, "dead letters may be left in the queue; their records are read again");
-        }
     }
 
     async fn deliver(&self, letter: DeadLetter) -> Result<(), Fault> {

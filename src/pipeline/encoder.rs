@@ -6,6 +6,7 @@
 pub mod origin;
 pub mod payload;
 pub mod request;
+mod schemaless;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +17,6 @@ use crate::{
     record::{Record, TopicPartition},
     schema::{
         diff::{self, Fit},
-        infer,
         model::Type,
     },
     table::{Column, ColumnKind, TableRef, TableSchema},
@@ -160,8 +160,14 @@ impl TopicEncoder {
         let Prepared { plan: Some(plan), schema, refused, satisfied, .. } = prepared else {
             return;
         };
-        self.last_id += 1;
-        let id = SlotId(self.last_id);
+        // Where the table is as it was, so are the rows: the slot stays, or looking again and again
+        // would leave slots behind without end.
+        let known = self.plans.get(&key).copied();
+        let same = |id: &SlotId| self.slots.get(id).is_some_and(|slot| slot.schema == schema);
+        let id = known.filter(same).unwrap_or_else(|| {
+            self.last_id += 1;
+            SlotId(self.last_id)
+        });
         self.slots.insert(id, Slot { key, plan, schema, refused, satisfied });
         self.plans.insert(key, id);
     }
@@ -253,35 +259,6 @@ impl TopicEncoder {
             None => Route::Wait(self.need(key)),
         }
     }
-
-    /// A schemaless record that the table has no place for: once the table is changed for its type,
-    /// it is encoded again; if it was changed already, or cannot be, the record is bad.
-    fn unknown_columns(&mut self, slot: SlotId, record: &Record<'_>, error: Reason) -> NotEncoded {
-        let Some(slot) = self.slots.get(&slot) else { return NotEncoded::Bad(Box::new(error)) };
-        let inferred = infer::infer_beside(record.value.unwrap_or_default(), &slot.schema.columns);
-        let ty = match inferred {
-            Ok(ty) => ty,
-            Err(error) => {
-                return NotEncoded::Bad(Box::new(Reason {
-                    stage: Stage::Decode,
-                    message: error.to_string(),
-                    field: None,
-                    schema_id: None,
-                }));
-            }
-        };
-        if let Some((_, reason)) = slot.refused.iter().find(|(refused, _)| *refused == ty) {
-            return NotEncoded::Bad(Box::new(reason.clone()));
-        }
-        if slot.satisfied.contains(&ty) {
-            return NotEncoded::Bad(Box::new(error));
-        }
-        let need = self.need(slot.key);
-        if let Some(state) = self.needs.get_mut(&need) {
-            state.samples.add(ty);
-        }
-        NotEncoded::Wait(need)
-    }
 }
 
 impl Encoder for TopicEncoder {
@@ -333,6 +310,17 @@ impl Encoder for TopicEncoder {
             return self.first_json(*need, record);
         }
         route
+    }
+
+    fn route_again(&mut self, origin: &Origin, record: &Record<'_>) -> Route {
+        match self.route(origin, record) {
+            Route::Row(slot) => Route::Wait(self.look_again(slot)),
+            Route::Wait(need) => {
+                self.mark_outdated(need);
+                Route::Wait(need)
+            }
+            other => other,
+        }
     }
 
     fn encode(
@@ -405,27 +393,38 @@ impl Encoder for TopicEncoder {
     }
 
     fn outdated(&mut self, slot: SlotId) -> NeedId {
-        let key = self.slots.get(&slot).map(|slot| slot.key);
-        let key = key.unwrap_or(PlanKey {
-            settings: 0,
-            table: TableIx(0),
-            value: SchemaKey::None,
-            key: SchemaKey::None,
-        });
         // Rows of one writer schema all need the same columns, so they all wait. Schemaless records
         // differ: those that came back wait, the others go on with the plan there is.
-        if key.value != SchemaKey::Json && self.plans.get(&key) == Some(&slot) {
+        let key = self.slots.get(&slot).map(|slot| slot.key);
+        if let Some(key) = key.filter(|key| key.value != SchemaKey::Json)
+            && self.plans.get(&key) == Some(&slot)
+        {
             self.plans.remove(&key);
         }
-        let need = self.need(key);
-        if let Some(state) = self.needs.get_mut(&need) {
-            state.outdated = true;
-        }
-        need
+        self.look_again(slot)
     }
 }
 
 impl TopicEncoder {
+    /// What records wait for that the slot's plan does not serve; other records go on with it.
+    fn look_again(&mut self, slot: SlotId) -> NeedId {
+        let key = self.slots.get(&slot).map(|slot| slot.key);
+        let need = self.need(key.unwrap_or(PlanKey {
+            settings: 0,
+            table: TableIx(0),
+            value: SchemaKey::None,
+            key: SchemaKey::None,
+        }));
+        self.mark_outdated(need);
+        need
+    }
+
+    fn mark_outdated(&mut self, need: NeedId) {
+        if let Some(state) = self.needs.get_mut(&need) {
+            state.outdated = true;
+        }
+    }
+
     fn learn_name(&mut self, origin: &Origin, value: SchemaKey, key: SchemaKey) -> Route {
         match self.named_table(origin, request::NAME_ONLY) {
             Ok(table) => {
@@ -433,23 +432,6 @@ impl TopicEncoder {
                 Route::Wait(self.need(PlanKey { settings, table, value, key }))
             }
             Err(reason) => Route::Bad(reason),
-        }
-    }
-
-    fn first_json(&mut self, need: NeedId, record: &Record<'_>) -> Route {
-        let json = self.cut.payload(record).value.unwrap_or_default();
-        match (infer::infer(json), self.needs.get_mut(&need)) {
-            (Ok(ty), Some(state)) => {
-                state.samples.add(ty);
-                Route::Wait(need)
-            }
-            (Ok(_), None) => Route::Wait(need),
-            (Err(error), _) => Route::Bad(Box::new(Reason {
-                stage: Stage::Decode,
-                message: error.to_string(),
-                field: None,
-                schema_id: None,
-            })),
         }
     }
 }
@@ -477,3 +459,6 @@ fn null_value() -> Box<Reason> {
         schema_id: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,7 @@ use crate::{
     schema::{
         avro,
         model::{Kind, Type},
+        policy::{Permission, Policy},
     },
     table::TableRef,
     telemetry::{LastError, TableState, Telemetry},
@@ -179,14 +180,18 @@ impl Preparer {
         if spec.value != ValueSource::Json {
             return Ok(Ok(Wanted::only(own)));
         }
-        let current = match self.catalog.describe(&request.table).await {
-            Ok(Some(table)) => Arc::clone(&table.schema),
-            Ok(None) => request.known.clone().unwrap_or_default(),
+        let (current, policy) = match self.catalog.describe(&request.table).await {
+            Ok(Some(table)) => (Arc::clone(&table.schema), settings.policy),
+            // What a new table begins with is not added to one that somebody made.
+            Ok(None) => (
+                request.known.clone().unwrap_or_default(),
+                Policy { add_columns: Permission::Allow, ..settings.policy },
+            ),
             Err(fault) => return Ok(Err(fault)),
         };
         let columns = with_columns(&current, &own);
         let samples = &request.samples.0;
-        Ok(Ok(Wanted::for_samples(columns, samples, &settings.columns, &settings.policy)))
+        Ok(Ok(Wanted::for_samples(columns, samples, &settings.columns, &policy)))
     }
 
     async fn source(

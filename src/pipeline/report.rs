@@ -1,7 +1,9 @@
 //! What a worker tells the operator: counters at once, states a few times a second.
 
+mod lanes;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,16 +13,15 @@ use crate::{
     dead_letter::{DeadLetter, Stage},
     delivery::{
         action::{BatchId, LetterId, Write},
-        core::Core,
-        lane::{Halt, Lane, Phase},
+        core::{Core, Intake},
+        lane::Lane,
     },
     fault::{Fault, FaultKind},
     pipeline::{
-        encoder::{TopicEncoder, origin::Origin},
+        encoder::{TopicEncoder, origin::Origin, request::NAME_ONLY},
         lag::{Age, Ages, TopicAges},
         now_ms,
     },
-    record::TopicPartition,
     source::OwnedLane,
     table::TableRef,
     telemetry::{LaneState, LastError, TableState, TableTelemetry, Telemetry, TopicTelemetry},
@@ -31,11 +32,33 @@ use crate::{
 const INTERVAL: Duration = Duration::from_millis(250);
 
 struct OnTheWire {
+    name: Arc<str>,
     table: Arc<TableTelemetry>,
     rows: u32,
     bytes: usize,
     since: Instant,
     oldest_timestamp_ms: Option<i64>,
+}
+
+/// What was taken in of a lane.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Read {
+    records: u64,
+    bytes: u64,
+    skipped: u64,
+}
+
+impl Read {
+    /// One more record.
+    pub fn note(&mut self, intake: Intake, bytes: usize) {
+        match intake {
+            Intake::Ignored => return,
+            Intake::Skipped => self.skipped += 1,
+            Intake::Taken => {}
+        }
+        self.records += 1;
+        self.bytes += bytes as u64;
+    }
 }
 
 /// How far a lane's oldest unacknowledged record is behind.
@@ -44,19 +67,7 @@ struct Behind {
     since: Instant,
 }
 
-/// Says once why a lane stands still; `/status` goes on saying it.
-fn log_halt(lane: &TopicPartition, halt: &Halt) {
-    tracing::error!(
-        topic = %lane.topic,
-        partition = lane.partition,
-        offset = halt.offset,
-        stage = halt.reason.stage.name(),
-        field = halt.reason.field.as_deref(),
-        reason = %halt.reason.message,
-        remedy = %halt.remedy,
-        "the partition is halted"
-    );
-}
+use lanes::{Halts, Waits};
 
 /// One worker's report.
 pub struct Report {
@@ -67,7 +78,12 @@ pub struct Report {
     letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
     shown: Instant,
     in_flight: (i64, i64),
+    /// Tables that are shown as not taking rows.
+    faulty: HashSet<Arc<str>>,
+    /// Rows that this worker has wait, as last shown.
+    waiting: HashMap<TableRef, i64>,
     behind: HashMap<LaneSlot, Behind>,
+    halts: Halts,
     ages: Arc<Ages>,
     worker: usize,
 }
@@ -78,14 +94,12 @@ impl std::fmt::Debug for Report {
     }
 }
 
-/// Why a lane is not simply running.
-type Waits = HashMap<LaneSlot, (LaneState, String)>;
-
 impl Report {
     /// Nothing reported yet.
     pub fn new(worker: usize, ages: Arc<Ages>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             behind: HashMap::new(),
+            halts: Halts::default(),
             ages,
             worker,
             telemetry,
@@ -95,6 +109,8 @@ impl Report {
             letters: HashMap::new(),
             shown: Instant::now(),
             in_flight: (0, 0),
+            faulty: HashSet::new(),
+            waiting: HashMap::new(),
         }
     }
 
@@ -118,16 +134,18 @@ impl Report {
     }
 
     /// Records were taken in.
-    pub fn read(&mut self, lane: &OwnedLane, records: usize, bytes: usize) {
+    pub fn read(&mut self, lane: &OwnedLane, read: Read) {
         let topic = self.topic(&lane.lane.topic);
-        topic.records_read.inc_by(records as u64);
-        topic.read_bytes.inc_by(bytes as u64);
+        topic.records_read.inc_by(read.records);
+        topic.read_bytes.inc_by(read.bytes);
+        topic.null_values_skipped.inc_by(read.skipped);
     }
 
     /// A request goes out.
     pub fn writing(&mut self, write: &Write, now: Instant) {
-        let (_, table) = self.table(&write.table);
+        let (name, table) = self.table(&write.table);
         let entry = OnTheWire {
+            name,
             table,
             rows: write.rows,
             bytes: write.body.len(),
@@ -140,7 +158,7 @@ impl Report {
     /// Its answer came.
     pub fn written(&mut self, id: BatchId, outcome: &WriteOutcome, now: Instant) {
         let Some(sent) = self.writes.remove(&id) else { return };
-        let OnTheWire { table, rows, bytes, since, oldest_timestamp_ms } = sent;
+        let OnTheWire { name, table, rows, bytes, since, oldest_timestamp_ms } = sent;
         table.write_seconds.observe(now.duration_since(since).as_secs_f64());
         let stored = match outcome {
             WriteOutcome::Acked => rows,
@@ -155,6 +173,7 @@ impl Report {
         };
         if stored > 0 {
             self.telemetry.liveness.progressed(now);
+            self.show_written(&name);
             if let Some(oldest) = oldest_timestamp_ms {
                 // Negative where the producer's clock is ahead of ours.
                 let age_ms = (now_ms() - oldest).max(0);
@@ -163,6 +182,18 @@ impl Report {
             table.batches.inc();
             table.rows_written.inc_by(u64::from(stored));
             table.written_bytes.inc_by(bytes as u64);
+        }
+    }
+
+    /// What kept rows from the table has passed.
+    fn show_written(&mut self, table: &Arc<str>) {
+        if self.faulty.remove(table) {
+            let at = now_ms();
+            self.telemetry.status.update_table(table, at, |status| {
+                if matches!(status.state, TableState::Throttled | TableState::Denied) {
+                    status.enter(TableState::Ready, at);
+                }
+            });
         }
     }
 
@@ -203,13 +234,16 @@ impl Report {
         }
         self.shown = now;
         let waits = self.waits(core);
+        self.show_waiting(waiting_rows(core));
         let mut records = 0;
         let mut ages = TopicAges::new();
         self.behind.retain(|slot, _| lanes.contains_key(slot));
+        self.halts.retain(lanes);
         for (slot, lane) in core.lanes() {
             records += lane.tracker.unresolved() as i64;
             if lanes.contains_key(&slot) {
-                self.show_lane(lane, waits.get(&slot));
+                self.halts.note(&self.telemetry, slot, lane);
+                lanes::show(&self.telemetry, lane, waits.get(&slot), now);
                 let age = self.age(slot, lane, now);
                 let topic = ages.entry(Arc::clone(&lane.lane.topic)).or_default();
                 *topic = topic.max(age);
@@ -240,40 +274,6 @@ impl Report {
         }
     }
 
-    fn show_lane(&self, lane: &Lane<Origin>, wait: Option<&(LaneState, String)>) {
-        let (state, reason) = match (&lane.halt, lane.phase, wait) {
-            (Some(halt), _, _) => (
-                LaneState::Halted,
-                Some(format!("offset {}: {}; {}", halt.offset, halt.reason.message, halt.remedy)),
-            ),
-            (None, Phase::Draining, _) => (LaneState::Draining, None),
-            (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
-            (None, Phase::Running, None) if lane.paused => {
-                (LaneState::Paused, Some("as much is in flight as the memory allows".to_owned()))
-            }
-            (None, Phase::Running, None) => (LaneState::Running, None),
-        };
-        let at = now_ms();
-        self.telemetry.status.update_lane(&lane.lane.topic, lane.lane.partition, |status| {
-            status.next_offset = Some(lane.tracker.next());
-            status.in_flight_records = lane.tracker.unresolved();
-            status.in_flight_bytes = lane.bytes as u64;
-            if let Some(halt) = &lane.halt
-                && status.state != LaneState::Halted
-            {
-                log_halt(&lane.lane, halt);
-                status.last_error = Some(LastError {
-                    stage: halt.reason.stage.name().to_owned(),
-                    field: halt.reason.field.clone(),
-                    message: halt.reason.message.clone(),
-                    remedy: Some(halt.remedy.clone()),
-                    at_ms: at,
-                });
-            }
-            status.enter(state, reason, at);
-        });
-    }
-
     /// What keeps which lane waiting; shows the tables' faults on the way.
     fn waits(&mut self, core: &mut Core<TopicEncoder>) -> Waits {
         let mut waits = Waits::new();
@@ -282,15 +282,15 @@ impl Report {
             .map(|(slot, fault, _, rows)| {
                 let mut lanes: Vec<_> = rows.iter().map(|row| row.lane).collect();
                 lanes.dedup();
-                (core.encoder().table_of(slot), fault.clone(), lanes, rows.len())
+                (core.encoder().table_of(slot), fault.clone(), lanes)
             })
             .collect();
-        for (table, fault, lanes, rows) in faults {
+        for (table, fault, lanes) in faults {
             let reason = format!("{table}: {fault}");
             for lane in lanes {
                 waits.insert(lane, (LaneState::Waiting, reason.clone()));
             }
-            self.show_table_fault(&table, &fault, rows);
+            self.show_table_fault(&table, &fault);
         }
         for (need, rows) in core.needs() {
             let table = core.encoder().table_of_need(need);
@@ -310,8 +310,24 @@ impl Report {
         waits
     }
 
-    fn show_table_fault(&mut self, table: &TableRef, fault: &Fault, rows: usize) {
+    /// Other workers have rows wait for the same tables, so only differences are shown.
+    fn show_waiting(&mut self, waiting: HashMap<TableRef, i64>) {
+        let mut before = std::mem::replace(&mut self.waiting, waiting.clone());
+        for (table, rows) in waiting {
+            *before.entry(table).or_default() -= rows;
+        }
+        for (table, less) in before.into_iter().filter(|(_, less)| *less != 0) {
+            let (name, telemetry) = self.table(&table);
+            telemetry.waiting_rows.add(-less);
+            self.telemetry.status.update_table(&name, now_ms(), |status| {
+                status.waiting_rows = status.waiting_rows.saturating_add_signed(-less);
+            });
+        }
+    }
+
+    fn show_table_fault(&mut self, table: &TableRef, fault: &Fault) {
         let (name, _) = self.table(table);
+        self.faulty.insert(Arc::clone(&name));
         let at = now_ms();
         self.telemetry.status.update_table(&name, at, |status| {
             let state = match fault.kind {
@@ -320,7 +336,6 @@ impl Report {
                 _ => status.state,
             };
             status.enter(state, at);
-            status.waiting_rows = rows as u64;
             status.last_error = Some(LastError {
                 stage: "write".to_owned(),
                 field: None,
@@ -329,5 +344,43 @@ impl Report {
                 at_ms: at,
             });
         });
+    }
+}
+
+/// Rows that wait for a column, their table or a permission.
+fn waiting_rows(core: &Core<TopicEncoder>) -> HashMap<TableRef, i64> {
+    let encoder = core.encoder();
+    let is_missing = |fault: &Fault| {
+        matches!(fault.kind, FaultKind::PermissionDenied | FaultKind::Unauthenticated)
+    };
+    let denied = core.faults().filter(|(_, fault, ..)| is_missing(fault));
+    let denied = denied.map(|(slot, _, _, rows)| (encoder.table_of(slot), rows));
+    let needs = core.needs();
+    let unready = needs.filter_map(|(need, rows)| Some((encoder.table_of_need(need)?, rows)));
+    let mut waiting = HashMap::new();
+    for (table, rows) in denied.chain(unready).filter(|(table, _)| &*table.table != NAME_ONLY) {
+        *waiting.entry(table).or_default() += rows.len() as i64;
+    }
+    waiting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TopicPartition;
+
+    #[test]
+    fn skipped_records_are_counted_and_ignored_ones_are_not() {
+        let telemetry = Arc::new(Telemetry::new(1, Instant::now(), 0).unwrap());
+        let mut report = Report::new(0, Arc::default(), Arc::clone(&telemetry));
+        let mut read = Read::default();
+        for intake in [Intake::Taken, Intake::Skipped, Intake::Skipped, Intake::Ignored] {
+            read.note(intake, 10);
+        }
+        let lane = TopicPartition::new("orders", 0);
+        report.read(&OwnedLane { lane, epoch: 1 }, read);
+        let topic = telemetry.topic("orders");
+        let counted = (topic.records_read.get(), topic.read_bytes.get());
+        assert_eq!((counted, topic.null_values_skipped.get()), ((3, 30), 2));
     }
 }

@@ -71,6 +71,12 @@ pub enum GateError {
 /// What happened to a table, for metrics and logs.
 #[derive(Clone, Debug)]
 pub enum GateEvent<'a> {
+    /// This process is about to create the table.
+    Creating,
+    /// This process is about to change it.
+    Altering,
+    /// It does not exist and policy refuses to create it, as this sentence says.
+    Missing(&'a str),
     /// The table was created by this process.
     Created,
     /// The table was changed by this process.

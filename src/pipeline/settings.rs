@@ -93,7 +93,9 @@ pub struct LimitSettings {
     /// `max.poll.interval.ms`.
     #[schemars(range(min = 0, max = 240_000))]
     pub drain_timeout_ms: u64,
-    /// Milliseconds until a halted partition tries again by itself, where the cause can pass.
+    /// Milliseconds until a halted partition tries again by itself, where the cause can pass: a record
+    /// was refused and there is no dead-letter topic. A dead-letter budget that is used up waits for a
+    /// release.
     #[schemars(range(min = 1_000, max = 3_600_000))]
     pub halt_retry_ms: u64,
 }

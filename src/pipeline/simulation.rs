@@ -45,6 +45,7 @@
 //! | 28 answer lost | also requests that arrive after the client has given up | `StoredWithoutAnswer`, `LateArrival` |
 //! | 42 SIGTERM | drains, commits, leaves | `Shutdown` |
 //! | 43 dead letters fail | refused, or stored without an answer | `DeadLetterFault`, `DeadLetterUnknown` |
+//! | no dead-letter topic | two topics have none until faults end: their lanes halt, try again, are given up | `Halt`, `HaltTried`, `DrainHeld` |
 //! | kill | with requests under way | `Kill`, `KillWithUnacknowledged` |
 //!
 //! Not simulated, of those that the design would have simulated: 27, 29 (gRPC) and 35 to 37 (load jobs), which

@@ -27,7 +27,7 @@ use crate::{
         encoder::{Prepared, TopicEncoder},
         lag::Ages,
         prepare::Preparer,
-        report::Report,
+        report::{Read, Report},
     },
     source::{AssignedLane, Messages, OwnedLane},
     telemetry::Telemetry,
@@ -213,17 +213,14 @@ impl<M: Messages> Worker<M> {
 
     fn records(&mut self, slot: LaneSlot, messages: &M) {
         let now = Instant::now();
-        let (mut taken, mut bytes) = (0, 0);
+        let mut read = Read::default();
         for index in 0..messages.len() {
             let Some(record) = messages.record(index, &mut self.headers) else { break };
-            if self.core.record(slot, &record, now) {
-                taken += 1;
-                bytes += record.bytes();
-            }
+            read.note(self.core.record(slot, &record, now), record.bytes());
         }
         self.core.intake_done(now);
         if let Some(owned) = self.lanes.get(&slot) {
-            self.report.read(owned, taken, bytes);
+            self.report.read(owned, read);
         }
     }
 

@@ -7,7 +7,7 @@
 //! | the string `NaN`, `Infinity` or `-Infinity` | the name of a float: see below |
 //! | a number without fraction or exponent, within 64 bits | long |
 //! | any other number | double; an exact column (`NUMERIC`, `STRING`) must be made beforehand |
-//! | array | array of what all its elements merge to; no column while that is null |
+//! | array | array of what all its elements merge to; no column while that is null. An array in an array goes into a record's field `element` |
 //! | object | a record without name: nothing is required, and a key's column depends on the key alone |
 //!
 //! Text is never taken for a date or a number: what looks like one today may not tomorrow. The names
@@ -70,7 +70,7 @@ pub fn infer_beside(json: &[u8], known: &[Column]) -> Result<Type, SchemaError> 
     }
     let mut walk = Walk { path: Vec::new(), fields: 0, error: None };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let ty = Seed { walk: &mut walk, known }
+    let ty = Seed { walk: &mut walk, known, in_array: false }
         .deserialize(&mut deserializer)
         .and_then(|ty| deserializer.end().map(|()| ty));
     ty.map_err(|error| {
@@ -297,6 +297,8 @@ struct Seed<'a> {
     walk: &'a mut Walk,
     /// The columns for the keys of an object here.
     known: &'a [Column],
+    /// Whether it is an array's element.
+    in_array: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -342,12 +344,22 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Type, A::Error> {
-        let Self { walk, known } = self;
+        let Self { walk, known, in_array } = self;
         walk.enter(ELEMENTS)?;
+        let wrapper = find(known, ARRAY_ELEMENT).filter(|_| in_array);
+        if wrapper.is_some_and(|column| column.kind == ColumnKind::Json) {
+            while elements.next_element::<IgnoredAny>()?.is_some() {}
+            walk.path.pop();
+            return Ok(json_type(Some(IgnoredAny), Mode::Repeated));
+        }
+        // An array in an array has a column of its own.
+        let known = if in_array { wrapper.map_or(&[][..], Column::fields) } else { known };
         let mut items = Type::plain(Kind::Null);
         let mut fields = walk.fields;
         let before = walk.fields;
-        while let Some(element) = elements.next_element_seed(Seed { walk: &mut *walk, known })? {
+        loop {
+            let seed = Seed { walk: &mut *walk, known, in_array: true };
+            let Some(element) = elements.next_element_seed(seed)? else { break };
             if element != items {
                 items = merge_at(items, element, &mut walk.path).map_err(|error| {
                     walk.error = Some(error);
@@ -363,7 +375,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Type, A::Error> {
-        let Self { walk, known } = self;
+        let Self { walk, known, .. } = self;
         let mut columns = HashSet::new();
         let mut fields = Vec::new();
         while let Some(name) = entries.next_key::<String>()? {
@@ -377,7 +389,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 Some(column) => json_type(entries.next_value()?, column.mode),
                 None => {
                     let known = column.map(Column::fields).unwrap_or_default();
-                    entries.next_value_seed(Seed { walk: &mut *walk, known })?
+                    entries.next_value_seed(Seed { walk: &mut *walk, known, in_array: false })?
                 }
             };
             walk.path.pop();

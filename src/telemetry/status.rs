@@ -68,7 +68,7 @@ pub enum TableState {
     Throttled,
     /// A permission, the project's billing or the credentials are missing.
     Denied,
-    /// Nothing is written until its cause passes or an operator acts.
+    /// Nothing is written: it does not exist, and policy refuses to create it.
     Halted,
 }
 
@@ -143,6 +143,9 @@ pub struct LaneStatus {
     pub config_before: Option<String>,
     /// Since when it has been in this state, in milliseconds since the epoch.
     pub since_ms: i64,
+    /// When it tries again by itself, in milliseconds since the epoch: where it is halted for a
+    /// cause that can pass.
+    pub next_try_ms: Option<i64>,
     /// Whether the source holds it back for good: then nothing that is still in flight changes its
     /// state.
     #[serde(skip)]
@@ -170,6 +173,7 @@ impl LaneStatus {
             config: None,
             config_before: None,
             since_ms: now_ms,
+            next_try_ms: None,
             held_by_source: false,
             reason: None,
             last_error: None,

@@ -132,8 +132,7 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
         ],
         kafka: json!({"record_bytes_max": 16_000_000}),
         properties: Vec::new(),
-        // The halted partition cannot be drained: there is nothing to wait for.
-        limits: json!({"drain_timeout_ms": 1_000}),
+        limits: json!({}),
         streaming: Value::Null,
     }
 }

@@ -139,11 +139,13 @@ impl<E: Encoder> Core<E> {
         let is_gone = |row: &Row| !self.lanes.contains_key(&row.lane);
         let gone = self.sent.values().filter(|sent| sent.batch.rows().iter().all(is_gone));
         let gone: usize = gone.map(|sent| sent.batch.memory_bytes()).sum();
-        let used = self.memory_bytes.saturating_sub(gone);
-        let payload: usize = self.lanes.values().map(|lane| lane.bytes).sum();
+        // What halts hold is no row: it is known to the byte, and as stuck as can be.
+        let held: usize = self.lanes.values().map(|lane| lane.held.memory_bytes()).sum();
+        let used = self.memory_bytes.saturating_sub(gone + held);
+        let payload: usize = self.lanes.values().map(Lane::bytes_under_way).sum();
         let paused = self.lanes.values().filter(|lane| lane.paused);
-        let stuck = part(used, paused.map(|lane| lane.bytes).sum(), payload);
-        let room = self.settings.memory_bytes_max.saturating_sub(gone + stuck) / 2;
+        let stuck = part(used, paused.map(Lane::bytes_under_way).sum(), payload);
+        let room = self.settings.memory_bytes_max.saturating_sub(gone + held + stuck) / 2;
         Shares {
             moving: used.saturating_sub(stuck),
             room,

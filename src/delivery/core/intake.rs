@@ -19,15 +19,26 @@ const GROUP_SKIPPED: u64 = u64::MAX;
 const GROUP_REFUSED: u64 = u64::MAX - 1;
 const GROUP_WAITING: u64 = 1 << 63;
 
+/// What became of a record that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// It is not this core's to deliver, or will be read again.
+    Ignored,
+    /// It is done with by an explicit setting.
+    Skipped,
+    /// It is on its way.
+    Taken,
+}
+
 impl<E: Encoder> Core<E> {
-    /// Takes in one record of a lane, in offset order; whether it did. A record of a lane that is
+    /// Takes in one record of a lane, in offset order. A record of a lane that is
     /// gone or draining is ignored: its offset stays uncommitted and the next owner reads it. So is
     /// one that was on its way when the lane was paused, and all behind it until
-    /// [`resumed`](Self::resumed): however much is on its way, a lane holds no more than its share.
-    pub fn record(&mut self, slot: LaneSlot, record: &Record<'_>, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get_mut(&slot) else { return false };
+    /// [`resumed`](Self::resumed): however much is on its way, a paused lane takes no more memory.
+    pub fn record(&mut self, slot: LaneSlot, record: &Record<'_>, now: Instant) -> Intake {
+        let Some(lane) = self.lanes.get_mut(&slot) else { return Intake::Ignored };
         if lane.phase != Phase::Running || record.offset < lane.tracker.next() {
-            return false;
+            return Intake::Ignored;
         }
         if lane.paused || lane.deaf {
             lane.deaf = true;
@@ -35,7 +46,7 @@ impl<E: Encoder> Core<E> {
             if self.defect == Some(crate::delivery::defect::Defect::StaleAfterResume) {
                 lane.deaf = false;
             }
-            return false;
+            return Intake::Ignored;
         }
         let route = self.encoder.route(&lane.origin, record);
         let group = match &route {
@@ -44,10 +55,11 @@ impl<E: Encoder> Core<E> {
             Route::Wait(need) => GROUP_WAITING | u64::from(need.0),
             Route::Bad(_) => GROUP_REFUSED,
         };
-        let Some(span) = lane.tracker.deliver(record, group) else { return false };
+        let Some(span) = lane.tracker.deliver(record, group) else { return Intake::Ignored };
         lane.bytes += record.bytes();
+        let intake = if group == GROUP_SKIPPED { Intake::Skipped } else { Intake::Taken };
         self.place(Place { lane: slot, span }, record, route, now);
-        true
+        intake
     }
 
     /// The source has carried out a resume: what comes from now on begins at the offset that it was

@@ -1,15 +1,13 @@
-//! Bad records: diverted to the dead-letter topic within the budget, or held back by a halt.
+//! Bad records: diverted to the dead-letter topic within the budget, or the lane halts.
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Core, Letter, Place, Timer};
+use super::{Core, Letter, Place, Timer, halt::Cause};
 use crate::{
-    batch::LaneSlot,
     dead_letter::{DeadLetter, Reason},
     delivery::{
         action::{Action, LetterId},
         encoder::Encoder,
-        lane::Halt,
     },
     fault::Fault,
     record::{Coordinates, Record},
@@ -27,30 +25,18 @@ impl<E: Encoder> Core<E> {
     ) {
         let Some(lane) = self.lanes.get_mut(&place.lane) else { return };
         let policy = self.encoder.bad_record_policy(&lane.origin);
-        let verdict = match &policy.dead_letter {
-            _ if lane.halt.is_some() => return self.hold_back(place, record),
-            None => Err("no dead_letter topic is configured for this topic; set one, or mend the \
-                         cause, then release the lane"
-                .to_owned()),
+        let topic = match &policy.dead_letter {
+            _ if lane.halt.is_some() => return self.refuse_halted(place, record, reason, now),
+            None => return self.halt(place, record, reason, Cause::NoDeadLetter, now),
             Some(topic) => match lane.budget.bad(&policy.budget) {
-                Ok(()) => Ok(Arc::clone(topic)),
-                Err(limit) => Err(format!(
-                    "the dead-letter budget is used up: {limit}; mend the cause or widen \
-                     dead_letter_budget, then release the lane"
-                )),
+                Ok(()) => Arc::clone(topic),
+                Err(limit) => {
+                    return self.halt(place, record, reason, Cause::Budget(limit), now);
+                }
             },
         };
-        match verdict {
-            Ok(topic) => {
-                let origin = Coordinates { lane: lane.lane.clone(), offset: record.offset };
-                self.divert(place, letter(topic, origin, record, reason), record.bytes());
-            }
-            Err(remedy) => {
-                lane.halt = Some(Halt { reason, remedy, offset: record.offset, since: now });
-                self.hold_back(place, record);
-                self.pause_lane(place.lane);
-            }
-        }
+        let origin = Coordinates { lane: lane.lane.clone(), offset: record.offset };
+        self.divert(place, letter(topic, origin, record, reason), record.bytes());
     }
 
     fn divert(&mut self, place: Place, letter: DeadLetter, bytes: usize) {
@@ -92,42 +78,9 @@ impl<E: Encoder> Core<E> {
         }
         self.flow(now);
     }
-
-    fn hold_back(&mut self, place: Place, record: &Record<'_>) {
-        let Some(lane) = self.lanes.get_mut(&place.lane) else { return };
-        let before = lane.held.memory_bytes();
-        lane.held.push_unencoded(place.lane, place.span, record);
-        let after = lane.held.memory_bytes();
-        self.recharge(before, after);
-    }
-
-    /// Releases a halted lane: its budget starts afresh and the records that were held back are
-    /// tried again. Returns whether the lane was halted.
-    pub fn release(&mut self, slot: LaneSlot, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get_mut(&slot) else { return false };
-        if lane.halt.take().is_none() {
-            return false;
-        }
-        lane.budget.reset();
-        let held = std::mem::take(&mut lane.held);
-        for row in held.rows() {
-            let record = held.record(row);
-            let Some(lane) = self.lanes.get(&slot) else { break };
-            let route = self.encoder.route(&lane.origin, &record);
-            self.place(Place { lane: slot, span: row.span }, &record, route, now);
-        }
-        self.release_memory(held.memory_bytes());
-        self.unlimit_lane(slot);
-        true
-    }
 }
 
-fn letter(
-    topic: std::sync::Arc<str>,
-    origin: Coordinates,
-    record: &Record<'_>,
-    reason: Reason,
-) -> DeadLetter {
+fn letter(topic: Arc<str>, origin: Coordinates, record: &Record<'_>, reason: Reason) -> DeadLetter {
     DeadLetter {
         topic,
         origin,

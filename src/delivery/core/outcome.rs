@@ -194,6 +194,7 @@ impl<E: Encoder> Core<E> {
         if lane.tracker.resolve(place.span, records) && !self.moved.contains(&place.lane) {
             self.moved.push(place.lane);
         }
+        self.end_halt(place.lane);
         self.unlimit_lane(place.lane);
     }
 

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod flow;
+mod halt;
 
 /// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, `o` a row of another table,
 /// anything else a row.
@@ -108,6 +109,7 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
         memory_bytes_max,
         retry: waits(Duration::from_secs(1)),
         retry_slowly: waits(Duration::from_secs(30)),
+        halt_retry: Duration::from_secs(600),
     };
     let core = Core::new(Fake { policy, ready: Rc::clone(&ready) }, settings);
     let mut bench = Bench { core, ready, now: Instant::now() };
@@ -321,6 +323,18 @@ fn draining_sends_what_is_open_and_takes_nothing_more() {
     assert!(bench.writes().is_empty() && !bench.core.is_drained(LANE));
     bench.core.written(id, WriteOutcome::Acked, bench.now);
     assert!(bench.core.is_drained(LANE) && bench.mark() == 1);
+}
+
+#[test]
+fn a_record_that_is_skipped_is_told_from_one_that_is_taken_and_one_that_comes_again() {
+    let mut bench = bench(1 << 20, 9);
+    let mut intake = |offset, value: &str| {
+        let (value, headers) = (Some(value.as_bytes()), Headers::default());
+        let record = Record { offset, timestamp_ms: None, key: None, value, headers };
+        bench.core.record(LANE, &record, bench.now)
+    };
+    let seen = [intake(0, "x"), intake(1, "s"), intake(1, "s")];
+    assert_eq!(seen, [Intake::Taken, Intake::Skipped, Intake::Ignored]);
 }
 
 #[test]

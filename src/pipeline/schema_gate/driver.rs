@@ -190,6 +190,7 @@ impl TableGate {
         own: Vec<Change>,
     ) -> Result<Option<ReadyTable>, GateError> {
         self.phase(GatePhase::Altering);
+        self.tell(GateEvent::Altering);
         let changes = if wish.alone { own.clone() } else { self.changes(&base.schema, wish) };
         let generation = lock(&self.cache).generation;
         crate::failpoint!("alter_before");
@@ -200,7 +201,7 @@ impl TableGate {
             Ok(after) => {
                 lock(&self.state).changes += 1;
                 lock(&self.state).succeeded();
-                (self.shared.on_event)(&self.table, GateEvent::Altered { changes: &changes });
+                self.tell(GateEvent::Altered { changes: &changes });
                 let known = self.learn(&after, generation);
                 pace.changed(&after, Instant::now(), &self.shared.settings);
                 let ready =
@@ -246,9 +247,11 @@ impl TableGate {
         self.forget();
         if let Err(why) = wish.policy.may_create() {
             let difference = format!("table {}: {why}", self.table);
+            self.tell(GateEvent::Missing(&difference));
             return Err(GateError::Refused { difference });
         }
         self.phase(GatePhase::Creating);
+        self.tell(GateEvent::Creating);
         let schema = self.first_schema(wish);
         let generation = lock(&self.cache).generation;
         let limit = self.shared.settings.timeout();
@@ -266,7 +269,7 @@ impl TableGate {
         let Some(after) = self.passed(created, pace)? else { return Ok(None) };
         lock(&self.state).changes += 1;
         lock(&self.state).succeeded();
-        (self.shared.on_event)(&self.table, GateEvent::Created);
+        self.tell(GateEvent::Created);
         let known = self.learn(&after, generation);
         pace.changed(&after, Instant::now(), &self.shared.settings);
         Ok(Some(known))
@@ -324,7 +327,7 @@ impl TableGate {
 
     fn note(&self, fault: &Fault) {
         lock(&self.state).failed(fault);
-        (self.shared.on_event)(&self.table, GateEvent::Failed(fault));
+        self.tell(GateEvent::Failed(fault));
     }
 
     /// Remembers a description, unless the cache was invalidated since `generation`.
@@ -354,6 +357,10 @@ impl TableGate {
 
     fn forget(&self) {
         lock(&self.cache).known = None;
+    }
+
+    fn tell(&self, event: GateEvent<'_>) {
+        (self.shared.on_event)(&self.table, event);
     }
 
     fn phase(&self, phase: GatePhase) {

@@ -39,6 +39,7 @@ pub(crate) enum Mark {
     BrokerDown,
     Skipped,
     Halt,
+    HaltTried,
     Release,
     Pause,
     Resume,
@@ -54,6 +55,7 @@ pub(crate) enum Mark {
     CoordinatorAway,
     DrainClean,
     DrainLate,
+    DrainHeld,
     Lost,
     Pausing,
     Zombie,
@@ -81,7 +83,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 58] = [
+    pub(crate) const SET: [Self; 60] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -116,6 +118,7 @@ impl Mark {
         Self::BrokerDown,
         Self::Skipped,
         Self::Halt,
+        Self::HaltTried,
         Self::Release,
         Self::Pause,
         Self::Resume,
@@ -129,6 +132,7 @@ impl Mark {
         Self::CoordinatorAway,
         Self::DrainClean,
         Self::DrainLate,
+        Self::DrainHeld,
         Self::Lost,
         Self::Pausing,
         Self::Zombie,

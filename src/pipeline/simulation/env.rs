@@ -100,6 +100,8 @@ pub(crate) enum Event {
     Kill,
     /// A replica starts again.
     Start(usize),
+    /// This life of a replica ends in good order, and another begins.
+    Restart(Who),
     /// Some replica stops for so many milliseconds, if possible one with requests under way.
     Stop(u64),
     /// A broker is away for so many milliseconds.

@@ -81,6 +81,8 @@ pub(crate) struct Plan {
     pub(crate) batch: BatchSettings,
     /// The dead-letter budget.
     pub(crate) budget: BudgetSettings,
+    /// Topics `b` and `c` have no dead-letter topic until faults stop: bad records halt their lanes.
+    pub(crate) letterless: bool,
     /// The clients' patience with insertAll.
     pub(crate) write_timeout_ms: u64,
     /// How often they send a request before they report its fault.
@@ -123,6 +125,7 @@ impl Plan {
                 memory_bytes_max: if fat { 16 * 1024 } else { 1 << 20 },
                 retry: Backoff { first: ms(100), max: ms(8_000) },
                 retry_slowly: Backoff { first: ms(2_000), max: ms(30_000) },
+                halt_retry: ms(10_000),
             },
             registry_delay_ms: rng.between(0, 3_000),
             batch: BatchSettings {
@@ -135,6 +138,7 @@ impl Plan {
             } else {
                 BudgetSettings { ratio: 1.0, window: 1_000, run: 100 }
             },
+            letterless: rng.chance(150),
             write_timeout_ms: rng.between(3_000, 10_000),
             write_attempts: rng.between(1, 4) as u32,
             commit_timeout_ms: rng.between(2_000, 5_000),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{coverage::Mark, env::Env, replica::Replica};
+use super::{coverage::Mark, env::Env, replica::Replica, worker::Left};
 use crate::{
     committer::{LaneCommit, LaneOutcome, finals::Finals},
     record::TopicPartition,
@@ -23,8 +23,8 @@ pub(crate) struct Revoking {
     finals: Option<Finals>,
     /// Whether some of it cannot be.
     refused: bool,
-    /// What each lane came to when it was forgotten: whether it was drained, and its offset.
-    reached: BTreeMap<OwnedLane, (bool, Option<i64>)>,
+    /// What each lane came to when it was forgotten: what was left of it, and its offset.
+    reached: BTreeMap<OwnedLane, (Left, Option<i64>)>,
     /// Whether the process ends with it.
     leave: bool,
 }
@@ -90,11 +90,11 @@ impl Replica {
         }
         for owned in &revoking.lanes {
             let Some(lane) = self.lanes.remove(&owned.lane) else { continue };
-            let (drained, progress) = self.workers[lane.worker].drop_lane(lane.slot);
+            let (left, progress) = self.workers[lane.worker].drop_lane(lane.slot);
             if let Some(start) = lane.start {
                 self.landed.entry((owned.lane.clone(), owned.epoch)).or_insert(start);
             }
-            let reached = (drained, progress.map(|progress| progress.offset));
+            let reached = (left, progress.map(|progress| progress.offset));
             revoking.reached.insert(owned.clone(), reached);
         }
         let commits = self.process.commits.give_up(&revoking.lanes);
@@ -107,16 +107,20 @@ impl Replica {
 
     fn let_go(&mut self, env: &mut Env, revoking: &Revoking) {
         let settled = revoking.finals.as_ref().is_none_or(|finals| finals.due().is_empty());
-        for (owned, (drained, reached)) in &revoking.reached {
+        for (owned, (left, reached)) in &revoking.reached {
             let landed = self.landed.remove(&(owned.lane.clone(), owned.epoch));
-            let clean = *drained && *reached == landed;
-            env.mark(if clean { Mark::DrainClean } else { Mark::DrainLate });
+            let clean = *left == Left::Nothing && *reached == landed;
+            env.mark(match left {
+                Left::Held => Mark::DrainHeld,
+                _ if clean => Mark::DrainClean,
+                _ => Mark::DrainLate,
+            });
             env.log(format_args!("released {:?} {} clean {clean}", self.who, owned.lane));
             if clean {
                 continue;
             }
             env.checkers.unclean(&owned.lane, "undrained");
-            if *drained && settled && !revoking.refused {
+            if *left != Left::UnderWay && *reached != landed && settled && !revoking.refused {
                 let lane = &owned.lane;
                 env.violation(format!(
                     "uncommitted: {lane} was drained to {reached:?}, and {landed:?} is committed"

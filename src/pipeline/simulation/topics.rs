@@ -35,7 +35,7 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             table: TableTemplate::parse(table).unwrap(),
             dataset: "d".into(),
             write: WriteMode::Streaming,
-            dead_letter: Some("dead".into()),
+            dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),
             dead_letter_budget: plan.budget,
             null_value: NullValue::Skip,
             batch: BatchSettings { ..plan.batch },

@@ -17,6 +17,7 @@ use crate::{
         action::{Action, BatchId, LetterId, Progress},
         core::Core,
         encoder::NeedId,
+        lane::{Halt, Until},
     },
     pipeline::encoder::TopicEncoder,
     record::{Headers, Record, TopicPartition},
@@ -41,6 +42,17 @@ pub(crate) enum Flow {
     Pause(LaneSlot),
     /// Fetch again from there.
     Resume(LaneSlot, i64),
+}
+
+/// What of a lane was not resolved when it was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nothing.
+    Nothing,
+    /// What a halt holds: nobody waits for it, the next owner reads it again.
+    Held,
+    /// The time was up.
+    UnderWay,
 }
 
 /// What a core may hold beyond its limit: one or two polls' records, encoded.
@@ -91,11 +103,21 @@ impl Worker {
     }
 
     /// What became of a lane that is given up or lost; the core forgets it.
-    pub(crate) fn drop_lane(&mut self, slot: LaneSlot) -> (bool, Option<Progress>) {
+    pub(crate) fn drop_lane(&mut self, slot: LaneSlot) -> (Left, Option<Progress>) {
         self.note_progress();
-        let state = (self.core.is_drained(slot), self.core.progress_of(slot));
+        let left = self.left(slot);
+        let progress = self.core.progress_of(slot);
         self.core.drop_lane(slot);
-        state
+        (left, progress)
+    }
+
+    fn left(&self, slot: LaneSlot) -> Left {
+        let mut lanes = self.core.lanes().filter(|(found, _)| *found == slot);
+        match self.core.is_drained(slot) {
+            false => Left::UnderWay,
+            true if lanes.any(|(_, lane)| lane.tracker.unresolved() > 0) => Left::Held,
+            true => Left::Nothing,
+        }
     }
 
     /// All lanes are lost: whatever is answered from now on is nobody's.
@@ -208,6 +230,9 @@ impl Worker {
         halted.sort_unstable();
         for slot in halted {
             env.mark(Mark::Halt);
+            if self.is_trying(slot) {
+                env.mark(Mark::HaltTried);
+            }
             let attentive = if env.healed.is_some() { 250 } else { 20 };
             if env.rng.chance(attentive) {
                 env.mark(Mark::Release);
@@ -217,6 +242,12 @@ impl Worker {
         }
     }
 
+    fn is_trying(&self, slot: LaneSlot) -> bool {
+        let mut lanes = self.core.lanes().filter(|(found, _)| *found == slot);
+        let tried = |halt: &Halt| matches!(halt.until, Until::Tried(_));
+        lanes.any(|(_, lane)| lane.halt.as_ref().is_some_and(tried))
+    }
+
     fn act(&mut self, env: &mut Env) -> Vec<Flow> {
         let (who, worker) = (self.who, self.index);
         let mut flow = Vec::new();
@@ -224,8 +255,8 @@ impl Worker {
             match action {
                 Action::Write(write) => {
                     env.log(format_args!(
-                        "write {who:?}.{worker} {:?} {} rows {} attempt {}",
-                        write.id, write.table.table, write.rows, write.attempt
+                        "write {who:?}.{worker} {:?} {} rows {}",
+                        write.id, write.table.table, write.rows
                     ));
                     self.writes.insert(write.id);
                     self.process.write(env, who, worker, write);

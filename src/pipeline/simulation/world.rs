@@ -148,6 +148,7 @@ impl World {
                     self.replicas[replica].start(env);
                 }
             }
+            Event::Restart(who) => self.restart(who),
             Event::Kill | Event::Stop(_) | Event::Shutdown => self.trouble(event),
             Event::Storm => {
                 env.mark(Mark::Storm);
@@ -292,6 +293,25 @@ impl World {
         for replica in &mut self.replicas {
             replica.stopped_until = replica.stopped_until.min(env.now);
         }
+        // There is a dead-letter topic for all from now on; who runs learns of it by a restart.
+        if std::mem::take(&mut env.plan.letterless) {
+            for replica in &self.replicas {
+                env.after(1_000, Event::Restart(replica.who));
+            }
+        }
+    }
+
+    fn restart(&mut self, who: Who) {
+        let (env, replica) = (&mut self.env, &mut self.replicas[who.replica]);
+        if replica.who != who {
+            return;
+        }
+        if replica.up {
+            replica.shut_down(env);
+        } else {
+            replica.start(env);
+        }
+        env.after(1_000, Event::Restart(who));
     }
 
     /// Makes likely what has not happened yet.

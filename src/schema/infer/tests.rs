@@ -119,6 +119,29 @@ fn conflicts_name_the_place() {
 }
 
 #[test]
+fn inner_arrays_are_looked_at_beside_the_columns_that_they_go_into() {
+    let json = Column::new("j", ColumnKind::Json);
+    let inner = |column: Column| {
+        let element = Column { name: "element".into(), mode: Mode::Repeated, ..column };
+        Column::new("a", ColumnKind::Record(vec![element])).with_mode(Mode::Repeated)
+    };
+    let records = inner(Column::new("", ColumnKind::Record(vec![json.clone()])));
+    let text = br#"{"a": [[{"j": {"x": 1, "X": 2}}], [{"j": 5}]]}"#;
+    let ty = infer_beside(text, std::slice::from_ref(&records)).unwrap();
+    assert_eq!(diff_of(vec![records], &ty), vec![]);
+    let anything = inner(json);
+    let text = br#"{"a": [[1, "t", {"x": 1, "X": 2}], [[2]], []]}"#;
+    let ty = infer_beside(text, std::slice::from_ref(&anything)).unwrap();
+    assert_eq!(diff_of(vec![anything], &ty), vec![]);
+}
+
+fn diff_of(current: Vec<Column>, ty: &Type) -> Vec<Change> {
+    let difference = diff(&TableSchema { columns: current }, &columns(ty));
+    assert!(difference.conflicts.is_empty(), "{difference:?}");
+    difference.changes
+}
+
+#[test]
 fn what_goes_into_json_columns_is_not_looked_into() {
     let json = Column::new("Attrs", ColumnKind::Json);
     let nested = Column::new("o", ColumnKind::Record(vec![json.clone()]));

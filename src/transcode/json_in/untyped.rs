@@ -4,6 +4,9 @@
 //! [`RowErrorKind::UnknownColumns`](crate::transcode::RowErrorKind): the table must grow first.
 //! Only what carries nothing is passed over: null, and empty objects and arrays.
 //!
+//! BigQuery has no array of arrays: an inner array is taken for a record with the repeated field
+//! `element`.
+//!
 //! Beside the JSON type that a column asks for, these spellings are taken: whole numbers in any
 //! spelling and integer text for `INT64`; number text and `"NaN"`, `"Infinity"`, `"-Infinity"` for
 //! `FLOAT64`; number text for decimals; numbers and booleans, by their text, for `STRING`; anything
@@ -12,7 +15,7 @@
 use std::sync::Arc;
 
 use crate::{
-    schema::{infer::is_float_name, names::json_column_name},
+    schema::{columns::ARRAY_ELEMENT, infer::is_float_name, names::json_column_name},
     table::{Column, ColumnKind, Mode},
     transcode::{
         convert::{
@@ -38,6 +41,8 @@ pub struct JsonColumns {
     /// By the lower-case column name.
     folded: NameIndex,
     columns: Box<[JsonColumn]>,
+    /// The column for an inner array in place of an object.
+    wrapped: Option<usize>,
 }
 
 /// One column.
@@ -89,8 +94,18 @@ pub fn compile<W: RowWriter>(columns: &[Column], owners: &[Option<&'static str>]
     JsonColumns {
         exact: NameIndex::new(compiled.iter().map(own)),
         folded: NameIndex::new(compiled.iter().map(lower)),
+        wrapped: wrapped(columns),
         columns: compiled,
     }
+}
+
+/// Where an inner array goes, if nothing else must be there.
+fn wrapped(columns: &[Column]) -> Option<usize> {
+    let is_element = |column: &Column| {
+        column.mode == Mode::Repeated && column.name.eq_ignore_ascii_case(ARRAY_ELEMENT)
+    };
+    let others = columns.iter().any(|column| column.mode == Mode::Required);
+    columns.iter().position(is_element).filter(|_| !others)
 }
 
 /// Compiles one column.
@@ -175,7 +190,12 @@ fn nothing(tokens: &mut Tokens<'_>) -> Step<bool> {
         Next::Null => tokens.null().map(|()| true),
         Next::Array => {
             tokens.open_array()?;
-            Ok(!tokens.element(&mut first)?)
+            while tokens.element(&mut first)? {
+                if tokens.upcoming()? != Next::Array || !nothing(tokens)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         }
         Next::Object => {
             tokens.open_object()?;
@@ -222,9 +242,29 @@ pub fn cell<W: RowWriter>(
             return Err(null_refused().within("[]"));
         }
         W::element(out, &column.label);
-        value::<W>(&column.target, tokens, out, end).map_err(|error| error.within("[]"))?;
+        element::<W>(&column.target, tokens, out, end).map_err(|error| error.within("[]"))?;
     }
     W::array_end(out);
+    Ok(())
+}
+
+/// A value in an array: another array is wrapped.
+fn element<W: RowWriter>(
+    target: &Target,
+    tokens: &mut Tokens<'_>,
+    out: &mut Vec<u8>,
+    end: usize,
+) -> Step {
+    let inner = match target {
+        Target::Record(record) => record.wrapped.and_then(|inner| record.columns.get(inner)),
+        _ => None,
+    };
+    let Some(inner) = inner.filter(|_| matches!(tokens.upcoming(), Ok(Next::Array))) else {
+        return value::<W>(target, tokens, out, end);
+    };
+    let mark = W::record_start(out);
+    cell::<W>(inner, tokens, out, end)?;
+    W::record_end(out, mark);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::{random::Dice, *};
 use crate::{
     table::{Column, ColumnKind, Mode},
-    transcode::{KeyPlacement, KeySource, RowErrorKind, connect},
+    transcode::{KeyPlacement, KeySource, RowErrorKind, connect, writer::proto::ProtoRow},
 };
 
 fn table() -> TableSchema {
@@ -64,6 +64,39 @@ fn nothing_is_dropped_silently_but_what_carries_nothing() {
         [r#"{"id":1,"new":null}"#, r#"{"id":1,"new":[]}"#, r#"{"id":1,"new":{"a":{"b":null}}}"#]
     {
         assert_eq!(untyped(text).unwrap(), json!({"id": 1}), "{text}");
+    }
+}
+
+/// What `text` asks a new table for.
+fn inferred(text: &str) -> TableSchema {
+    let ty = crate::schema::infer::infer(text.as_bytes()).unwrap();
+    TableSchema { columns: crate::schema::columns::derive(&ty, &ColumnRules::default()).unwrap() }
+}
+
+#[test]
+fn arrays_of_arrays_become_records_with_one_repeated_field_in_both_row_forms() {
+    let text = r#"{"m": [[1, 2], [], [3]]}"#;
+    let (table, spec) = (inferred(text), bare(ValueSource::Json));
+    let json = json_row(&plan(&spec, &table), &record(Some(text.as_bytes()))).unwrap();
+    let expected = json!({"m": [{"element": [1, 2]}, {"element": []}, {"element": [3]}]});
+    assert_eq!(json, expected);
+    let proto = encode::<ProtoRow>(&plan(&spec, &table), &record(Some(text.as_bytes()))).unwrap();
+    assert_eq!(proto, [0x0a, 4, 0x08, 1, 0x08, 2, 0x0a, 0, 0x0a, 2, 0x08, 3]);
+
+    let text = r#"{"deep": [[[{"x": "a"}], []]], "nothing": [[], [[]]], "plain": [{"x": 1}]}"#;
+    let plan = plan(&spec, &inferred(text));
+    let expected = json!({
+        "deep": [{"element": [{"element": [{"x": "a"}]}, {"element": []}]}],
+        "plain": [{"x": 1}],
+    });
+    assert_eq!(json_row(&plan, &record(Some(text.as_bytes()))).unwrap(), expected);
+    for (text, path, kind) in [
+        (r#"{"deep": [[[{"y": 1}]]]}"#, "deep.[].[].[].y", RowErrorKind::UnknownColumns),
+        (r#"{"deep": [[[{"x": "a"}], null]]}"#, "deep.[].[]", RowErrorKind::Transcode),
+        (r#"{"plain": [[1]]}"#, "plain.[]", RowErrorKind::Transcode),
+    ] {
+        let error = json_row(&plan, &record(Some(text.as_bytes()))).unwrap_err();
+        assert_eq!((error.path.as_str(), error.kind), (path, kind), "{text}");
     }
 }
 
