@@ -95,7 +95,7 @@ impl Bench {
         let bytes = self.preload(&place, &http, &binary, &broker)?;
         println!(
             "{} records of {bytes} bytes, {PARTITIONS} partitions, answer delay {:?}, budget {} MB, \
-             {} CPUs, {} interleaved runs",
+             {} CPUs, {} interleaved runs, the system's allocator",
             self.records,
             self.answer_delay,
             BUDGET_BYTES >> 20,

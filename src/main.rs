@@ -5,9 +5,6 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use kcbq::cli::Arguments;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     no_huge_pages();
     match Arguments::parse().execute() {
@@ -20,7 +17,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// With huge pages a buffer of a few kilobytes is 2 MiB of resident memory, cleared at its first
+/// Where the system gives huge pages to everybody, a buffer of a few kilobytes is 2 MiB of resident memory, cleared at its first
 /// touch: resident memory would be several times what is in use. Failing to say so changes nothing
 /// else, as on a kernel that was built without them.
 fn no_huge_pages() {

@@ -2,7 +2,7 @@
 //!
 //! Megabytes of fresh memory for every batch cost more in page faults than many a row costs to
 //! encode. Small batches never come here, so that hundreds of tables with few rows each do not hold
-//! a full buffer apiece.
+//! a full buffer apiece; a table whose last batch was full gets one at once.
 
 use super::Batch;
 
@@ -39,19 +39,25 @@ impl Spares {
         }
     }
 
+    /// Gives a batch that will most likely be full buffers with room for `body_bytes`, if any were
+    /// kept; whether there were.
+    pub fn replace(&mut self, batch: &mut Batch, body_bytes: usize) -> bool {
+        let fits = |spare: &Batch| spare.body.capacity() >= body_bytes;
+        let Some(found) = self.free.iter().position(fits) else { return false };
+        let spare = self.free.swap_remove(found);
+        self.bytes -= spare.memory_bytes();
+        batch.move_into(spare);
+        true
+    }
+
     /// Gives a batch that has reached a quarter of `body_bytes` room for all of it: in buffers that
     /// were kept, if there are any as large, else in new ones.
     pub fn enlarge(&mut self, batch: &mut Batch, body_bytes: usize) {
         if batch.body.len() < body_bytes / GROWN || batch.body.capacity() >= body_bytes {
             return;
         }
-        match self.free.iter().position(|spare| spare.body.capacity() >= body_bytes) {
-            Some(found) => {
-                let spare = self.free.swap_remove(found);
-                self.bytes -= spare.memory_bytes();
-                batch.move_into(spare);
-            }
-            None => batch.make_room(body_bytes),
+        if !self.replace(batch, body_bytes) {
+            batch.make_room(body_bytes);
         }
     }
 

@@ -23,7 +23,7 @@ pub struct CommitMetadata {
     /// Fingerprint of the configuration that matters for what a record becomes.
     #[serde(rename = "cfg", skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// The last record below the committed offset.
+    /// A record shortly below the committed offset.
     #[serde(rename = "last", skip_serializing_if = "Option::is_none")]
     pub last: Option<Fingerprint>,
     /// How many partitions the topic had when the group first met it.

@@ -66,6 +66,6 @@ pub struct Progress {
     pub epoch: u64,
     /// The offset to commit: everything below is done.
     pub offset: i64,
-    /// The last record below it, if one was delivered in this assignment.
+    /// A record shortly below it, if one was delivered in this assignment.
     pub last: Option<Fingerprint>,
 }

@@ -10,7 +10,7 @@ pub use intake::Intake;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BinaryHeap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The part of the memory that may be kept in buffers for later batches.
-const SPARES_SHARE: usize = 2;
+const SPARES_SHARE: usize = 4;
 
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -113,6 +113,8 @@ pub struct Core<E: Encoder> {
     settings: CoreSettings,
     lanes: Map<LaneSlot, Lane<E::Origin>>,
     open: Map<SlotId, Open>,
+    /// Slots whose last batch was full: their next one most likely will be, too.
+    filled: HashSet<SlotId, foldhash::fast::FixedState>,
     sent: Map<BatchId, Sent>,
     waiting: Map<NeedId, Waiting>,
     letters: Map<LetterId, Letter>,
@@ -136,6 +138,7 @@ impl<E: Encoder> Core<E> {
             settings,
             lanes: Map::default(),
             open: Map::default(),
+            filled: HashSet::default(),
             sent: Map::default(),
             waiting: Map::default(),
             letters: Map::default(),
@@ -310,6 +313,7 @@ impl<E: Encoder> Core<E> {
     /// Hands the open batch of `slot` to the driver.
     fn seal(&mut self, slot: SlotId) {
         let Some(open) = self.open.remove(&slot) else { return };
+        self.filled.remove(&slot);
         self.dispatch(slot, open.batch, 0);
     }
 

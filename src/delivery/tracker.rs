@@ -28,7 +28,8 @@ struct Span {
     unresolved: u32,
     /// The offset behind its last record.
     next: i64,
-    last: Fingerprint,
+    /// Its first record: one hash for all of them.
+    first: Fingerprint,
 }
 
 /// The progress of one lane.
@@ -65,7 +66,7 @@ impl Tracker {
         self.next
     }
 
-    /// The last record below the watermark, once the watermark has moved.
+    /// A record below the watermark, once the watermark has moved: the first of the last span.
     pub fn last(&self) -> Option<Fingerprint> {
         self.last
     }
@@ -73,8 +74,8 @@ impl Tracker {
     /// The timestamp of a record among the oldest (within one span) that are not resolved,
     /// milliseconds since the epoch.
     pub fn oldest_timestamp_ms(&self) -> Option<i64> {
-        let stamped = |span: &&Span| span.last.timestamp_ms >= 0;
-        self.spans.front().filter(stamped).map(|span| span.last.timestamp_ms)
+        let stamped = |span: &&Span| span.first.timestamp_ms >= 0;
+        self.spans.front().filter(stamped).map(|span| span.first.timestamp_ms)
     }
 
     /// Records that were delivered and are not resolved.
@@ -106,14 +107,13 @@ impl Tracker {
                 span.records += 1;
                 span.unresolved += 1;
                 span.next = self.next;
-                span.last = Fingerprint::of(record);
             }
             _ => self.spans.push_back(Span {
                 group,
                 records: 1,
                 unresolved: 1,
                 next: self.next,
-                last: Fingerprint::of(record),
+                first: Fingerprint::of(record),
             }),
         }
         Some(SpanId(self.front + self.spans.len() as u64 - 1))
@@ -138,7 +138,7 @@ impl Tracker {
         let before = self.watermark;
         while let Some(span) = self.spans.front().filter(|span| span.unresolved == 0) {
             self.watermark = span.next;
-            self.last = Some(span.last);
+            self.last = Some(span.first);
             self.spans.pop_front();
             self.front += 1;
         }
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(tracker.deliver(&record(9), 1), Some(span));
         tracker.resolve(span, 2);
         assert_eq!(tracker.watermark(), 10);
-        assert_eq!(tracker.last(), Some(Fingerprint::of(&record(9))));
+        assert_eq!(tracker.last(), Some(Fingerprint::of(&record(5))));
     }
 
     proptest! {

@@ -117,7 +117,6 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.wait.max.ms", "100"),
     // The default of one second would let a lane with a full queue starve for that long.
     ("fetch.queue.backoff.ms", "20"),
-    ("fetch.max.bytes", "8388608"),
     ("fetch.error.backoff.ms", "500"),
     ("reconnect.backoff.max.ms", "10000"),
     ("socket.keepalive.enable", "true"),
@@ -175,7 +174,7 @@ pub fn consumer(settings: &KafkaSettings) -> Result<ClientConfig, PropertyError>
     // A larger record comes all the same (KIP-74); a larger answer would keep one worker busy with
     // one partition while the others wait.
     config.set("fetch.message.max.bytes", settings.record_bytes_max.min(1 << 20).to_string());
-    let fetch = settings.record_bytes_max.max(8 * 1024 * 1024);
+    let fetch = settings.record_bytes_max.max(4 << 20);
     config.set("fetch.max.bytes", fetch.to_string());
     config.set("receive.message.max.bytes", (u64::from(fetch) + 1024 * 1024).to_string());
     for (name, value) in &settings.properties {
@@ -297,7 +296,7 @@ mod tests {
         assert_eq!(config.get("auto.offset.reset"), Some("error"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
         assert_eq!(config.get("fetch.wait.max.ms"), Some("5"));
-        assert_eq!(config.get("queued.max.messages.kbytes"), Some("8192"));
+        assert_eq!(config.get("queued.max.messages.kbytes"), Some("4096"));
         config.create_native_config().unwrap();
         let tls = "security: {tls: {}, sasl: {mechanism: scram_sha512, username: u, password: p}}";
         let config = consumer(&settings(tls)).unwrap();

@@ -72,7 +72,7 @@ mod defaults {
     }
 
     pub(crate) fn prefetch_bytes() -> u64 {
-        8 * 1024 * 1024
+        4 * 1024 * 1024
     }
 
     pub(crate) fn record_bytes_max() -> u32 {

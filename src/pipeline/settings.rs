@@ -79,7 +79,7 @@ impl Default for BatchSettings {
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
     /// Bytes that may be read and not yet acknowledged, original payloads and encoded rows
-    /// together. At the limit the largest partitions are paused until half of it is free.
+    /// together. At half of it reading is held back; the other half is for what is stuck meanwhile.
     #[schemars(range(min = 1_048_576, max = 68_719_476_736_u64))]
     pub bytes_in_flight: usize,
     /// Threads that turn records into rows. 0 is one per CPU that the process may use.

@@ -8,7 +8,7 @@
 //!    so that however many lanes are stuck, there is room. A pause throws away what the client has
 //!    prefetched of a lane; what was on its way to it is not taken in, but read again.
 //! 3. **Stop**: all of the memory is used, by what was on its way when the hold began. Every lane is
-//!    paused until half of it is free.
+//!    paused until an eighth of it is free, however much of the rest is stuck.
 
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ impl<E: Encoder> Core<E> {
                     self.pressure = Pressure::Free;
                 }
             }
-            Pressure::Stop if self.memory_bytes <= self.settings.memory_bytes_max / 2 => {
+            Pressure::Stop if self.memory_bytes <= self.settings.memory_bytes_max / 8 * 7 => {
                 self.pressure = Pressure::Free;
                 let most = self.shares().lane_payload_max;
                 for (slot, lane) in &mut self.lanes {

@@ -109,8 +109,11 @@ impl<E: Encoder> Core<E> {
     ) -> Result<(), NotEncoded> {
         let open = Self::open_batch(&mut self.open, &mut self.last_id, slot);
         let before = open.batch.memory_bytes();
-        let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, slot, place, record);
         let limits = self.encoder.limits(slot);
+        if open.batch.is_empty() && self.filled.contains(&slot) {
+            self.spares.replace(&mut open.batch, limits.body_bytes);
+        }
+        let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, slot, place, record);
         self.spares.enlarge(&mut open.batch, limits.body_bytes);
         let (id, rows, body) = (open.id, open.batch.rows().len(), open.batch.body_bytes());
         let after = open.batch.memory_bytes();
@@ -128,6 +131,7 @@ impl<E: Encoder> Core<E> {
         }
         if rows >= limits.rows || body >= limits.body_bytes {
             self.seal(slot);
+            self.filled.insert(slot);
         }
         Ok(())
     }

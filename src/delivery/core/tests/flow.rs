@@ -104,7 +104,7 @@ fn however_many_lanes_are_stuck_there_is_room_for_the_next() {
 }
 
 #[test]
-fn all_of_the_memory_stops_every_lane_until_half_is_free() {
+fn all_of_the_memory_stops_every_lane_until_an_eighth_is_free() {
     let (mut bench, mut writes) = half_full();
     // More was on its way than there was room for.
     let large = "p".repeat(MEMORY / 4);
