@@ -26,6 +26,9 @@ use crate::{
 /// answer an insert, and little beside what a prefetch thrown away costs.
 pub(super) const STALL: Duration = Duration::from_millis(500);
 
+/// A row's size for a byte of its payload: about, in JSON.
+const ROW_PER_PAYLOAD: usize = 3;
+
 /// How far the source is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pressure {
@@ -141,7 +144,10 @@ impl<E: Encoder> Core<E> {
         let gone: usize = gone.map(|sent| sent.batch.memory_bytes()).sum();
         // What halts hold is no row: it is known to the byte, and as stuck as can be.
         let held: usize = self.lanes.values().map(|lane| lane.held.memory_bytes()).sum();
-        let used = self.memory_bytes.saturating_sub(gone + held);
+        // What waits to be encoded will take its rows' memory all at once.
+        let waiting = self.waiting.values().map(|waiting| waiting.batch.memory_bytes());
+        let rows = waiting.sum::<usize>() * ROW_PER_PAYLOAD;
+        let used = (self.memory_bytes + rows).saturating_sub(gone + held);
         let payload: usize = self.lanes.values().map(Lane::bytes_under_way).sum();
         let paused = self.lanes.values().filter(|lane| lane.paused);
         let stuck = part(used, paused.map(Lane::bytes_under_way).sum(), payload);

@@ -143,6 +143,16 @@ fn what_was_on_its_way_to_a_paused_lane_is_read_again() {
 }
 
 #[test]
+fn records_that_wait_count_as_the_rows_that_they_will_be() {
+    let mut bench = bench(MEMORY, 9);
+    let large = format!("w{}", "p".repeat(MEMORY / 40));
+    bench.take(0, &format!("{large} {large}"));
+    assert!(!bench.core.is_holding());
+    bench.take(2, &format!("{large} {large} {large}"));
+    assert!(bench.core.is_holding() && bench.core.memory_bytes() < MEMORY / 4);
+}
+
+#[test]
 fn what_is_on_its_way_for_lanes_that_are_gone_holds_nobody() {
     let (mut bench, _) = half_full();
     bench.core.drop_lane(LANE);
