@@ -59,8 +59,8 @@ use crate::{
     write::Write,
 };
 
-/// Messages that wait for a worker; each is one poll of one lane. They are outside the byte budget
-/// (and pin the client's fetch buffers), so there are few.
+/// Messages that wait for a worker; each is one poll. They are outside the byte budget (and pin the
+/// client's fetch buffers), so there are few.
 const INBOX: usize = 4;
 
 /// Between attempts after a passing fault. The write path has tried for some seconds already.

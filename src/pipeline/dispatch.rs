@@ -33,8 +33,8 @@ use crate::{
 pub enum Message<M> {
     /// A lane is this worker's from now on.
     Assign(LaneSlot, AssignedLane),
-    /// Records of a lane.
-    Records(LaneSlot, M),
+    /// What one poll brought for this worker's lanes.
+    Records(Vec<(LaneSlot, M)>),
     /// What follows of a lane begins where its resume said.
     Resumed(LaneSlot),
     /// Finish these lanes; answer when nothing of them is unresolved.
@@ -237,9 +237,18 @@ impl<M: Messages> Dispatcher<M> {
 
 impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
     fn records(&mut self, batches: Vec<LaneBatch<M>>) {
+        // One message a worker, however many lanes: with hundreds, each has a few records of a poll.
+        let mut polls: Vec<_> = self.workers.iter().map(|_| Vec::new()).collect();
         for LaneBatch { lane, messages } in batches {
-            if let Some((worker, slot)) = self.lanes.get(&lane) {
-                self.tell(*worker, Message::Records(*slot, messages));
+            if let Some((worker, slot)) = self.lanes.get(&lane)
+                && let Some(poll) = polls.get_mut(*worker)
+            {
+                poll.push((*slot, messages));
+            }
+        }
+        for (worker, poll) in polls.into_iter().enumerate() {
+            if !poll.is_empty() {
+                self.tell(worker, Message::Records(poll));
             }
         }
     }

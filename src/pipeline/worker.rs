@@ -175,7 +175,10 @@ impl<M: Messages> Worker<M> {
     fn handle(&mut self, message: Message<M>) {
         match message {
             Message::Assign(slot, assigned) => self.assign(slot, &assigned),
-            Message::Records(slot, messages) => self.records(slot, &messages),
+            Message::Records(poll) => {
+                poll.iter().for_each(|(slot, messages)| self.records(*slot, messages));
+                self.core.intake_done(Instant::now());
+            }
             Message::Resumed(slot) => self.core.resumed(slot),
             Message::Drain(slots, done) => {
                 self.core.drain(&slots);
@@ -218,7 +221,6 @@ impl<M: Messages> Worker<M> {
             let Some(record) = messages.record(index, &mut self.headers) else { break };
             read.note(self.core.record(slot, &record, now), record.bytes());
         }
-        self.core.intake_done(now);
         if let Some(owned) = self.lanes.get(&slot) {
             self.report.read(owned, read);
         }

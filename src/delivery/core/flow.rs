@@ -85,9 +85,11 @@ impl<E: Encoder> Core<E> {
             }
             return;
         }
-        let shares = self.shares();
-        if self.pressure == Pressure::Free && shares.moving >= shares.room {
-            self.hold(now);
+        if self.pressure == Pressure::Free {
+            let shares = self.shares();
+            if shares.moving >= shares.room {
+                self.hold(now);
+            }
         }
         self.let_go();
     }
