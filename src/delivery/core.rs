@@ -124,6 +124,10 @@ pub struct Core<E: Encoder> {
     spares: Spares,
     memory_bytes: usize,
     pressure: flow::Pressure,
+    /// How much memory must be in use for another look at it.
+    look_at: usize,
+    /// When lanes that have not moved since the source was held back are stuck.
+    stall_due: Option<Instant>,
     last_id: u64,
     /// A deliberate mistake, to show that the checkers catch it.
     #[cfg(test)]
@@ -148,6 +152,8 @@ impl<E: Encoder> Core<E> {
             spares: Spares::new(settings.memory_bytes_max / SPARES_SHARE),
             memory_bytes: 0,
             pressure: flow::Pressure::Free,
+            look_at: 0,
+            stall_due: None,
             last_id: 0,
             #[cfg(test)]
             defect: None,
@@ -187,10 +193,7 @@ impl<E: Encoder> Core<E> {
                 lane.phase = Phase::Draining;
             }
         }
-        let open: Vec<SlotId> = self.open.keys().copied().collect();
-        for slot in open {
-            self.seal(slot);
-        }
+        self.seal_all();
     }
 
     /// Whether nothing of this lane is under way. What a halt holds back is not: it is the next

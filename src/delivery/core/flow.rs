@@ -3,12 +3,12 @@
 //! 1. **Hold**: half of the memory is used. The source hands nothing over until a quarter of that is
 //!    free again. It keeps what it has fetched, so that this costs nothing and may happen a hundred
 //!    times a second: it is how a BigQuery that is slower than Kafka sets the pace.
-//! 2. **Pause**: a hold that does not end is somebody's fault. The lanes that have not moved since it
-//!    began are paused, and what they keep counts no more: the others go on in half of what is left,
-//!    so that however many lanes are stuck, there is room. A pause throws away what the client has
-//!    prefetched of a lane; what was on its way to it is not taken in, but read again.
-//! 3. **Stop**: all of the memory is used, by what was on its way when the hold began. Every lane is
-//!    paused until an eighth of it is free, however much of the rest is stuck.
+//! 2. **Stop**: three quarters are used, by what was on its way when the hold began. Every lane is
+//!    paused, and what is still on its way is not taken in, but read again when it goes on. This
+//!    throws away what the client has prefetched.
+//! 3. **Stuck**: neither ends within half a second. The lanes that have not moved since are paused
+//!    by themselves, those that hold as much as the average or more, and what they keep counts no more: the others go on in half of what is left, so
+//!    that however many lanes are stuck, there is room for the next.
 
 use std::time::{Duration, Instant};
 
@@ -29,16 +29,16 @@ pub(super) const STALL: Duration = Duration::from_millis(500);
 /// A row's size for a byte of its payload: about, in JSON.
 const ROW_PER_PAYLOAD: usize = 3;
 
+/// A poll may be larger than the memory: it is looked at again after each such part.
+const LOOKS: usize = 16;
+
 /// How far the source is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pressure {
     /// Not at all.
     Free,
     /// It hands nothing over.
-    Hold {
-        /// Since when.
-        since: Instant,
-    },
+    Hold,
     /// Every lane is paused.
     Stop,
 }
@@ -63,7 +63,7 @@ fn part(whole: usize, of: usize, among: usize) -> usize {
 impl<E: Encoder> Core<E> {
     /// Whether the source should hand nothing over for the moment.
     pub fn is_holding(&self) -> bool {
-        matches!(self.pressure, Pressure::Hold { .. })
+        self.pressure == Pressure::Hold
     }
 
     /// Whether all lanes are paused because the memory is used up.
@@ -74,20 +74,15 @@ impl<E: Encoder> Core<E> {
     /// Holds back or lets go as the memory asks for.
     pub(super) fn flow(&mut self, now: Instant) {
         let max = self.settings.memory_bytes_max;
+        self.look_at = self.memory_bytes + max / LOOKS;
         if self.memory_bytes() >= max {
             self.spares.clear();
         }
-        if self.memory_bytes >= max && self.pressure != Pressure::Stop {
-            self.pressure = Pressure::Stop;
-            self.seal_largest();
-            for (slot, lane) in &mut self.lanes {
-                pause(&mut self.actions, *slot, lane);
-            }
-            return;
-        }
-        if self.pressure == Pressure::Free {
+        if self.pressure != Pressure::Stop {
             let shares = self.shares();
-            if shares.moving >= shares.room {
+            if shares.moving >= shares.room / 2 * 3 {
+                self.stop(now);
+            } else if self.pressure == Pressure::Free && shares.moving >= shares.room {
                 self.hold(now);
             }
         }
@@ -96,47 +91,61 @@ impl<E: Encoder> Core<E> {
 
     /// Ends a hold or a stop that is no longer needed.
     pub(super) fn let_go(&mut self) {
-        match self.pressure {
-            Pressure::Hold { .. } => {
-                let shares = self.shares();
-                if shares.moving < shares.room / 4 * 3 {
-                    self.pressure = Pressure::Free;
-                }
-            }
-            Pressure::Stop if self.memory_bytes <= self.settings.memory_bytes_max / 8 * 7 => {
-                self.pressure = Pressure::Free;
-                let most = self.shares().lane_payload_max;
-                for (slot, lane) in &mut self.lanes {
-                    resume(&mut self.actions, *slot, lane, most);
-                }
-            }
-            Pressure::Free | Pressure::Stop => {}
+        if self.pressure == Pressure::Free {
+            return;
+        }
+        let shares = self.shares();
+        if shares.moving >= shares.room / 4 * 3 {
+            return;
+        }
+        self.pressure = Pressure::Free;
+        for (slot, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.stuck) {
+            resume(&mut self.actions, *slot, lane);
         }
     }
 
     fn hold(&mut self, now: Instant) {
-        self.pressure = Pressure::Hold { since: now };
+        self.pressure = Pressure::Hold;
         for lane in self.lanes.values_mut() {
             lane.watermark_at_hold = lane.tracker.watermark();
         }
         self.seal_largest();
+        self.stall_due = Some(now + STALL);
         self.at(now + STALL, Timer::Stalled);
     }
 
-    /// A hold has lasted since [`STALL`] before `due`: lanes that have not moved are paused, and what
-    /// waits for more rows is sent, since none come. Whether that was enough shows the next look.
+    fn stop(&mut self, now: Instant) {
+        if self.pressure == Pressure::Free {
+            self.hold(now);
+        }
+        self.pressure = Pressure::Stop;
+        self.seal_all();
+        for (slot, lane) in &mut self.lanes {
+            pause(&mut self.actions, *slot, lane);
+        }
+    }
+
+    /// A hold or a stop has lasted since [`STALL`] before `due`: lanes that have not moved are
+    /// stuck. Whether that was enough shows the next look.
     pub(super) fn stalled(&mut self, due: Instant) {
-        if !matches!(self.pressure, Pressure::Hold { since } if since + STALL == due) {
+        if self.pressure == Pressure::Free || self.stall_due != Some(due) {
             return;
         }
-        self.pressure = Pressure::Free;
-        let open: Vec<SlotId> = self.open.keys().copied().collect();
-        open.into_iter().for_each(|slot| self.seal(slot));
+        self.seal_all();
+        let moving = self.lanes.values().filter(|lane| !lane.stuck && lane.bytes > 0);
+        let (count, bytes) =
+            moving.fold((0, 0), |(count, sum), lane| (count + 1, sum + lane.bytes));
         for (slot, lane) in &mut self.lanes {
-            if lane.tracker.unresolved() > 0 && lane.tracker.watermark() == lane.watermark_at_hold {
+            // One record that waits does not make a lane stuck that takes hardly any memory.
+            let is_large = lane.bytes > 0 && lane.bytes.saturating_mul(count) >= bytes;
+            if is_large && lane.tracker.watermark() == lane.watermark_at_hold {
+                lane.stuck = true;
                 pause(&mut self.actions, *slot, lane);
             }
+            lane.watermark_at_hold = lane.tracker.watermark();
         }
+        self.stall_due = Some(due + STALL);
+        self.at(due + STALL, Timer::Stalled);
     }
 
     /// How the memory is shared out.
@@ -151,9 +160,13 @@ impl<E: Encoder> Core<E> {
         let rows = waiting.sum::<usize>() * ROW_PER_PAYLOAD;
         let used = (self.memory_bytes + rows).saturating_sub(gone + held);
         let payload: usize = self.lanes.values().map(Lane::bytes_under_way).sum();
-        let paused = self.lanes.values().filter(|lane| lane.paused);
-        let stuck = part(used, paused.map(Lane::bytes_under_way).sum(), payload);
-        let room = self.settings.memory_bytes_max.saturating_sub(gone + held + stuck) / 2;
+        let stuck = self.lanes.values().filter(|lane| lane.stuck || lane.halt.is_some());
+        let stuck = part(used, stuck.map(Lane::bytes_under_way).sum(), payload);
+        let max = self.settings.memory_bytes_max;
+        let left = max.saturating_sub(gone + held + stuck) / 2;
+        // Buffers grow in steps: what is stuck may have taken all there is. Something must be left.
+        let least = if self.memory_bytes <= max / 8 * 9 { max / 64 } else { 0 };
+        let room = left.max(least);
         Shares {
             moving: used.saturating_sub(stuck),
             room,
@@ -168,16 +181,25 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    /// Resumes one lane that may go on.
+    /// A lane has moved: it is stuck no more once what is left of it is a quarter of the room.
     pub(super) fn unlimit_lane(&mut self, slot: LaneSlot) {
-        let paused = self.lanes.get(&slot).is_some_and(|lane| lane.paused);
-        if !paused || self.pressure == Pressure::Stop {
+        if self.lanes.get(&slot).is_none_or(|lane| !lane.paused) {
             return;
         }
-        let most = self.shares().lane_payload_max;
-        if let Some(lane) = self.lanes.get_mut(&slot) {
-            resume(&mut self.actions, slot, lane, most);
+        let payload_max = self.shares().lane_payload_max;
+        let Some(lane) = self.lanes.get_mut(&slot) else { return };
+        if lane.bytes <= payload_max {
+            lane.stuck = false;
         }
+        if !lane.stuck && self.pressure != Pressure::Stop {
+            resume(&mut self.actions, slot, lane);
+        }
+    }
+
+    /// Sends what waits for more rows: none come.
+    pub(super) fn seal_all(&mut self) {
+        let open: Vec<SlotId> = self.open.keys().copied().collect();
+        open.into_iter().for_each(|slot| self.seal(slot));
     }
 
     fn seal_largest(&mut self) {
@@ -197,9 +219,8 @@ fn pause<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>) {
     }
 }
 
-fn resume<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>, payload_max: usize) {
-    let may = lane.halt.is_none() && lane.bytes <= payload_max;
-    if lane.paused && may && lane.phase == Phase::Running {
+fn resume<O>(actions: &mut Actions, slot: LaneSlot, lane: &mut Lane<O>) {
+    if lane.paused && lane.halt.is_none() && lane.phase == Phase::Running {
         lane.paused = false;
         actions.push_back(Action::Resume(slot, lane.tracker.next()));
     }

@@ -59,6 +59,9 @@ impl<E: Encoder> Core<E> {
         lane.bytes += record.bytes();
         let intake = if group == GROUP_SKIPPED { Intake::Skipped } else { Intake::Taken };
         self.place(Place { lane: slot, span }, record, route, now);
+        if self.memory_bytes >= self.look_at {
+            self.flow(now);
+        }
         intake
     }
 
@@ -114,7 +117,10 @@ impl<E: Encoder> Core<E> {
             self.spares.replace(&mut open.batch, limits.body_bytes);
         }
         let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, slot, place, record);
-        self.spares.enlarge(&mut open.batch, limits.body_bytes);
+        // Where the memory is small beside a batch, rows take what they need and no more.
+        if self.memory_bytes + 2 * limits.body_bytes <= self.settings.memory_bytes_max / 2 {
+            self.spares.enlarge(&mut open.batch, limits.body_bytes);
+        }
         let (id, rows, body) = (open.id, open.batch.rows().len(), open.batch.body_bytes());
         let after = open.batch.memory_bytes();
         self.recharge(before, after);
