@@ -8,10 +8,12 @@
 //! 3. A write of unknown outcome is repeated with the same bytes (so with the same insertIds) and
 //!    nothing else: it is never taken for refused.
 //! 4. A lane that is gone is gone for good: whatever comes back for it is ignored.
+//! 5. A load job takes in everything below its end, or there is none (`core::load`).
 
 pub mod action;
 pub mod backoff;
 pub mod budget;
+pub mod chain;
 pub mod commit_book;
 pub mod core;
 pub mod disposition;

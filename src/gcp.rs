@@ -3,5 +3,7 @@
 pub mod auth;
 pub mod classify;
 pub mod http;
+pub mod jobs;
+pub mod objects;
 pub mod settings;
 pub mod tables;

@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod encoder;
 pub mod fingerprint;
 pub mod lag;
+pub mod loads;
 pub mod prepare;
 pub mod report;
 pub mod schema_gate;
@@ -85,6 +86,8 @@ pub struct Parts {
     pub writer: Arc<dyn Write>,
     /// The dead-letter topic.
     pub letters: Option<Arc<dyn DeadLetters>>,
+    /// Load jobs and their objects; `None` where no topic is loaded.
+    pub loads: Option<Arc<loads::Loads>>,
     /// Prepares plans.
     pub preparer: Arc<Preparer>,
     /// Commits offsets.
@@ -158,7 +161,8 @@ impl<M: Messages> Pipeline<M> {
     /// # Errors
     /// No topic is configured, or a thread cannot be started.
     pub fn start(parts: Parts) -> Result<(Self, Dispatcher<M>, Control<M>), PipelineError> {
-        let commits = Arc::new(Commits::new(Arc::clone(&parts.telemetry)));
+        let commits =
+            Arc::new(Commits::new(Arc::clone(&parts.telemetry)).with_loads(parts.loads.clone()));
         let flow = Arc::new(FlowBoard::default());
         let workers = parts.limits.workers().max(1);
         let limit = i64::try_from(parts.limits.bytes_in_flight).unwrap_or(i64::MAX);
@@ -249,6 +253,7 @@ fn make_worker<M: Messages>(
     let shared = Shared {
         writer: Arc::clone(&parts.writer),
         letters: parts.letters.clone(),
+        loads: parts.loads.clone(),
         preparer: Arc::clone(&parts.preparer),
         commits: Arc::clone(commits),
         flow: Arc::clone(flow),

@@ -84,6 +84,9 @@ pub struct Flow {
     /// Lanes to resume, each with the offset of its next record: the client's own idea of its
     /// position is not trusted.
     pub resume: Vec<(OwnedLane, i64)>,
+    /// Lanes to give up and to take over again from their committed offsets, as if they had been lost
+    /// and assigned.
+    pub restart: Vec<OwnedLane>,
     /// Whether to hand over nothing until the next look: for a moment, so that nothing that was
     /// fetched is thrown away for it. Rebalances are served all the same.
     pub hold: bool,

@@ -1,6 +1,8 @@
 //! The port to the write paths: one encoded batch in, one outcome out.
 
 pub mod insert_all;
+pub mod load;
+mod stable_hash;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

@@ -225,6 +225,7 @@ fn parts(
         fingerprints: fingerprints(settings),
         writer: Arc::new(writer),
         letters: letters(settings)?,
+        loads: None,
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),

@@ -5,6 +5,8 @@
 //! all fields are optional, so that older and newer versions read each other. Offsets and metadata
 //! are one atomic record in Kafka: what is said here is true of exactly this offset.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,10 @@ pub struct CommitMetadata {
     /// How many partitions the topic had when the group first met it.
     #[serde(rename = "parts", skip_serializing_if = "Option::is_none")]
     pub topic_partitions: Option<u32>,
+    /// A node of each chain of load jobs of the lane, by the chain's short name: where to look for its
+    /// end. Whatever does not fit is left out: a chain can be found from its beginning.
+    #[serde(rename = "nodes", skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, i64>,
     /// The tables the lane feeds, `project.dataset.table`; dropped where it would not fit.
     #[serde(rename = "tables", skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<String>,
@@ -66,9 +72,18 @@ impl CommitMetadata {
         if without_tables.len() <= BYTES_MAX {
             return without_tables;
         }
-        smaller.config = None;
-        smaller.topic_id = None;
-        smaller.render()
+        let mut rendered = without_tables;
+        while rendered.len() > BYTES_MAX && !smaller.nodes.is_empty() {
+            let half = smaller.nodes.len() / 2;
+            smaller.nodes = smaller.nodes.into_iter().take(half).collect();
+            rendered = smaller.render();
+        }
+        if rendered.len() > BYTES_MAX {
+            smaller.config = None;
+            smaller.topic_id = None;
+            rendered = smaller.render();
+        }
+        rendered
     }
 
     fn render(&self) -> String {
@@ -113,9 +128,10 @@ mod tests {
             proptest::option::of("[0-9a-f]{0,16}"),
             proptest::option::of((any::<i64>(), any::<i64>(), any::<u32>())),
             proptest::option::of(any::<u32>()),
+            proptest::collection::btree_map("[0-9a-f]{16}", any::<i64>(), 0..200),
             proptest::collection::vec("[a-z.]{1,60}", 0..200),
         )
-            .prop_map(|(topic_id, config, last, topic_partitions, tables)| {
+            .prop_map(|(topic_id, config, last, topic_partitions, nodes, tables)| {
                 CommitMetadata {
                     topic_id,
                     config,
@@ -125,6 +141,7 @@ mod tests {
                         hash,
                     }),
                     topic_partitions,
+                    nodes,
                     tables,
                 }
             })
@@ -140,6 +157,8 @@ mod tests {
             prop_assert_eq!(read.topic_partitions, written.topic_partitions);
             prop_assert_eq!(&read.config, &written.config);
             prop_assert!(read.tables == written.tables || read.tables.is_empty());
+            prop_assert!(read.nodes.iter().all(|(chain, node)| written.nodes.get(chain) == Some(node)));
+            prop_assert!(read.nodes.len() >= written.nodes.len().min(10));
         }
 
         #[test]

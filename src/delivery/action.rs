@@ -1,13 +1,19 @@
 //! What the core asks of its driver.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::{
     batch::LaneSlot,
     dead_letter::DeadLetter,
-    delivery::encoder::NeedId,
+    delivery::encoder::{NeedId, TableIx},
     record::{Fingerprint, TopicPartition},
     table::TableRef,
+    write::load::{
+        chain::{ChainId, Slot},
+        job::{LoadFormat, LoadJob},
+    },
 };
 
 /// A batch under way. Never used twice by one worker.
@@ -18,8 +24,22 @@ pub struct BatchId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId(pub u64);
 
-/// One effect for the driver to carry out. Every `Write`, `DeadLetter` and `Prepare` must be
-/// answered exactly once by the event of the same name; forgetting one blocks the watermark.
+/// A load job under way. Never used twice by one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LoadId(pub u64);
+
+/// One lane's rows for one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainKey {
+    /// The lane.
+    pub lane: LaneSlot,
+    /// The table.
+    pub table: TableIx,
+}
+
+/// One effect for the driver to carry out. Every `Write`, `Stage`, `Locate`, `Load`, `DeadLetter` and
+/// `Prepare` must be answered exactly once by the event of the same name; forgetting one blocks the
+/// watermark.
 #[derive(Debug)]
 pub enum Action {
     /// Send the batch; answer with `Core::written`.
@@ -33,6 +53,34 @@ pub enum Action {
     },
     /// Prepare what records wait for; answer with `Core::prepared`.
     Prepare(NeedId),
+    /// Store the rows as an object; answer with `Core::staged`.
+    Stage(Stage),
+    /// Find the end of a chain; answer with `Core::located`.
+    Locate {
+        /// Names the answer.
+        key: ChainKey,
+        /// The chain.
+        chain: ChainId,
+        /// Its table.
+        table: TableRef,
+        /// A slot of it.
+        from: Slot,
+    },
+    /// Create the load job and see it through; answer with `Core::loaded`.
+    Load {
+        /// Names the answer.
+        id: LoadId,
+        /// Whose job it is.
+        key: ChainKey,
+        /// The job.
+        job: LoadJob,
+    },
+    /// Delete these objects once the lane's offset is committed up to here; at once where it is
+    /// `None`, because no job knows them. No answer.
+    Discard(LaneSlot, Vec<String>, Option<i64>),
+    /// Give the lane up and take it over again from its committed offset: another owner has decided
+    /// what it staged. No answer.
+    Restart(LaneSlot),
     /// Stop fetching from this lane. No answer.
     Pause(LaneSlot),
     /// Fetch from this lane again, from this offset on. `Core::resumed` follows when that is so, before
@@ -55,6 +103,25 @@ pub struct Write {
     pub oldest_timestamp_ms: Option<i64>,
 }
 
+/// One object to be stored.
+#[derive(Debug)]
+pub struct Stage {
+    /// Names the answer, and tells the object from all others of this worker.
+    pub id: BatchId,
+    /// Whose rows they are.
+    pub chain: ChainId,
+    /// The table.
+    pub table: TableRef,
+    /// The rows, one after the other.
+    pub body: Bytes,
+    /// How many rows there are.
+    pub rows: u32,
+    /// The first row's offset.
+    pub first: i64,
+    /// How they are to stand in the object.
+    pub format: LoadFormat,
+}
+
 /// What may be committed for one lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -68,4 +135,6 @@ pub struct Progress {
     pub offset: i64,
     /// A record shortly below it, if one was delivered in this assignment.
     pub last: Option<Fingerprint>,
+    /// A node of each of the lane's chains, by [`ChainId::short`], to find its end from.
+    pub nodes: BTreeMap<String, i64>,
 }

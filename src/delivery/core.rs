@@ -4,13 +4,15 @@ mod flow;
 mod halt;
 mod intake;
 mod letters;
+mod load;
 mod outcome;
 
+pub use flow::Pressure;
 pub use intake::Intake;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashSet, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -20,13 +22,15 @@ use crate::{
     batch::{Batch, LaneSlot, SpanId, spares::Spares},
     dead_letter::DeadLetter,
     delivery::{
-        action::{Action, BatchId, LetterId, Progress, Write},
+        action::{Action, BatchId, ChainKey, LetterId, Progress, Write},
         backoff::Backoff,
-        encoder::{Encoder, NeedId, SlotId},
+        chain::Chain,
+        encoder::{Encoder, NeedId, SlotId, TableIx},
         lane::{Lane, Phase},
     },
     fault::Fault,
     record::TopicPartition,
+    write::load::job::LoadFormat,
 };
 
 /// The part of the memory that may be kept in buffers for later batches.
@@ -52,12 +56,37 @@ pub struct CoreSettings {
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    Seal(SlotId, BatchId),
+    Seal(Way, BatchId),
     Resend(BatchId),
     Relook(NeedId),
     Letter(LetterId),
     Retry(LaneSlot),
     Stalled,
+    Locate(ChainKey),
+    Load(ChainKey),
+}
+
+/// Which batches a row joins: those of a slot on their way to BigQuery, or those that are staged for
+/// a chain's next job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Way {
+    Streamed(SlotId),
+    Staged(SlotId, ChainKey, LoadFormat),
+}
+
+impl Way {
+    fn slot(self) -> SlotId {
+        match self {
+            Self::Streamed(slot) | Self::Staged(slot, ..) => slot,
+        }
+    }
+
+    fn chain(self) -> Option<ChainKey> {
+        match self {
+            Self::Streamed(_) => None,
+            Self::Staged(_, key, _) => Some(key),
+        }
+    }
 }
 
 /// A batch that still takes rows.
@@ -70,7 +99,7 @@ struct Open {
 /// A batch that was handed to the driver.
 #[derive(Debug)]
 struct Sent {
-    slot: SlotId,
+    way: Way,
     batch: Batch,
     body: Bytes,
     /// Times this very body was sent.
@@ -112,9 +141,14 @@ pub struct Core<E: Encoder> {
     encoder: E,
     settings: CoreSettings,
     lanes: Map<LaneSlot, Lane<E::Origin>>,
-    open: Map<SlotId, Open>,
-    /// Slots whose last batch was full: their next one most likely will be, too.
-    filled: HashSet<SlotId, foldhash::fast::FixedState>,
+    open: Map<Way, Open>,
+    /// Ways whose last batch was full: their next one most likely will be, too.
+    filled: HashSet<Way, foldhash::fast::FixedState>,
+    chains: Map<ChainKey, Chain>,
+    /// Chains whose next job is wanted, and waits for records to settle.
+    closing: Vec<ChainKey>,
+    /// Chains of which a job failed for its rows: how many rows the next one may have.
+    suspicions: Map<(TopicPartition, TableIx), u64>,
     sent: Map<BatchId, Sent>,
     waiting: Map<NeedId, Waiting>,
     letters: Map<LetterId, Letter>,
@@ -123,7 +157,7 @@ pub struct Core<E: Encoder> {
     moved: Vec<LaneSlot>,
     spares: Spares,
     memory_bytes: usize,
-    pressure: flow::Pressure,
+    pressure: Pressure,
     /// How much memory must be in use for another look at it.
     look_at: usize,
     /// When lanes that have not moved since the source was held back are stuck.
@@ -143,6 +177,9 @@ impl<E: Encoder> Core<E> {
             lanes: Map::default(),
             open: Map::default(),
             filled: HashSet::default(),
+            chains: Map::default(),
+            closing: Vec::new(),
+            suspicions: Map::default(),
             sent: Map::default(),
             waiting: Map::default(),
             letters: Map::default(),
@@ -151,7 +188,7 @@ impl<E: Encoder> Core<E> {
             moved: Vec::new(),
             spares: Spares::new(settings.memory_bytes_max / SPARES_SHARE),
             memory_bytes: 0,
-            pressure: flow::Pressure::Free,
+            pressure: Pressure::Free,
             look_at: 0,
             stall_due: None,
             last_id: 0,
@@ -179,14 +216,23 @@ impl<E: Encoder> Core<E> {
     pub fn assign(&mut self, slot: LaneSlot, lane: TopicPartition, epoch: u64, start: i64) {
         let origin = self.encoder.origin(&lane);
         let mut lane = Lane::new(lane, epoch, origin, start);
-        if self.is_stopped() {
+        if self.pressure == Pressure::Stop {
             lane.paused = true;
             self.actions.push_back(Action::Pause(slot));
         }
         self.lanes.insert(slot, lane);
     }
 
-    /// Stops taking in records of these lanes and sends what is open, so that they finish soon.
+    /// What the committed offset of a lane says of its chains; before its first record.
+    pub fn recall(&mut self, slot: LaneSlot, nodes: BTreeMap<String, i64>) {
+        if let Some(lane) = self.lanes.get_mut(&slot) {
+            lane.nodes = nodes;
+        }
+    }
+
+    /// Stops taking in records of these lanes and sends what is open, so that they finish soon. What is
+    /// staged for a job that does not exist yet is left to the next owner, who reads it again: a job
+    /// apiece for every rebalance would use up the table's quota.
     pub fn drain(&mut self, slots: &[LaneSlot]) {
         for slot in slots {
             if let Some(lane) = self.lanes.get_mut(slot) {
@@ -196,11 +242,12 @@ impl<E: Encoder> Core<E> {
         self.seal_all();
     }
 
-    /// Whether nothing of this lane is under way. What a halt holds back is not: it is the next
-    /// owner's, and the watermark stays below it. True for a lane that is gone.
+    /// Whether nothing of this lane is under way. What a halt holds back is not, nor what no job
+    /// brings: it is the next owner's, and the watermark stays below it. True for a lane that is gone.
     pub fn is_drained(&self, slot: LaneSlot) -> bool {
         self.lanes.get(&slot).is_none_or(|lane| {
-            lane.tracker.unresolved() == lane.held_records() + self.tried_in_vain(slot, lane)
+            let left = lane.held_records() + self.tried_in_vain(slot, lane) + self.unloaded(slot);
+            lane.tracker.unresolved() == left
         })
     }
 
@@ -213,6 +260,7 @@ impl<E: Encoder> Core<E> {
         if let Some(lane) = self.lanes.remove(&slot) {
             self.release_memory(lane.held.memory_bytes());
         }
+        self.drop_chains(slot);
         self.let_go();
     }
 
@@ -259,6 +307,7 @@ impl<E: Encoder> Core<E> {
             epoch: lane.epoch,
             offset,
             last: lane.tracker.last(),
+            nodes: lane.nodes.clone(),
         })
     }
 
@@ -276,7 +325,7 @@ impl<E: Encoder> Core<E> {
     /// wait for them.
     pub fn faults(&self) -> impl Iterator<Item = (SlotId, &Fault, u32, &[crate::batch::Row])> {
         self.sent.values().filter_map(|sent| {
-            Some((sent.slot, sent.fault.as_ref()?, sent.attempts, sent.batch.rows()))
+            Some((sent.way.slot(), sent.fault.as_ref()?, sent.attempts, sent.batch.rows()))
         })
     }
 
@@ -296,13 +345,14 @@ impl<E: Encoder> Core<E> {
             && self.open.is_empty()
             && self.waiting.is_empty()
             && self.letters.is_empty()
+            && self.chains.values().all(Chain::is_idle)
     }
 
     fn due(&mut self, timer: Timer, due: Instant, now: Instant) {
         match timer {
-            Timer::Seal(slot, id) => {
-                if self.open.get(&slot).is_some_and(|open| open.id == id) {
-                    self.seal(slot);
+            Timer::Seal(way, id) => {
+                if self.open.get(&way).is_some_and(|open| open.id == id) {
+                    self.seal(way);
                 }
             }
             Timer::Resend(id) => self.resend(id),
@@ -310,33 +360,42 @@ impl<E: Encoder> Core<E> {
             Timer::Letter(id) => self.send_letter(id),
             Timer::Retry(slot) => self.retry_held(slot, now),
             Timer::Stalled => self.stalled(due),
+            Timer::Locate(key) => self.locate(key),
+            Timer::Load(key) => self.load_due(key, now),
         }
     }
 
-    /// Hands the open batch of `slot` to the driver.
-    fn seal(&mut self, slot: SlotId) {
-        let Some(open) = self.open.remove(&slot) else { return };
-        self.filled.remove(&slot);
-        self.dispatch(slot, open.batch, 0);
+    /// Hands the open batch of `way` to the driver.
+    fn seal(&mut self, way: Way) {
+        let Some(open) = self.open.remove(&way) else { return };
+        self.filled.remove(&way);
+        self.dispatch(way, open.batch, 0);
     }
 
     /// Hands a batch to the driver, cut in two for as long as it is too large.
-    fn dispatch(&mut self, slot: SlotId, mut batch: Batch, replans: u32) {
+    fn dispatch(&mut self, way: Way, mut batch: Batch, replans: u32) {
         if batch.is_empty() {
             return self.release_memory(batch.memory_bytes());
         }
         let before = batch.memory_bytes();
-        self.encoder.close_body(batch.body_mut());
+        self.close_body(way, batch.body_mut());
         let body = batch.take_body();
         let oversized = body.len() > self.settings.body_bytes_max && batch.rows().len() > 1;
-        let sent = Sent { slot, batch, body, attempts: 0, replans, fault: None };
+        let sent = Sent { way, batch, body, attempts: 0, replans, fault: None };
         self.recharge(before, sent.batch.memory_bytes());
-        if oversized {
+        if oversized && way.chain().is_none() {
             return self.split(sent);
         }
         let id = BatchId(self.next_id());
         self.sent.insert(id, sent);
         self.resend(id);
+    }
+
+    /// Staged rows need no framing: each is complete by itself.
+    fn close_body(&self, way: Way, body: &mut Vec<u8>) {
+        if way.chain().is_none() {
+            self.encoder.close_body(body);
+        }
     }
 
     /// Sends the two halves of a batch instead of it.
@@ -348,7 +407,7 @@ impl<E: Encoder> Core<E> {
                 (index < middle) == first
             });
             self.charge(half.memory_bytes());
-            self.dispatch(sent.slot, half, sent.replans);
+            self.dispatch(sent.way, half, sent.replans);
         }
         self.release_memory(sent.batch.memory_bytes());
     }
@@ -357,14 +416,17 @@ impl<E: Encoder> Core<E> {
     fn resend(&mut self, id: BatchId) {
         let Some(sent) = self.sent.get_mut(&id) else { return };
         sent.fault = None;
+        sent.attempts += 1;
+        if let Way::Staged(slot, key, format) = sent.way {
+            return self.stage(id, slot, key, format);
+        }
         self.actions.push_back(Action::Write(Write {
             id,
-            table: self.encoder.table(sent.slot),
+            table: self.encoder.table(sent.way.slot()),
             body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
             oldest_timestamp_ms: sent.batch.oldest_timestamp_ms(),
         }));
-        sent.attempts += 1;
     }
 
     fn at(&mut self, due: Instant, timer: Timer) {

@@ -7,6 +7,7 @@ use crate::{
     delivery::budget::BudgetSettings,
     record::{Record, TopicPartition},
     table::{ColumnKind, TableRef},
+    write::load::{chain::ChainId, job::LoadFormat},
 };
 
 /// A table together with one way of encoding rows for it (a plan). Rows of one slot share batches;
@@ -18,6 +19,34 @@ pub struct SlotId(pub u32);
 /// create or change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NeedId(pub u32);
+
+/// A table by its number in this encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableIx(pub u32);
+
+/// How rows of a slot are staged for a load job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staging {
+    /// The slot's table.
+    pub table: TableIx,
+    /// How the rows stand in the objects.
+    pub format: LoadFormat,
+    /// Bytes of rows in one object, before compression.
+    pub object_bytes: usize,
+}
+
+/// One lane's rows for one table, as load jobs bring them.
+#[derive(Clone, Debug)]
+pub struct ChainFacts {
+    /// Names the jobs.
+    pub id: ChainId,
+    /// The table.
+    pub table: TableRef,
+    /// Until the first job after the chain was taken over.
+    pub first: Duration,
+    /// From one job to the next: what the quotas of the table allow.
+    pub interval: Duration,
+}
 
 /// Where a record goes.
 #[derive(Debug)]
@@ -107,6 +136,31 @@ pub trait Encoder {
 
     /// Writes the framing behind the last row. It changes nothing of what is there.
     fn close_body(&self, body: &mut Vec<u8>);
+
+    /// How rows of the slot are staged for a load job; `None` while they are streamed. Asked for every
+    /// row: the answer may change from one to the next.
+    fn staging(&self, _slot: SlotId) -> Option<Staging> {
+        None
+    }
+
+    /// Appends the record's row as it stands in staged objects. Otherwise as [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    fn encode_staged(
+        &mut self,
+        slot: SlotId,
+        origin: &Self::Origin,
+        record: &Record<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), NotEncoded> {
+        self.encode(slot, origin, record, body)
+    }
+
+    /// The chain of a lane's rows for a table; `None` for an encoder that stages nothing.
+    fn chain(&self, _origin: &Self::Origin, _table: TableIx) -> Option<ChainFacts> {
+        None
+    }
 
     /// The slot's table.
     fn table(&self, slot: SlotId) -> TableRef;

@@ -1,6 +1,6 @@
 //! One assignment of a topic-partition, as the core knows it.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
     batch::{Batch, SpanId},
@@ -73,6 +73,8 @@ pub struct Lane<O> {
     pub held: Batch,
     /// The dead-letter budget.
     pub budget: Budget,
+    /// A node of each chain of the lane that is known of, by `ChainId::short`.
+    pub nodes: BTreeMap<String, i64>,
 }
 
 impl<O> Lane<O> {
@@ -92,6 +94,7 @@ impl<O> Lane<O> {
             halt: None,
             held: Batch::default(),
             budget: Budget::default(),
+            nodes: BTreeMap::new(),
         }
     }
 

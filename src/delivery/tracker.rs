@@ -9,6 +9,10 @@
 //! | unresolved | any | stays |
 //! | none | unresolved | stays |
 //! | none | resolved | moves behind this span |
+//!
+//! A record that is staged for a load job is *settled* before it is resolved: its row is kept
+//! elsewhere, and nothing can happen to it any more but the job. A job may be created for the records
+//! below an offset once all of them are settled.
 
 use std::collections::VecDeque;
 
@@ -26,6 +30,8 @@ struct Span {
     group: u64,
     records: u32,
     unresolved: u32,
+    /// Those of them that are not settled either.
+    unsettled: u32,
     /// The offset behind its last record.
     next: i64,
     /// Its first record: one hash for all of them.
@@ -40,6 +46,8 @@ pub struct Tracker {
     last: Option<Fingerprint>,
     spans: VecDeque<Span>,
     front: u64,
+    /// The first span with an unsettled record.
+    settled: u64,
     unresolved: u64,
 }
 
@@ -52,6 +60,7 @@ impl Tracker {
             last: None,
             spans: VecDeque::new(),
             front: 0,
+            settled: 0,
             unresolved: 0,
         }
     }
@@ -83,6 +92,13 @@ impl Tracker {
         self.unresolved
     }
 
+    /// Every record below this offset is settled or resolved.
+    pub fn settled(&self) -> i64 {
+        let index = usize::try_from(self.settled - self.front).ok();
+        let span = index.and_then(|index| self.spans.get(index));
+        span.map_or(self.next, |span| span.first.offset)
+    }
+
     /// Whether every record of `span` is resolved.
     pub fn is_resolved(&self, span: SpanId) -> bool {
         self.span(span).is_none_or(|span| span.unresolved == 0)
@@ -102,16 +118,19 @@ impl Tracker {
         }
         self.next = record.offset.saturating_add(1);
         self.unresolved += 1;
-        match self.spans.back_mut() {
+        let is_settled = self.settled >= self.front + self.spans.len() as u64;
+        match self.spans.back_mut().filter(|_| !is_settled) {
             Some(span) if span.group == group && span.records < SPAN_RECORDS_MAX => {
                 span.records += 1;
                 span.unresolved += 1;
+                span.unsettled += 1;
                 span.next = self.next;
             }
             _ => self.spans.push_back(Span {
                 group,
                 records: 1,
                 unresolved: 1,
+                unsettled: 1,
                 next: self.next,
                 first: Fingerprint::of(record),
             }),
@@ -119,19 +138,44 @@ impl Tracker {
         Some(SpanId(self.front + self.spans.len() as u64 - 1))
     }
 
+    /// Settles `records` records of `span`: they are staged for a load job.
+    pub fn settle(&mut self, span: SpanId, records: u32) {
+        let Some(span) = self.span_mut(span) else { return };
+        debug_assert!(span.unsettled >= records, "settled a record twice");
+        span.unsettled = span.unsettled.saturating_sub(records);
+        self.advance();
+    }
+
+    /// Takes a settlement back: the records go another way.
+    pub fn unsettle(&mut self, span: SpanId, records: u32) {
+        let index = span.0;
+        let Some(span) = self.span_mut(span) else { return };
+        span.unsettled += records;
+        self.settled = self.settled.min(index);
+    }
+
     /// Resolves `records` records of `span`: they are stored, dead-lettered or skipped for good.
     /// Returns whether the watermark moved.
     pub fn resolve(&mut self, span: SpanId, records: u32) -> bool {
-        let found = span.0.checked_sub(self.front).and_then(|index| usize::try_from(index).ok());
-        let Some(span) = found.and_then(|index| self.spans.get_mut(index)) else {
-            debug_assert!(false, "resolved a span that is gone");
-            return false;
-        };
+        self.settle(span, records);
+        self.resolve_settled(span, records)
+    }
+
+    /// Resolves records that were settled before. Returns whether the watermark moved.
+    pub fn resolve_settled(&mut self, span: SpanId, records: u32) -> bool {
+        let Some(span) = self.span_mut(span) else { return false };
         debug_assert!(span.unresolved >= records, "resolved a record twice");
         let records = records.min(span.unresolved);
         span.unresolved -= records;
         self.unresolved -= u64::from(records);
         self.advance()
+    }
+
+    fn span_mut(&mut self, span: SpanId) -> Option<&mut Span> {
+        let index = span.0.checked_sub(self.front).and_then(|index| usize::try_from(index).ok());
+        let found = index.and_then(|index| self.spans.get_mut(index));
+        debug_assert!(found.is_some(), "resolved a span that is gone");
+        found
     }
 
     fn advance(&mut self) -> bool {
@@ -141,6 +185,11 @@ impl Tracker {
             self.last = Some(span.first);
             self.spans.pop_front();
             self.front += 1;
+        }
+        self.settled = self.settled.max(self.front);
+        let index = |settled: u64| usize::try_from(settled - self.front).unwrap_or(usize::MAX);
+        while self.spans.get(index(self.settled)).is_some_and(|span| span.unsettled == 0) {
+            self.settled += 1;
         }
         self.watermark > before
     }

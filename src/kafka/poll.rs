@@ -237,6 +237,25 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
+    /// Gives lanes up and takes them over again: what was read of them is read again from the committed
+    /// offset, under a new epoch.
+    fn restart(&mut self, lanes: &[OwnedLane]) {
+        let mut owned: Vec<OwnedLane> = lanes.to_vec();
+        owned.retain(|lane| self.lanes.owned_mut(lane).is_some());
+        if owned.is_empty() {
+            return;
+        }
+        self.ownership.release(&owned);
+        self.handler.lost(&owned);
+        let assigned = self.lanes.remove(&owned);
+        self.log_failure("unassign", self.unassign(&assigned));
+        let lanes = owned.into_iter().map(|owned| owned.lane).collect();
+        let owned = self.lanes.assign(lanes);
+        self.ownership.claim(&owned);
+        self.handler.recovering(&owned);
+        self.ask(owned.into_iter().map(|lane| (lane, None)).collect());
+    }
+
     fn commit_finally(&self, commits: Vec<LaneCommit>) {
         let deadline = Instant::now() + FINAL_COMMIT_TIMEOUT;
         let mut finals = Finals::new(commits);
@@ -299,9 +318,10 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         }
     }
 
-    /// Carries out pauses and resumes; whether to hold.
+    /// Carries out restarts, pauses and resumes; whether to hold.
     fn serve_flow(&mut self) -> bool {
         let flow = self.handler.flow();
+        self.restart(&flow.restart);
         let mut pause = flow.pause;
         pause.retain(|lane| self.lanes.set_flow(lane, None));
         if !pause.is_empty() {

@@ -17,7 +17,10 @@ use crate::{
         commit_book::{CommitBook, Entry, Outcome},
     },
     fault::Fault,
-    pipeline::commit::trouble::{News, Trouble},
+    pipeline::{
+        commit::trouble::{News, Trouble},
+        loads::Loads,
+    },
     record::{Fingerprint, TopicPartition},
     source::{AssignedLane, OwnedLane},
     telemetry::{LastError, Telemetry},
@@ -38,9 +41,16 @@ pub struct LaneFacts {
     pub tables: Vec<String>,
 }
 
+/// What a lane's progress says beside the offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Marks {
+    last: Option<Fingerprint>,
+    nodes: BTreeMap<String, i64>,
+}
+
 #[derive(Debug, Default)]
 struct Books {
-    book: CommitBook<Option<Fingerprint>>,
+    book: CommitBook<Marks>,
     facts: BTreeMap<TopicPartition, Arc<LaneFacts>>,
 }
 
@@ -54,6 +64,8 @@ pub struct Commits {
     stop: Mutex<bool>,
     stopped: Condvar,
     telemetry: Arc<Telemetry>,
+    /// Where the objects of load jobs are deleted once their offsets are committed.
+    loads: Option<Arc<Loads>>,
 }
 
 impl std::fmt::Debug for Commits {
@@ -72,7 +84,13 @@ impl Commits {
             stop: Mutex::new(false),
             stopped: Condvar::new(),
             telemetry,
+            loads: None,
         }
+    }
+
+    /// The same, telling `loads` what is committed.
+    pub fn with_loads(self, loads: Option<Arc<Loads>>) -> Self {
+        Self { loads, ..self }
     }
 
     /// Registers an assignment's facts. Where the committed metadata says something else, the same
@@ -87,7 +105,9 @@ impl Commits {
         lock(&self.books).facts.insert(lane.clone(), Arc::new(facts));
         if !same && !assigned.genesis {
             let last = before.and_then(|before| before.last);
-            self.note(vec![Progress { slot, lane, epoch, offset: assigned.start, last }]);
+            let nodes = before.map(|before| before.nodes.clone()).unwrap_or_default();
+            let offset = assigned.start;
+            self.note(vec![Progress { slot, lane, epoch, offset, last, nodes }]);
         }
     }
 
@@ -97,8 +117,8 @@ impl Commits {
             return;
         }
         let mut books = lock(&self.books);
-        for Progress { lane, epoch, offset, last, .. } in progress {
-            books.book.note(Entry { lane, epoch, offset, metadata: last });
+        for Progress { lane, epoch, offset, last, nodes, .. } in progress {
+            books.book.note(Entry { lane, epoch, offset, metadata: Marks { last, nodes } });
         }
     }
 
@@ -113,6 +133,9 @@ impl Commits {
             let left = book.give_up(&owned.lane, owned.epoch);
             finals.extend(left.iter().map(|entry| render(entry, facts)));
             facts.remove(&owned.lane);
+            if let Some(loads) = &self.loads {
+                loads.forget(&owned.lane);
+            }
         }
         finals
     }
@@ -155,6 +178,9 @@ impl Commits {
         }
         if !faults.is_empty() || !landed.is_empty() {
             self.show_faults(&faults);
+        }
+        if let Some(loads) = &self.loads {
+            landed.iter().for_each(|commit| loads.committed(&commit.lane, commit.offset));
         }
         self.show_landed(&landed);
     }
@@ -224,15 +250,13 @@ impl Commits {
     }
 }
 
-fn render(
-    entry: &Entry<Option<Fingerprint>>,
-    facts: &BTreeMap<TopicPartition, Arc<LaneFacts>>,
-) -> LaneCommit {
+fn render(entry: &Entry<Marks>, facts: &BTreeMap<TopicPartition, Arc<LaneFacts>>) -> LaneCommit {
     let facts = facts.get(&entry.lane).cloned().unwrap_or_default();
     let metadata = CommitMetadata {
         topic_id: facts.topic_id.clone(),
         config: facts.config.clone(),
-        last: entry.metadata,
+        last: entry.metadata.last,
+        nodes: entry.metadata.nodes.clone(),
         topic_partitions: facts.topic_partitions,
         tables: facts.tables.clone(),
     };

@@ -63,6 +63,7 @@ pub enum Released {
 #[derive(Debug, Default)]
 pub struct FlowBoard {
     lanes: Mutex<HashMap<OwnedLane, Option<i64>>>,
+    restarts: Mutex<Vec<OwnedLane>>,
     /// How many workers hold.
     holding: AtomicUsize,
 }
@@ -76,6 +77,11 @@ impl FlowBoard {
     /// Fetch again from `offset`.
     pub fn resume(&self, lane: OwnedLane, offset: i64) {
         self.set(lane, Some(offset));
+    }
+
+    /// Give the lane up and take it over again.
+    pub fn restart(&self, lane: OwnedLane) {
+        self.restarts.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
     }
 
     /// One more worker holds, or one less.
@@ -94,7 +100,8 @@ impl FlowBoard {
     fn take(&self) -> Flow {
         let mut board = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let hold = self.holding.load(Ordering::Relaxed) > 0;
-        let mut flow = Flow { hold, ..Flow::default() };
+        let restarts = &mut *self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flow = Flow { hold, restart: std::mem::take(restarts), ..Flow::default() };
         for (lane, resume) in board.drain() {
             match resume {
                 None => flow.pause.push(lane),

@@ -12,7 +12,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     dead_letter::{Reason, Stage},
-    delivery::encoder::{BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId},
+    delivery::encoder::{
+        BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId, TableIx,
+    },
     pipeline::settings::{NullValue, TopicSettings},
     record::{Record, TopicPartition},
     schema::{
@@ -30,10 +32,6 @@ use request::{Request, Samples};
 
 /// Tables that one worker writes at most: a header chosen by producers must not create any number.
 const TABLES_MAX: usize = 10_000;
-
-/// A table's number in this encoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TableIx(u32);
 
 /// What decides how a record is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -61,6 +61,15 @@ impl Read {
     }
 }
 
+/// What a worker has taken in and not finished.
+#[derive(Clone, Copy, Debug, Default)]
+struct InFlight {
+    bytes: i64,
+    records: i64,
+    /// Lanes that hold the others back.
+    stuck: i64,
+}
+
 /// How far a lane's oldest unacknowledged record is behind.
 struct Behind {
     watermark: i64,
@@ -77,7 +86,7 @@ pub struct Report {
     writes: HashMap<BatchId, OnTheWire>,
     letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
     shown: Instant,
-    in_flight: (i64, i64),
+    in_flight: InFlight,
     /// Tables that are shown as not taking rows.
     faulty: HashSet<Arc<str>>,
     /// Rows that this worker has wait, as last shown.
@@ -108,7 +117,7 @@ impl Report {
             writes: HashMap::new(),
             letters: HashMap::new(),
             shown: Instant::now(),
-            in_flight: (0, 0),
+            in_flight: InFlight::default(),
             faulty: HashSet::new(),
             waiting: HashMap::new(),
         }
@@ -235,12 +244,13 @@ impl Report {
         self.shown = now;
         let waits = self.waits(core);
         self.show_waiting(waiting_rows(core));
-        let mut records = 0;
+        let (mut records, mut stuck) = (0, 0);
         let mut ages = TopicAges::new();
         self.behind.retain(|slot, _| lanes.contains_key(slot));
         self.halts.retain(lanes);
         for (slot, lane) in core.lanes() {
             records += lane.tracker.unresolved() as i64;
+            stuck += i64::from(lane.stuck);
             if lanes.contains_key(&slot) {
                 self.halts.note(&self.telemetry, slot, lane);
                 lanes::show(&self.telemetry, lane, waits.get(&slot), now);
@@ -250,11 +260,16 @@ impl Report {
             }
         }
         self.ages.put(self.worker, ages);
-        let now_in_flight = (core.memory_bytes() as i64, records);
+        self.show_in_flight(InFlight { bytes: core.memory_bytes() as i64, records, stuck });
+    }
+
+    /// Other workers have their own, so only differences are shown.
+    fn show_in_flight(&mut self, now: InFlight) {
+        let before = std::mem::replace(&mut self.in_flight, now);
         let metrics = &self.telemetry.metrics;
-        metrics.in_flight_bytes.add(now_in_flight.0 - self.in_flight.0);
-        metrics.in_flight_records.add(now_in_flight.1 - self.in_flight.1);
-        self.in_flight = now_in_flight;
+        metrics.in_flight_bytes.add(now.bytes - before.bytes);
+        metrics.in_flight_records.add(now.records - before.records);
+        metrics.stuck_lanes.add(now.stuck - before.stuck);
     }
 
     fn age(&mut self, slot: LaneSlot, lane: &Lane<Origin>, now: Instant) -> Age {

@@ -16,8 +16,8 @@ use crate::{
     batch::LaneSlot,
     dead_letter::{DeadLetters, Reason},
     delivery::{
-        action::{Action, BatchId, LetterId, Write as WriteAction},
-        core::{Core, CoreSettings},
+        action::{Action, BatchId, ChainKey, LetterId, LoadId, Stage, Write as WriteAction},
+        core::{Core, CoreSettings, Pressure},
         encoder::NeedId,
     },
     fault::Fault,
@@ -26,12 +26,21 @@ use crate::{
         dispatch::{FlowBoard, Message, Released},
         encoder::{Prepared, TopicEncoder},
         lag::Ages,
+        loads::Loads,
         prepare::Preparer,
         report::{Read, Report},
     },
     source::{AssignedLane, Messages, OwnedLane},
+    table::TableRef,
     telemetry::Telemetry,
-    write::{Write, WriteOutcome, WriteRequest},
+    write::{
+        Write, WriteOutcome, WriteRequest,
+        load::{
+            chain::{ChainId, Slot},
+            job::LoadJob,
+            run::JobEnd,
+        },
+    },
 };
 
 /// What every worker shares.
@@ -41,6 +50,8 @@ pub struct Shared {
     pub writer: Arc<dyn Write>,
     /// The dead-letter topic; `None` where no topic has one.
     pub letters: Option<Arc<dyn DeadLetters>>,
+    /// Load jobs and their objects; `None` where no topic is loaded.
+    pub loads: Option<Arc<Loads>>,
     /// Prepares plans.
     pub preparer: Arc<Preparer>,
     /// The commit loop.
@@ -74,6 +85,9 @@ enum Done {
     Written(BatchId, WriteOutcome),
     Lettered(LetterId, Result<(), Fault>),
     Prepared(NeedId, Result<Prepared, Box<Reason>>),
+    Staged(BatchId, Result<String, Fault>),
+    Located(ChainKey, Result<Slot, Fault>),
+    Loaded(ChainKey, LoadId, Result<JobEnd, Fault>),
 }
 
 /// Lanes that are being drained, and who waits for it.
@@ -91,7 +105,8 @@ pub struct Worker<M> {
     lanes: HashMap<LaneSlot, OwnedLane>,
     drains: Vec<Drain>,
     report: Report,
-    holding: bool,
+    /// As the poll thread knows it.
+    pressure: Pressure,
     shared: Shared,
     headers: Vec<u8>,
 }
@@ -122,7 +137,7 @@ impl<M: Messages> Worker<M> {
             lanes: HashMap::new(),
             drains: Vec::new(),
             report: Report::new(index, Arc::clone(&shared.ages), Arc::clone(&shared.telemetry)),
-            holding: false,
+            pressure: Pressure::Free,
             shared,
             headers: Vec::new(),
         }
@@ -156,11 +171,7 @@ impl<M: Messages> Worker<M> {
     fn finish_turn(&mut self) {
         let progress = self.core.progress();
         self.shared.commits.note(progress);
-        if self.holding != self.core.is_holding() {
-            self.holding = !self.holding;
-            self.shared.flow.hold(self.holding);
-            self.shared.telemetry.metrics.holds.inc_by(u64::from(self.holding));
-        }
+        self.pass_on_pressure();
         let core = &self.core;
         self.drains.retain(|drain| {
             let done = drain.slots.iter().all(|slot| core.is_drained(*slot));
@@ -170,6 +181,24 @@ impl<M: Messages> Worker<M> {
             }
             !done
         });
+    }
+
+    /// Tells the poll thread when this worker begins or ceases to hold it back.
+    fn pass_on_pressure(&mut self) {
+        let before = std::mem::replace(&mut self.pressure, self.core.pressure());
+        if before == self.pressure {
+            return;
+        }
+        let metrics = &self.shared.telemetry.metrics;
+        match self.pressure {
+            Pressure::Free => {}
+            Pressure::Hold => metrics.holds.inc(),
+            Pressure::Stop => metrics.stops.inc(),
+        }
+        let (held, holds) = (before == Pressure::Hold, self.pressure == Pressure::Hold);
+        if held != holds {
+            self.shared.flow.hold(holds);
+        }
     }
 
     fn handle(&mut self, message: Message<M>) {
@@ -209,6 +238,9 @@ impl<M: Messages> Worker<M> {
         let OwnedLane { lane, epoch } = assigned.lane.clone();
         self.lanes.insert(slot, assigned.lane.clone());
         self.core.assign(slot, lane, epoch, assigned.start);
+        if let Some(metadata) = &assigned.metadata {
+            self.core.recall(slot, metadata.nodes.clone());
+        }
         if assigned.genesis {
             self.shared.commits.note(self.core.progress_of(slot).into_iter().collect());
         }
@@ -245,6 +277,9 @@ impl<M: Messages> Worker<M> {
                 self.core.encoder_mut().dismiss(need);
                 self.core.prepared(need, Err(reason), now);
             }
+            Done::Staged(id, result) => self.core.staged(id, result, now),
+            Done::Located(key, result) => self.core.located(key, result, now),
+            Done::Loaded(key, id, result) => self.core.loaded((key, id), result, now),
         }
     }
 
@@ -254,6 +289,15 @@ impl<M: Messages> Worker<M> {
                 Action::Write(write) => self.write(write),
                 Action::DeadLetter { id, letter } => self.letter(id, letter),
                 Action::Prepare(need) => self.prepare(need),
+                Action::Stage(stage) => self.stage(stage),
+                Action::Locate { key, chain, table, from } => self.locate(key, chain, table, from),
+                Action::Load { id, key, job } => self.load(id, key, job),
+                Action::Discard(slot, uris, committed) => self.discard(slot, uris, committed),
+                Action::Restart(slot) => {
+                    if let Some(owned) = self.lanes.get(&slot) {
+                        self.shared.flow.restart(owned.clone());
+                    }
+                }
                 Action::Pause(slot) => {
                     if let Some(owned) = self.lanes.get(&slot) {
                         self.shared.flow.pause(owned.clone());
@@ -296,6 +340,56 @@ impl<M: Messages> Worker<M> {
         self.tasks.spawn_on(task, &self.shared.runtime);
     }
 
+    fn stage(&mut self, stage: Stage) {
+        let (loads, worker, id) = (self.shared.loads.clone(), self.index, stage.id);
+        let task = async move {
+            crate::failpoint!("stage_before_put");
+            let result = match loads {
+                Some(loads) => loads.stage(worker, stage).await,
+                None => Err(no_loads()),
+            };
+            crate::failpoint!("stage_after_put");
+            Done::Staged(id, result)
+        };
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+
+    fn locate(&mut self, key: ChainKey, chain: ChainId, table: TableRef, from: Slot) {
+        let loads = self.shared.loads.clone();
+        let task = async move {
+            let result = match loads {
+                Some(loads) => loads.locate(&chain, &table, from).await,
+                None => Err(no_loads()),
+            };
+            Done::Located(key, result)
+        };
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+
+    fn load(&mut self, id: LoadId, key: ChainKey, job: LoadJob) {
+        let loads = self.shared.loads.clone();
+        let task = async move {
+            crate::failpoint!("load_before_insert");
+            let result = match loads {
+                Some(loads) => loads.run(&job).await,
+                None => Err(no_loads()),
+            };
+            crate::failpoint!("load_after_done");
+            Done::Loaded(key, id, result)
+        };
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+
+    fn discard(&self, slot: LaneSlot, uris: Vec<String>, committed: Option<i64>) {
+        let Some(loads) = &self.shared.loads else { return };
+        match (committed, self.lanes.get(&slot)) {
+            (None, _) => loads.discard(uris),
+            (Some(offset), Some(owned)) => loads.discard_after(owned.lane.clone(), offset, uris),
+            // The next owner reads the records again, finds the job and needs no object.
+            (Some(_), None) => {}
+        }
+    }
+
     fn prepare(&mut self, need: NeedId) {
         let Some(request) = self.core.encoder_mut().request(need) else { return };
         let preparer = Arc::clone(&self.shared.preparer);
@@ -308,4 +402,10 @@ impl<M: Messages> Worker<M> {
 fn no_producer() -> Fault {
     let kind = crate::fault::FaultKind::Transient;
     Fault::refused(kind, "noProducer", "there is no dead-letter producer")
+}
+
+/// Only a configuration without any topic that is loaded has none, and its core asks for none.
+fn no_loads() -> Fault {
+    let kind = crate::fault::FaultKind::Transient;
+    Fault::refused(kind, "noBucket", "there is no bucket for load jobs")
 }

@@ -142,6 +142,12 @@ metrics! {
         /// Times that reading was held back for a moment because half of a worker's memory was in
         /// flight: while this grows, BigQuery sets the pace, not Kafka.
         pub holds: IntCounter = "kcbq_holds_total" [],
+        /// Times that all partitions of a worker were paused because three quarters of its memory
+        /// were in flight: what had been fetched is read again. Rare in good health.
+        pub stops: IntCounter = "kcbq_stops_total" [],
+        /// Partitions that are paused because what they hold does not become acknowledged while
+        /// others wait for the memory.
+        pub stuck_lanes: IntGauge = "kcbq_stuck_partitions" [],
         /// Records that were read and are not acknowledged.
         pub in_flight_records: IntGauge = "kcbq_in_flight_records" [],
         /// Offset commits that Kafka accepted.

@@ -7,17 +7,18 @@
 //!    paused, and what is still on its way is not taken in, but read again when it goes on. This
 //!    throws away what the client has prefetched.
 //! 3. **Stuck**: neither ends within half a second. The lanes that have not moved since are paused
-//!    by themselves, those that hold as much as the average or more, and what they keep counts no more: the others go on in half of what is left, so
-//!    that however many lanes are stuck, there is room for the next.
+//!    by themselves, those that hold as much as the average or more, and what they keep counts no
+//!    more: the others go on in half of what is left, so that however many lanes are stuck, there is
+//!    room for the next.
 
 use std::time::{Duration, Instant};
 
-use super::{Core, Timer};
+use super::{Core, Timer, Way};
 use crate::{
     batch::{LaneSlot, Row},
     delivery::{
         action::Action,
-        encoder::{Encoder, SlotId},
+        encoder::Encoder,
         lane::{Lane, Phase},
     },
 };
@@ -34,7 +35,7 @@ const LOOKS: usize = 16;
 
 /// How far the source is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pressure {
+pub enum Pressure {
     /// Not at all.
     Free,
     /// It hands nothing over.
@@ -54,6 +55,13 @@ struct Shares {
     lane_payload_max: usize,
 }
 
+impl Shares {
+    /// Whether so much is free that a hold or a stop may end.
+    fn has_room(&self) -> bool {
+        self.moving < self.room / 4 * 3
+    }
+}
+
 /// `whole * of / among`, or all of it where there is nothing to share.
 fn part(whole: usize, of: usize, among: usize) -> usize {
     let part = (whole as u128 * of as u128).checked_div(among as u128);
@@ -61,43 +69,38 @@ fn part(whole: usize, of: usize, among: usize) -> usize {
 }
 
 impl<E: Encoder> Core<E> {
-    /// Whether the source should hand nothing over for the moment.
-    pub fn is_holding(&self) -> bool {
-        self.pressure == Pressure::Hold
-    }
-
-    /// Whether all lanes are paused because the memory is used up.
-    pub fn is_stopped(&self) -> bool {
-        self.pressure == Pressure::Stop
+    /// How far the source is to be held back.
+    pub fn pressure(&self) -> Pressure {
+        self.pressure
     }
 
     /// Holds back or lets go as the memory asks for.
     pub(super) fn flow(&mut self, now: Instant) {
+        self.load_ready(now);
         let max = self.settings.memory_bytes_max;
         self.look_at = self.memory_bytes + max / LOOKS;
         if self.memory_bytes() >= max {
             self.spares.clear();
         }
-        if self.pressure != Pressure::Stop {
-            let shares = self.shares();
-            if shares.moving >= shares.room / 2 * 3 {
+        let shares = self.shares();
+        match self.pressure {
+            Pressure::Free | Pressure::Hold if shares.moving >= shares.room / 2 * 3 => {
                 self.stop(now);
-            } else if self.pressure == Pressure::Free && shares.moving >= shares.room {
-                self.hold(now);
             }
+            Pressure::Free if shares.moving >= shares.room => self.hold(now),
+            Pressure::Hold | Pressure::Stop if shares.has_room() => self.free(),
+            _ => {}
         }
-        self.let_go();
     }
 
     /// Ends a hold or a stop that is no longer needed.
     pub(super) fn let_go(&mut self) {
-        if self.pressure == Pressure::Free {
-            return;
+        if self.pressure != Pressure::Free && self.shares().has_room() {
+            self.free();
         }
-        let shares = self.shares();
-        if shares.moving >= shares.room / 4 * 3 {
-            return;
-        }
+    }
+
+    fn free(&mut self) {
         self.pressure = Pressure::Free;
         for (slot, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.stuck) {
             resume(&mut self.actions, *slot, lane);
@@ -198,14 +201,14 @@ impl<E: Encoder> Core<E> {
 
     /// Sends what waits for more rows: none come.
     pub(super) fn seal_all(&mut self) {
-        let open: Vec<SlotId> = self.open.keys().copied().collect();
-        open.into_iter().for_each(|slot| self.seal(slot));
+        let open: Vec<Way> = self.open.keys().copied().collect();
+        open.into_iter().for_each(|way| self.seal(way));
     }
 
     fn seal_largest(&mut self) {
         let largest = self.open.iter().max_by_key(|(_, open)| open.batch.memory_bytes());
-        if let Some((slot, _)) = largest.map(|(slot, open)| (*slot, open.id)) {
-            self.seal(slot);
+        if let Some(way) = largest.map(|(way, _)| *way) {
+            self.seal(way);
         }
     }
 }

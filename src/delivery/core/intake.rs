@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::{Core, Open, Place, Timer};
+use super::{Core, Open, Place, Timer, Way};
 use crate::{
     batch::{Batch, LaneSlot},
     delivery::{
-        action::{Action, BatchId},
-        encoder::{Encoder, NeedId, NotEncoded, Route, SlotId},
+        action::{Action, BatchId, ChainKey},
+        encoder::{BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId},
         lane::Phase,
     },
     record::Record,
@@ -18,6 +18,7 @@ use crate::{
 const GROUP_SKIPPED: u64 = u64::MAX;
 const GROUP_REFUSED: u64 = u64::MAX - 1;
 const GROUP_WAITING: u64 = 1 << 63;
+const GROUP_STAGED: u64 = 1 << 62;
 
 /// What became of a record that was handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,13 @@ impl<E: Encoder> Core<E> {
         }
         let route = self.encoder.route(&lane.origin, record);
         let group = match &route {
-            Route::Row(slot) => Self::open_batch(&mut self.open, &mut self.last_id, *slot).id.0,
+            Route::Row(slot) => match self.encoder.staging(*slot) {
+                Some(staging) => GROUP_STAGED | u64::from(staging.table.0),
+                None => {
+                    let way = Way::Streamed(*slot);
+                    Self::open_batch(&mut self.open, &mut self.last_id, way).id.0
+                }
+            },
             Route::Skip => GROUP_SKIPPED,
             Route::Wait(need) => GROUP_WAITING | u64::from(need.0),
             Route::Bad(_) => GROUP_REFUSED,
@@ -81,7 +88,7 @@ impl<E: Encoder> Core<E> {
     /// Puts a record, new or one that comes back, where `route` says.
     pub(super) fn place(&mut self, place: Place, record: &Record<'_>, route: Route, now: Instant) {
         match route {
-            Route::Row(slot) => match self.append(slot, place, record, now) {
+            Route::Row(slot) => match self.put(slot, place, record, now) {
                 Ok(()) => {}
                 Err(NotEncoded::Wait(need)) => self.wait(need, place, record, 0),
                 Err(NotEncoded::Bad(reason)) => self.refuse(place, record, *reason, now),
@@ -93,30 +100,50 @@ impl<E: Encoder> Core<E> {
     }
 
     fn open_batch<'a>(
-        open: &'a mut super::Map<SlotId, Open>,
+        open: &'a mut super::Map<Way, Open>,
         last_id: &mut u64,
-        slot: SlotId,
+        way: Way,
     ) -> &'a mut Open {
-        open.entry(slot).or_insert_with(|| {
+        open.entry(way).or_insert_with(|| {
             *last_id += 1;
             Open { id: BatchId(*last_id), batch: Batch::default() }
         })
     }
 
-    fn append(
+    fn put(
         &mut self,
         slot: SlotId,
         place: Place,
         record: &Record<'_>,
         now: Instant,
     ) -> Result<(), NotEncoded> {
-        let open = Self::open_batch(&mut self.open, &mut self.last_id, slot);
+        let way = match self.encoder.staging(slot) {
+            None => Way::Streamed(slot),
+            Some(staging) => {
+                let key = ChainKey { lane: place.lane, table: staging.table };
+                if !self.admit(key, place, record) {
+                    return Ok(());
+                }
+                Way::Staged(slot, key, staging.format)
+            }
+        };
+        self.append(way, place, record, now)
+    }
+
+    fn append(
+        &mut self,
+        way: Way,
+        place: Place,
+        record: &Record<'_>,
+        now: Instant,
+    ) -> Result<(), NotEncoded> {
+        let limits = self.batch_limits(way);
+        let open = Self::open_batch(&mut self.open, &mut self.last_id, way);
         let before = open.batch.memory_bytes();
-        let limits = self.encoder.limits(slot);
-        if open.batch.is_empty() && self.filled.contains(&slot) {
+        if open.batch.is_empty() && self.filled.contains(&way) {
             self.spares.replace(&mut open.batch, limits.body_bytes);
         }
-        let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, slot, place, record);
+        let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, way, place, record);
         // Where the memory is small beside a batch, rows take what they need and no more.
         if self.memory_bytes + 2 * limits.body_bytes <= self.settings.memory_bytes_max / 2 {
             self.spares.enlarge(&mut open.batch, limits.body_bytes);
@@ -125,21 +152,36 @@ impl<E: Encoder> Core<E> {
         let after = open.batch.memory_bytes();
         self.recharge(before, after);
         if rows == 0 {
-            self.open.remove(&slot);
+            self.open.remove(&way);
             self.release_memory(after);
         }
         pushed?;
         if let Some(lane) = self.lanes.get_mut(&place.lane) {
             lane.budget.good();
         }
-        if rows == 1 {
-            self.at(now + limits.linger, Timer::Seal(slot, id));
+        match way.chain() {
+            Some(key) => self.appended(key, now),
+            None if rows == 1 => self.at(now + limits.linger, Timer::Seal(way, id)),
+            None => {}
         }
         if rows >= limits.rows || body >= limits.body_bytes {
-            self.seal(slot);
-            self.filled.insert(slot);
+            self.seal(way);
+            self.filled.insert(way);
         }
         Ok(())
+    }
+
+    /// When an open batch of this way is sealed. One that is staged waits for its chain's next job.
+    fn batch_limits(&self, way: Way) -> BatchLimits {
+        let limits = self.encoder.limits(way.slot());
+        let Some(key) = way.chain() else { return limits };
+        let object_bytes = self.encoder.staging(way.slot()).map(|staging| staging.object_bytes);
+        let rows_max = self.chains.get(&key).map_or(u64::MAX, |chain| chain.rows_max);
+        BatchLimits {
+            body_bytes: object_bytes.unwrap_or(limits.body_bytes),
+            rows: usize::try_from(rows_max).unwrap_or(usize::MAX),
+            ..limits
+        }
     }
 
     /// Puts a record aside until `need` is prepared. `replans` counts how often it came back
@@ -195,14 +237,15 @@ impl<E: Encoder> Core<E> {
             let place = Place { lane: row.lane, span: row.span };
             let record = batch.record(row);
             let slot = match self.encoder.route(&lane.origin, &record) {
-                Route::Row(slot) => slot,
+                Route::Row(slot) if self.encoder.staging(slot).is_none() => slot,
                 other => {
                     self.place(place, &record, other, now);
                     continue;
                 }
             };
             let target = fresh.entry(slot).or_default();
-            match push(&mut self.encoder, &self.lanes, target, slot, place, &record) {
+            let way = Way::Streamed(slot);
+            match push(&mut self.encoder, &self.lanes, target, way, place, &record) {
                 Ok(()) => {
                     let limits = self.encoder.limits(slot);
                     if target.body_bytes() >= limits.body_bytes
@@ -210,7 +253,7 @@ impl<E: Encoder> Core<E> {
                     {
                         let full = std::mem::take(target);
                         self.charge(full.memory_bytes());
-                        self.dispatch(slot, full, replans);
+                        self.dispatch(way, full, replans);
                     }
                 }
                 Err(NotEncoded::Wait(need)) => self.wait(need, place, &record, 0),
@@ -219,7 +262,7 @@ impl<E: Encoder> Core<E> {
         }
         for (slot, batch) in fresh {
             self.charge(batch.memory_bytes());
-            self.dispatch(slot, batch, replans);
+            self.dispatch(Way::Streamed(slot), batch, replans);
         }
     }
 }
@@ -229,15 +272,23 @@ fn push<E: Encoder>(
     encoder: &mut E,
     lanes: &super::Map<LaneSlot, crate::delivery::lane::Lane<E::Origin>>,
     batch: &mut Batch,
-    slot: SlotId,
+    way: Way,
     place: Place,
     record: &Record<'_>,
 ) -> Result<(), NotEncoded> {
     let Some(lane) = lanes.get(&place.lane) else { return Ok(()) };
-    if batch.body_bytes() == 0 {
-        encoder.open_body(batch.body_mut());
+    let origin = &lane.origin;
+    match way {
+        Way::Staged(slot, ..) => batch.push(place.lane, place.span, record, |body| {
+            encoder.encode_staged(slot, origin, record, body)
+        }),
+        Way::Streamed(slot) => {
+            if batch.body_bytes() == 0 {
+                encoder.open_body(batch.body_mut());
+            }
+            batch.push(place.lane, place.span, record, |body| {
+                encoder.encode(slot, origin, record, body)
+            })
+        }
     }
-    batch.push(place.lane, place.span, record, |body| {
-        encoder.encode(slot, &lane.origin, record, body)
-    })
 }

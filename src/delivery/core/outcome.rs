@@ -45,7 +45,7 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    fn failed(&mut self, id: BatchId, mut sent: Sent, fault: Fault, now: Instant) {
+    fn failed(&mut self, id: BatchId, sent: Sent, fault: Fault, now: Instant) {
         if sent.batch.rows().iter().all(|row| !self.lanes.contains_key(&row.lane)) {
             // Their next owners read the records again; nobody here waits for an answer.
             return self.release_memory(sent.batch.memory_bytes());
@@ -59,6 +59,17 @@ impl<E: Encoder> Core<E> {
             }
             Disposition::Split => return self.isolate(sent, &fault, now),
         };
+        self.resend_after(wait, id, sent, fault, now);
+    }
+
+    pub(super) fn resend_after(
+        &mut self,
+        wait: Duration,
+        id: BatchId,
+        mut sent: Sent,
+        fault: Fault,
+        now: Instant,
+    ) {
         let due = now + wait.max(fault.retry_after.unwrap_or(Duration::ZERO));
         sent.fault = Some(fault);
         self.sent.insert(id, sent);
@@ -83,7 +94,7 @@ impl<E: Encoder> Core<E> {
         self.resolve_rows(&sent.batch, |index| !is_unsent(index) && find(index).is_none());
         let may_pass: Vec<u32> = rejected
             .iter()
-            .filter(|rejected| self.may_pass(sent.slot, rejected))
+            .filter(|rejected| self.may_pass(sent.way.slot(), rejected))
             .map(|rejected| rejected.row)
             .collect();
         let may_pass = |index: usize| contains(&may_pass, index);
@@ -128,7 +139,7 @@ impl<E: Encoder> Core<E> {
             Fault::refused(FaultKind::Transient, "backendError", "BigQuery left these rows out")
         });
         let replans = sent.replans;
-        let again = Sent { slot: sent.slot, batch, body, attempts, replans, fault };
+        let again = Sent { way: sent.way, batch, body, attempts, replans, fault };
         self.charge(again.batch.memory_bytes());
         self.sent.insert(id, again);
         if own_fault {
@@ -146,7 +157,7 @@ impl<E: Encoder> Core<E> {
         let rows = sent.batch.rows().iter().enumerate().filter(|(index, _)| choose(*index));
         let mut need = None;
         for (_, row) in rows {
-            let need = *need.get_or_insert_with(|| self.encoder.outdated(sent.slot));
+            let need = *need.get_or_insert_with(|| self.encoder.outdated(sent.way.slot()));
             let place = Place { lane: row.lane, span: row.span };
             self.wait(need, place, &sent.batch.record(row), sent.replans + 1);
         }

@@ -5,16 +5,20 @@ use crate::{
     dead_letter::{Reason, Stage},
     delivery::{
         budget::BudgetSettings,
-        encoder::{BadRecordPolicy, BatchLimits, NotEncoded, Route},
+        encoder::{BadRecordPolicy, BatchLimits, ChainFacts, NotEncoded, Route, Staging},
     },
     fault::FaultKind,
     record::{Headers, Record},
     table::{ColumnKind, TableRef},
-    write::{RowFault, WriteOutcome},
+    write::{
+        RowFault, WriteOutcome,
+        load::chain::{ChainId, ChainOf},
+    },
 };
 
 mod flow;
 mod halt;
+mod load;
 
 /// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, `o` a row of another table,
 /// anything else a row.
@@ -22,6 +26,8 @@ mod halt;
 struct Fake {
     policy: BadRecordPolicy,
     ready: Rc<Cell<bool>>,
+    /// Whether rows are staged for load jobs.
+    loads: Rc<Cell<bool>>,
 }
 
 impl Encoder for Fake {
@@ -55,6 +61,33 @@ impl Encoder for Fake {
         }
         body.extend_from_slice(record.value.unwrap());
         Ok(())
+    }
+
+    fn staging(&self, slot: SlotId) -> Option<Staging> {
+        let table = TableIx(slot.0);
+        let staging = Staging { table, format: LoadFormat::NdjsonGz, object_bytes: 1 << 20 };
+        self.loads.get().then_some(staging)
+    }
+
+    fn encode_staged(
+        &mut self,
+        _: SlotId,
+        (): &(),
+        record: &Record<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), NotEncoded> {
+        body.extend_from_slice(record.value.unwrap());
+        body.push(b';');
+        Ok(())
+    }
+
+    fn chain(&self, (): &(), table: TableIx) -> Option<ChainFacts> {
+        let lane = TopicPartition::new("t", 0);
+        let number: Arc<str> = table.0.to_string().into();
+        let table = TableRef { project: Arc::clone(&number), dataset: "d".into(), table: number };
+        let of = ChainOf { group: "g", lane: &lane, topic_id: None, table: &table, load_epoch: 0 };
+        let (first, interval) = (Duration::from_secs(10), Duration::from_secs(60));
+        Some(ChainFacts { id: ChainId::new(&of), table, first, interval })
     }
 
     fn open_body(&self, body: &mut Vec<u8>) {
@@ -94,6 +127,7 @@ fn reason() -> Reason {
 struct Bench {
     core: Core<Fake>,
     ready: Rc<Cell<bool>>,
+    loads: Rc<Cell<bool>>,
     now: Instant,
 }
 
@@ -111,13 +145,22 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
         retry_slowly: waits(Duration::from_secs(30)),
         halt_retry: Duration::from_secs(600),
     };
-    let core = Core::new(Fake { policy, ready: Rc::clone(&ready) }, settings);
-    let mut bench = Bench { core, ready, now: Instant::now() };
+    let loads = Rc::new(Cell::new(false));
+    let fake = Fake { policy, ready: Rc::clone(&ready), loads: Rc::clone(&loads) };
+    let mut bench = Bench { core: Core::new(fake, settings), ready, loads, now: Instant::now() };
     bench.core.assign(LANE, TopicPartition::new("t", 0), 1, 0);
     bench
 }
 
 impl Bench {
+    fn is_holding(&self) -> bool {
+        self.core.pressure() == Pressure::Hold
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.core.pressure() == Pressure::Stop
+    }
+
     /// Hands records over, from `offset` on; each word is a value.
     fn take(&mut self, offset: i64, values: &str) {
         self.take_of(LANE, offset, values);

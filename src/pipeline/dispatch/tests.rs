@@ -124,7 +124,7 @@ fn committed(config: &str) -> CommitMetadata {
         config: Some(config.to_owned()),
         last: Some(Fingerprint { offset: 6, timestamp_ms: 1, hash: 2 }),
         topic_partitions: Some(1),
-        tables: Vec::new(),
+        ..CommitMetadata::default()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    delivery::encoder::BadRecordPolicy,
-    pipeline::{encoder::TableIx, settings::TopicSettings},
+    delivery::encoder::{BadRecordPolicy, TableIx},
+    pipeline::settings::TopicSettings,
     record::TopicPartition,
     transcode::LaneLabel,
     write::insert_all::framing::LanePrefix,

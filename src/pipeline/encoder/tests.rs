@@ -172,7 +172,7 @@ impl Rig {
                         self.stored(write.id);
                     }
                     Action::Pause(_) | Action::Resume(..) => {}
-                    Action::DeadLetter { letter, .. } => panic!("{letter:?}"),
+                    other => panic!("{other:?}"),
                 }
             }
         }

@@ -88,6 +88,10 @@ pub(super) fn show(
         ),
         (None, Phase::Draining, _) => (LaneState::Draining, None),
         (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
+        (None, Phase::Running, None) if lane.stuck => (
+            LaneState::Paused,
+            Some("what it holds is not acknowledged, and the others need the memory".to_owned()),
+        ),
         (None, Phase::Running, None) if lane.paused => {
             (LaneState::Paused, Some("as much is in flight as the memory allows".to_owned()))
         }

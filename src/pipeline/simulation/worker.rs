@@ -15,7 +15,7 @@ use crate::{
     batch::LaneSlot,
     delivery::{
         action::{Action, BatchId, LetterId, Progress},
-        core::Core,
+        core::{Core, Pressure},
         encoder::NeedId,
         lane::{Halt, Until},
     },
@@ -128,10 +128,10 @@ impl Worker {
     /// Logs where everything stands.
     pub(crate) fn describe(&self, env: &mut Env) {
         let core = &self.core;
-        let (memory, throttled, idle) = (core.memory_bytes(), core.is_stopped(), core.is_idle());
+        let (memory, pressure, idle) = (core.memory_bytes(), core.pressure(), core.is_idle());
         let (parcels, writes) = (self.inbox.len(), self.writes.len());
         env.log(format_args!(
-            "  worker {} memory {memory} throttled {throttled} idle {idle} parcels {parcels} \
+            "  worker {} memory {memory} pressure {pressure:?} idle {idle} parcels {parcels} \
              writes {writes}",
             self.index
         ));
@@ -159,7 +159,7 @@ impl Worker {
 
     /// Whether the source is to hand nothing over.
     pub(crate) fn is_holding(&self) -> bool {
-        self.core.is_holding()
+        self.core.pressure() == Pressure::Hold
     }
 
     /// Whether requests are without an answer.
@@ -183,7 +183,7 @@ impl Worker {
         if self.core.memory_bytes() > bound {
             env.violation(format!("memory: {} of {bound} bytes", self.core.memory_bytes()));
         }
-        if self.core.is_stopped() || self.core.is_holding() {
+        if self.core.pressure() != Pressure::Free {
             env.mark(Mark::Throttle);
         }
         flow
@@ -267,6 +267,7 @@ impl Worker {
                 Action::Prepare(need) => self.prepare(env, need),
                 Action::Pause(slot) => flow.push(Flow::Pause(slot)),
                 Action::Resume(slot, next) => flow.push(Flow::Resume(slot, next)),
+                other => panic!("{other:?}: no topic of these histories is loaded"),
             }
         }
         flow

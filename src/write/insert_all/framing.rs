@@ -7,6 +7,8 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use crate::write::stable_hash::fnv1a_128;
+
 /// What a body starts with.
 const BODY_PREFIX: &[u8] = b"{\"skipInvalidRows\":false,\"ignoreUnknownValues\":false,\"rows\":[";
 /// What a body ends with.
@@ -65,14 +67,6 @@ pub fn end_row(body: &mut Vec<u8>) {
 /// Ends a body. It must hold a row: BigQuery refuses an empty request.
 pub fn end_body(body: &mut Vec<u8>) {
     body.extend_from_slice(BODY_SUFFIX);
-}
-
-/// FNV-1a, 128 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>). It stands in every insertId, so it
-/// must never change from release to release, which no hasher meant for tables promises.
-fn fnv1a_128(bytes: &[u8]) -> u128 {
-    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    bytes.iter().fold(OFFSET, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ fn half_full() -> (Bench, Vec<BatchId>) {
     bench.core.assign(OTHER, TopicPartition::new("t", 1), 2, 0);
     let large = "p".repeat(MEMORY / 20);
     bench.take(0, &format!("{large} {large} {large}"));
-    assert!(!bench.core.is_holding());
+    assert!(!bench.is_holding());
     bench.take(3, &"p".repeat(MEMORY / 10));
-    assert!(bench.core.is_holding(), "{} of {MEMORY}", bench.core.memory_bytes());
+    assert!(bench.is_holding(), "{} of {MEMORY}", bench.core.memory_bytes());
     let writes = bench.writes().into_iter().map(|(id, _)| id);
     let writes = writes.collect();
     (bench, writes)
@@ -39,7 +39,7 @@ fn half_of_the_memory_holds_the_source_and_an_answer_lets_it_go() {
     // What is open is sent: nothing more comes to fill it.
     assert_eq!(writes.len(), 2);
     bench.ack(writes[0]);
-    assert!(!bench.core.is_holding() && bench.actions().is_empty());
+    assert!(!bench.is_holding() && bench.actions().is_empty());
     assert!(bench.stall().is_empty(), "the hold was over long ago");
 }
 
@@ -57,16 +57,16 @@ fn a_hold_that_lasts_pauses_the_lanes_that_do_not_move_and_the_others_go_on() {
     bench.take_of(OTHER, 0, "o1 o2 o3");
     let [(other, _)] = bench.writes().try_into().unwrap();
     bench.ack(other);
-    assert!(bench.core.is_holding());
+    assert!(bench.is_holding());
     assert!(matches!(bench.stall()[..], [Action::Pause(LANE)]));
-    assert!(!bench.core.is_holding());
+    assert!(!bench.is_holding());
     // The other table has half of what is left, and what is stuck stays stuck.
     let large = format!("o{}", "p".repeat(MEMORY / 40));
     bench.take_of(OTHER, 3, &format!("{large} {large} {large}"));
-    assert!(bench.core.is_holding());
+    assert!(bench.is_holding());
     let [(other, _)] = bench.writes().try_into().unwrap();
     bench.ack(other);
-    assert!(!bench.core.is_holding() && bench.actions().is_empty());
+    assert!(!bench.is_holding() && bench.actions().is_empty());
     // Its answers come after all.
     writes.into_iter().for_each(|id| bench.ack(id));
     assert!(matches!(bench.actions()[..], [Action::Resume(LANE, 4)]));
@@ -79,12 +79,12 @@ fn a_slow_remote_alone_pauses_nobody() {
     let [(first, _)] = bench.writes().try_into().unwrap();
     let large = "p".repeat(MEMORY / 20);
     bench.take(3, &format!("{large} {large} {large} {large} {large}"));
-    assert!(bench.core.is_holding());
+    assert!(bench.is_holding());
     bench.actions();
     bench.ack(first);
     // The lane moved, however slowly, and the hold goes on.
     assert!(bench.stall().is_empty());
-    assert!(bench.core.is_holding() && !bench.core.is_stopped());
+    assert!(bench.is_holding() && !bench.is_stopped());
     // Then it does not.
     assert!(matches!(bench.stall()[..], [Action::Pause(LANE)]));
 }
@@ -100,7 +100,7 @@ fn however_many_lanes_are_stuck_there_is_room_for_the_next() {
     let mut taken = Vec::new();
     for lane in &lanes {
         let mut offset = 0;
-        while !bench.core.is_holding() {
+        while !bench.is_holding() {
             bench.take_of(*lane, offset, &value);
             offset += 1;
         }
@@ -109,7 +109,7 @@ fn however_many_lanes_are_stuck_there_is_room_for_the_next() {
         assert!(paused.iter().any(|action| matches!(action, Action::Pause(slot) if slot == lane)));
     }
     assert!(taken.iter().all(|records| *records > 1), "{taken:?}");
-    assert!(!bench.core.is_stopped());
+    assert!(!bench.is_stopped());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn what_was_on_its_way_stops_every_lane_when_it_is_too_much() {
     bench.take(4, &large);
     let actions = bench.actions();
     let pauses = actions.iter().filter(|action| matches!(action, Action::Pause(_))).count();
-    assert_eq!((pauses, bench.core.is_stopped()), (2, true));
+    assert_eq!((pauses, bench.is_stopped()), (2, true));
     writes.extend(actions.iter().filter_map(|action| match action {
         Action::Write(write) => Some(write.id),
         _ => None,
@@ -128,7 +128,7 @@ fn what_was_on_its_way_stops_every_lane_when_it_is_too_much() {
     bench.take(5, &large);
     assert_eq!(bench.core.memory_bytes(), held, "it is read again");
     writes.into_iter().for_each(|id| bench.ack(id));
-    assert!(!bench.core.is_stopped());
+    assert!(!bench.is_stopped());
     let resumed = bench.actions();
     assert!(resumed.iter().any(|action| matches!(action, Action::Resume(OTHER, 0))));
     assert!(resumed.iter().any(|action| matches!(action, Action::Resume(LANE, 5))));
@@ -139,13 +139,13 @@ fn a_stop_because_of_one_lane_ends_for_the_others() {
     let (mut bench, _) = half_full();
     let large = "p".repeat(MEMORY / 12);
     bench.take(4, &large);
-    assert!(bench.core.is_stopped());
+    assert!(bench.is_stopped());
     bench.actions();
     // Nothing is answered: most of the memory is stuck.
     let resumed = bench.stall();
     assert!(resumed.iter().any(|action| matches!(action, Action::Resume(OTHER, 0))));
     assert!(!resumed.iter().any(|action| matches!(action, Action::Resume(LANE, _))));
-    assert!(!bench.core.is_stopped() && !bench.core.is_holding());
+    assert!(!bench.is_stopped() && !bench.is_holding());
     bench.core.resumed(OTHER);
     bench.take_of(OTHER, 0, "o1 o2 o3");
     let [(other, _)] = bench.writes().try_into().unwrap();
@@ -178,16 +178,16 @@ fn records_that_wait_count_as_the_rows_that_they_will_be() {
     let mut bench = bench(MEMORY, 9);
     let large = format!("w{}", "p".repeat(MEMORY / 32));
     bench.take(0, &format!("{large} {large}"));
-    assert!(!bench.core.is_holding());
+    assert!(!bench.is_holding());
     bench.take(2, &format!("{large} {large}"));
-    assert!(bench.core.is_holding() && bench.core.memory_bytes() < MEMORY / 4);
+    assert!(bench.is_holding() && bench.core.memory_bytes() < MEMORY / 4);
 }
 
 #[test]
 fn what_is_on_its_way_for_lanes_that_are_gone_holds_nobody() {
     let (mut bench, _) = half_full();
     bench.core.drop_lane(LANE);
-    assert!(!bench.core.is_holding());
+    assert!(!bench.is_holding());
     bench.take_of(OTHER, 0, "o1");
-    assert!(!bench.core.is_holding());
+    assert!(!bench.is_holding());
 }

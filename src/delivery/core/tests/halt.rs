@@ -173,12 +173,12 @@ fn what_a_halt_holds_counts_no_more_and_the_others_have_half_of_what_is_left() {
     bench.take(0, &part('b', 30));
     assert!(matches!(bench.actions()[..], [Action::Pause(LANE)]));
     bench.take_of(OTHER, 0, &part('x', 10));
-    assert!(!bench.core.is_holding(), "half of all is used, but not half of the rest");
+    assert!(!bench.is_holding(), "half of all is used, but not half of the rest");
     bench.take_of(OTHER, 1, &part('x', 9));
-    assert!(bench.core.is_holding() && !bench.core.is_stopped());
+    assert!(bench.is_holding() && !bench.is_stopped());
     bench.wait(1);
     for (id, _) in bench.writes() {
         bench.core.written(id, WriteOutcome::Acked, bench.now);
     }
-    assert!(!bench.core.is_holding());
+    assert!(!bench.is_holding());
 }

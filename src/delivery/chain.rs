@@ -1,0 +1,216 @@
+//! One chain of slots, as its present owner sees it: what is staged for which job.
+
+use std::{mem::size_of, time::Instant};
+
+use crate::{
+    batch::{Batch, SpanId},
+    delivery::{
+        action::LoadId,
+        encoder::{ChainFacts, SlotId},
+    },
+    fault::Fault,
+    write::load::{
+        chain::Slot,
+        job::{LoadFormat, LoadJob},
+    },
+};
+
+/// A job takes 10,000 addresses
+/// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>).
+pub const OBJECTS_MAX: usize = 9_000;
+
+/// Rows of one object that share a span: what remains of them once they are staged.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The span that waits for them.
+    pub span: SpanId,
+    /// How many.
+    pub records: u32,
+}
+
+/// An object in the bucket whose rows no job has brought yet.
+#[derive(Debug)]
+pub struct Staged {
+    /// Its address.
+    pub uri: String,
+    /// How its rows stand in it.
+    pub format: LoadFormat,
+    /// The offset of its first row.
+    pub first: i64,
+    /// The offset of its last row.
+    pub last: i64,
+    /// Its rows.
+    pub runs: Vec<Run>,
+    /// The rows' slot: what is to be prepared anew if the table does not take them.
+    pub slot: SlotId,
+    /// Its only row with its payload, where it is under suspicion.
+    pub suspect: Option<Batch>,
+}
+
+impl Staged {
+    /// What is left of `batch`, a staged object's rows.
+    pub fn new(uri: String, format: LoadFormat, slot: SlotId, batch: &Batch) -> Self {
+        let mut runs: Vec<Run> = Vec::new();
+        for row in batch.rows() {
+            match runs.last_mut() {
+                Some(run) if run.span == row.span => run.records += 1,
+                _ => runs.push(Run { span: row.span, records: 1 }),
+            }
+        }
+        runs.shrink_to_fit();
+        let offsets = batch.rows().iter().map(|row| row.offset);
+        let (first, last) = (offsets.clone().min(), offsets.max());
+        Self {
+            uri,
+            format,
+            first: first.unwrap_or_default(),
+            last: last.unwrap_or_default(),
+            runs,
+            slot,
+            suspect: None,
+        }
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> u64 {
+        self.runs.iter().map(|run| u64::from(run.records)).sum()
+    }
+
+    /// Memory that it holds until its job is done.
+    pub fn memory_bytes(&self) -> usize {
+        let suspect = self.suspect.as_ref().map_or(0, Batch::memory_bytes);
+        size_of::<Self>() + self.uri.capacity() + self.runs.capacity() * size_of::<Run>() + suspect
+    }
+}
+
+/// A job under way, or to be tried again.
+#[derive(Debug)]
+pub struct Loading {
+    /// Names the job's answer.
+    pub id: LoadId,
+    /// The job.
+    pub job: LoadJob,
+    /// Its objects.
+    pub objects: Vec<Staged>,
+    /// Calls for this very job that failed.
+    pub attempts: u32,
+    /// The fault of the last call or job, while it waits for the next.
+    pub fault: Option<Fault>,
+}
+
+/// Where the chain stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// Its end is not known yet: it is somewhere behind this slot.
+    Unknown(Slot),
+    /// The driver looks for it.
+    Sought(Slot),
+    /// This is its end: no job of this slot exists.
+    End(Slot),
+}
+
+/// One chain.
+#[derive(Debug)]
+pub struct Chain {
+    /// Names and paces its jobs.
+    pub facts: ChainFacts,
+    /// Where it stands.
+    pub place: Place,
+    /// Calls to find its end that failed.
+    pub attempts: u32,
+    /// The fault of the last such call.
+    pub fault: Option<Fault>,
+    /// Records that came before its end is known.
+    pub waiting: Batch,
+    /// Objects for the next job.
+    pub staged: Vec<Staged>,
+    /// When the next job is due, once there are rows for it.
+    pub due: Option<Instant>,
+    /// The next job is wanted for the records below this offset.
+    pub closing: Option<i64>,
+    /// The job under way.
+    pub loading: Option<Loading>,
+    /// When the last job was created.
+    pub last_job: Option<Instant>,
+    /// Rows that no job brings yet, staged or to be staged.
+    pub unloaded: u64,
+    /// No more rows than this in a job: a row among more of them is bad.
+    pub rows_max: u64,
+}
+
+impl Chain {
+    /// A chain of which `node` is known.
+    pub fn new(facts: ChainFacts, node: i64, rows_max: u64) -> Self {
+        Self {
+            facts,
+            place: Place::Unknown(Slot::at(node)),
+            attempts: 0,
+            fault: None,
+            waiting: Batch::default(),
+            staged: Vec::new(),
+            due: None,
+            closing: None,
+            loading: None,
+            last_job: None,
+            unloaded: 0,
+            rows_max,
+        }
+    }
+
+    /// Whether nothing is staged, and no answer is awaited.
+    pub fn is_idle(&self) -> bool {
+        self.unloaded == 0
+            && self.loading.is_none()
+            && self.waiting.is_empty()
+            && !matches!(self.place, Place::Sought(_))
+    }
+
+    /// A node of the chain: rows below it are in the table.
+    pub fn node(&self) -> i64 {
+        match self.place {
+            Place::Unknown(slot) | Place::Sought(slot) | Place::End(slot) => slot.node,
+        }
+    }
+
+    /// When the next job may be created.
+    pub fn next_job(&self, now: Instant) -> Instant {
+        match self.last_job {
+            Some(last) => now.max(last + self.facts.interval),
+            None => now + self.facts.first,
+        }
+    }
+
+    /// Takes out the objects for a job of which every row lies below `limit`, all of one format, and
+    /// says where the slot ends: below that, nothing is left out.
+    pub fn take(&mut self, limit: i64) -> Option<(Vec<Staged>, i64)> {
+        self.staged.sort_by_key(|object| object.first);
+        let format = self.staged.first()?.format;
+        let end = slot_end(&self.staged, format, limit, self.rows_max);
+        let fits = |object: &mut Staged| object.last < end;
+        let objects: Vec<Staged> = self.staged.extract_if(.., fits).collect();
+        (!objects.is_empty()).then_some((objects, end))
+    }
+}
+
+/// The largest offset up to `limit` that no object straddles, such that those below it are of one
+/// format and few enough. `objects` are sorted by their first offset.
+fn slot_end(objects: &[Staged], format: LoadFormat, limit: i64, rows_max: u64) -> i64 {
+    let mut end = limit;
+    let mut rows = 0;
+    for (index, object) in objects.iter().enumerate() {
+        rows += object.rows();
+        let is_left_out = object.format != format || (rows > rows_max && index > 0);
+        if (is_left_out || index >= OBJECTS_MAX || object.last >= end) && object.first < end {
+            end = object.first;
+        }
+    }
+    // With each step down, an object that begins below the end may straddle it.
+    let straddles = |end: i64| {
+        let found = objects.iter().filter(|object| object.first < end && object.last >= end);
+        found.map(|object| object.first).min()
+    };
+    while let Some(first) = straddles(end) {
+        end = first;
+    }
+    end
+}

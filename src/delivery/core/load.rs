@@ -1,0 +1,492 @@
+//! Load jobs: rows are staged as objects, and a chain's next job brings them when it is due.
+//!
+//! The rules (`docs/delivery.md`, the slot protocol):
+//!
+//! 1. Nothing is staged before the chain's end is known.
+//! 2. A job is created for the records below an offset once each of them is settled: its row is in an
+//!    object of the job, in another chain's, in the table, or in the dead letter. Whoever adopts the
+//!    job's end may then pass over all of them.
+//! 3. A failed job is followed by another attempt at the same node, once it was seen to have failed.
+//! 4. If another owner's job has decided the slot otherwise, the lane is given up and taken over again.
+
+use std::time::{Duration, Instant};
+
+use super::{Core, Place as RecordPlace, Sent, Timer, Way};
+use crate::{
+    batch::LaneSlot,
+    dead_letter::{Reason, Stage as FailedStage},
+    delivery::{
+        action::{Action, BatchId, ChainKey, LoadId, Stage},
+        chain::{Chain, Loading, OBJECTS_MAX, Place, Staged},
+        disposition::{self, Disposition},
+        encoder::{Encoder, SlotId},
+        lane::Phase,
+    },
+    fault::Fault,
+    record::Record,
+    write::load::{
+        chain::{BASE, Slot},
+        job::{LoadFormat, LoadJob},
+        run::JobEnd,
+    },
+};
+
+impl<E: Encoder> Core<E> {
+    /// Whether a record's row is to be staged now. Otherwise it is in the table already, or put aside
+    /// until the chain's end is known.
+    pub(super) fn admit(&mut self, key: ChainKey, place: RecordPlace, record: &Record<'_>) -> bool {
+        let Some(chain) = self.chain(key) else { return true };
+        match chain.place {
+            Place::End(slot) if record.offset >= slot.node => return true,
+            Place::End(_) => {
+                self.resolve(place, 1, record.bytes());
+                return false;
+            }
+            Place::Unknown(_) | Place::Sought(_) => {}
+        }
+        let before = chain.waiting.memory_bytes();
+        chain.waiting.push_unencoded(place.lane, place.span, record);
+        let after = chain.waiting.memory_bytes();
+        self.recharge(before, after);
+        self.locate(key);
+        false
+    }
+
+    fn chain(&mut self, key: ChainKey) -> Option<&mut Chain> {
+        if !self.chains.contains_key(&key) {
+            let lane = self.lanes.get(&key.lane)?;
+            let facts = self.encoder.chain(&lane.origin, key.table)?;
+            let node = lane.nodes.get(facts.id.short()).copied().unwrap_or(BASE);
+            let suspicion = self.suspicions.get(&(lane.lane.clone(), key.table));
+            let rows_max = suspicion.copied().unwrap_or(u64::MAX);
+            self.chains.insert(key, Chain::new(facts, node, rows_max));
+        }
+        self.chains.get_mut(&key)
+    }
+
+    /// Asks the driver for the chain's end, once.
+    pub(super) fn locate(&mut self, key: ChainKey) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        let Place::Unknown(from) = chain.place else { return };
+        chain.place = Place::Sought(from);
+        let (chain, table) = (chain.facts.id.clone(), chain.facts.table.clone());
+        self.actions.push_back(Action::Locate { key, chain, table, from });
+    }
+
+    /// The answer to `Action::Locate`.
+    pub fn located(&mut self, key: ChainKey, result: Result<Slot, Fault>, now: Instant) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        match result {
+            Ok(slot) => {
+                (chain.place, chain.fault, chain.attempts) = (Place::End(slot), None, 0);
+                let waiting = std::mem::take(&mut chain.waiting);
+                self.note_node(key);
+                for row in waiting.rows() {
+                    let Some(lane) = self.lanes.get(&row.lane) else { break };
+                    let record = waiting.record(row);
+                    let route = self.encoder.route(&lane.origin, &record);
+                    let place = RecordPlace { lane: row.lane, span: row.span };
+                    self.place(place, &record, route, now);
+                }
+                self.release_memory(waiting.memory_bytes());
+            }
+            Err(fault) => {
+                chain.place = Place::Unknown(Slot::at(chain.node()));
+                chain.attempts += 1;
+                let wait = wait(&self.settings, &fault, chain.attempts, u64::from(key.lane.0));
+                chain.fault = Some(fault);
+                self.at(now + wait, Timer::Locate(key));
+            }
+        }
+        self.flow(now);
+    }
+
+    /// The lane's next commit says how far the chain is.
+    fn note_node(&mut self, key: ChainKey) {
+        let (Some(chain), Some(lane)) = (self.chains.get(&key), self.lanes.get_mut(&key.lane))
+        else {
+            return;
+        };
+        lane.nodes.insert(chain.facts.id.short().to_owned(), chain.node());
+    }
+
+    /// A row was added to an open batch of the chain.
+    pub(super) fn appended(&mut self, key: ChainKey, now: Instant) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        chain.unloaded += 1;
+        if chain.due.is_none() && chain.closing.is_none() {
+            let due = if chain.rows_max < u64::MAX { now } else { chain.next_job(now) };
+            chain.due = Some(due);
+            self.at(due, Timer::Load(key));
+        }
+    }
+
+    /// Hands a batch to the driver, to be stored as an object.
+    pub(super) fn stage(&mut self, id: BatchId, slot: SlotId, key: ChainKey, format: LoadFormat) {
+        let (Some(sent), Some(chain)) = (self.sent.get(&id), self.chains.get(&key)) else {
+            // The lane is gone, and with it whoever would wait for the object.
+            return self.forget(id);
+        };
+        debug_assert_eq!(sent.way.slot(), slot);
+        self.actions.push_back(Action::Stage(Stage {
+            id,
+            chain: chain.facts.id.clone(),
+            table: chain.facts.table.clone(),
+            body: sent.body.clone(),
+            rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
+            first: sent.batch.rows().first().map_or(0, |row| row.offset),
+            format,
+        }));
+    }
+
+    fn forget(&mut self, id: BatchId) {
+        if let Some(sent) = self.sent.remove(&id) {
+            self.release_memory(sent.batch.memory_bytes());
+        }
+    }
+
+    /// The answer to `Action::Stage`: the object's address.
+    pub fn staged(&mut self, id: BatchId, result: Result<String, Fault>, now: Instant) {
+        let Some(sent) = self.sent.remove(&id) else {
+            debug_assert!(false, "an object was answered twice");
+            return;
+        };
+        let Way::Staged(slot, key, format) = sent.way else {
+            debug_assert!(false, "a streamed batch was answered as an object");
+            return;
+        };
+        match result {
+            Ok(uri) if self.chains.contains_key(&key) => {
+                let object = Staged::new(uri, format, slot, &sent.batch);
+                self.collect(key, object, sent);
+            }
+            Ok(uri) => {
+                self.actions.push_back(Action::Discard(key.lane, vec![uri], None));
+                self.release_memory(sent.batch.memory_bytes());
+            }
+            Err(_) if !self.chains.contains_key(&key) => {
+                self.release_memory(sent.batch.memory_bytes());
+            }
+            Err(fault) => {
+                let wait = wait(&self.settings, &fault, sent.attempts, id.0);
+                self.resend_after(wait, id, sent, fault, now);
+            }
+        }
+        self.flow(now);
+    }
+
+    /// The rows are safe in an object: their payloads are needed no more.
+    fn collect(&mut self, key: ChainKey, mut object: Staged, sent: Sent) {
+        let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get_mut(&key.lane))
+        else {
+            return;
+        };
+        for run in &object.runs {
+            lane.tracker.settle(run.span, run.records);
+        }
+        let payload = sent.batch.rows().iter().map(crate::batch::Row::payload_bytes).sum();
+        lane.bytes = lane.bytes.saturating_sub(payload);
+        let before = sent.batch.memory_bytes();
+        if chain.rows_max == 1 {
+            object.suspect = Some(sent.batch);
+        } else if let Some(spare) = sent.batch.reclaim(sent.body) {
+            self.spares.keep(spare);
+        }
+        let after = object.memory_bytes();
+        chain.staged.push(object);
+        let is_full = chain.staged.len() >= OBJECTS_MAX;
+        self.recharge(before, after);
+        if is_full {
+            self.close(key);
+        }
+        self.unlimit_lane(key.lane);
+    }
+
+    /// The timer of a chain: its next job is due, or one that failed is to be tried again.
+    pub(super) fn load_due(&mut self, key: ChainKey, now: Instant) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        if chain.loading.as_ref().is_some_and(|loading| loading.fault.is_some()) {
+            self.reload(key);
+        } else if chain.due.is_some_and(|due| due <= now) {
+            self.close(key);
+        }
+    }
+
+    /// Seals what is open for the chain and below `offset`: rows that waited for a table come late.
+    fn seal_below(&mut self, key: ChainKey, offset: i64) {
+        let open = self.open.iter().filter(|(way, open)| {
+            way.chain() == Some(key) && open.batch.rows().iter().any(|row| row.offset < offset)
+        });
+        let ways: Vec<Way> = open.map(|(way, _)| *way).collect();
+        ways.into_iter().for_each(|way| self.seal(way));
+    }
+
+    /// The next job is wanted for everything that was taken in so far.
+    fn close(&mut self, key: ChainKey) {
+        self.seal_below(key, i64::MAX);
+        let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get(&key.lane))
+        else {
+            return;
+        };
+        chain.due = None;
+        if chain.closing.is_none() {
+            self.closing.push(key);
+        }
+        chain.closing = Some(lane.tracker.next());
+    }
+
+    /// Creates the jobs that are wanted and ready.
+    pub(super) fn load_ready(&mut self, now: Instant) {
+        let closing = std::mem::take(&mut self.closing);
+        for key in closing {
+            if !self.load(key, now) {
+                self.closing.push(key);
+            }
+        }
+    }
+
+    /// Creates the chain's next job, if it is ready; `false` if it is not yet.
+    fn load(&mut self, key: ChainKey, now: Instant) -> bool {
+        let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get(&key.lane))
+        else {
+            return true;
+        };
+        let Some(closing) = chain.closing else { return true };
+        let settled = lane.tracker.settled();
+        // What a halted lane holds back settles when somebody releases it.
+        let is_ready = settled >= closing || lane.halt.is_some();
+        if !is_ready || chain.loading.is_some() {
+            self.seal_below(key, closing);
+            return false;
+        }
+        chain.closing = None;
+        let (Place::End(slot), Some((objects, end))) =
+            (chain.place, chain.take(closing.min(settled)))
+        else {
+            self.arm(key, now);
+            return true;
+        };
+        let rows = objects.iter().map(Staged::rows).sum();
+        let job = LoadJob {
+            id: chain.facts.id.job(slot),
+            table: chain.facts.table.clone(),
+            sources: objects.iter().map(|object| object.uri.clone()).collect(),
+            format: objects.first().map_or(LoadFormat::NdjsonGz, |object| object.format),
+            end,
+            rows,
+        };
+        chain.unloaded = chain.unloaded.saturating_sub(rows);
+        chain.last_job = Some(now);
+        let id = LoadId(0);
+        chain.loading = Some(Loading { id, job, objects, attempts: 0, fault: None });
+        self.reload(key);
+        self.arm(key, now);
+        true
+    }
+
+    /// Sets the timer for the next job, if there are rows for it.
+    fn arm(&mut self, key: ChainKey, now: Instant) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        if chain.unloaded > 0 && chain.due.is_none() {
+            let due = if chain.rows_max < u64::MAX { now } else { chain.next_job(now) };
+            chain.due = Some(due);
+            self.at(due, Timer::Load(key));
+        }
+    }
+
+    /// Hands the chain's job to the driver, for the first time or again.
+    fn reload(&mut self, key: ChainKey) {
+        let id = LoadId(self.next_id());
+        let Some(loading) = self.chains.get_mut(&key).and_then(|chain| chain.loading.as_mut())
+        else {
+            return;
+        };
+        (loading.id, loading.fault) = (id, None);
+        loading.attempts += 1;
+        let job = loading.job.clone();
+        self.actions.push_back(Action::Load { id, key, job });
+    }
+
+    /// The answer to `Action::Load`.
+    pub fn loaded(
+        &mut self,
+        (key, id): (ChainKey, LoadId),
+        result: Result<JobEnd, Fault>,
+        now: Instant,
+    ) {
+        let is_this = |loading: &Loading| loading.id == id;
+        let chain = self.chains.get_mut(&key);
+        let loading = chain.and_then(|chain| chain.loading.take_if(|loading| is_this(loading)));
+        // The lane is gone: its next owner finds the job.
+        let Some(loading) = loading else { return };
+        match result {
+            Ok(JobEnd::Loaded { end }) if end == loading.job.end => self.arrived(key, loading),
+            Ok(JobEnd::Loaded { .. }) => self.overtaken(key, loading),
+            Ok(JobEnd::Failed(fault)) => self.job_failed(key, loading, fault, now),
+            Err(fault) => {
+                let wait = wait(&self.settings, &fault, loading.attempts, id.0);
+                self.reload_after(wait, key, loading, fault, now);
+            }
+        }
+        self.arm(key, now);
+        self.flow(now);
+    }
+
+    fn reload_after(
+        &mut self,
+        wait: Duration,
+        key: ChainKey,
+        mut loading: Loading,
+        fault: Fault,
+        now: Instant,
+    ) {
+        loading.fault = Some(fault);
+        if let Some(chain) = self.chains.get_mut(&key) {
+            chain.loading = Some(loading);
+        }
+        self.at(now + wait, Timer::Load(key));
+    }
+
+    /// The job's rows are in the table.
+    fn arrived(&mut self, key: ChainKey, loading: Loading) {
+        let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get_mut(&key.lane))
+        else {
+            return;
+        };
+        let end = loading.job.end;
+        chain.place = Place::End(Slot::at(end));
+        chain.rows_max = chain.rows_max.saturating_mul(2);
+        let suspect = (lane.lane.clone(), key.table);
+        if let Some(rows) = self.suspicions.get_mut(&suspect) {
+            *rows = chain.rows_max;
+        }
+        let mut moved = false;
+        for run in loading.objects.iter().flat_map(|object| &object.runs) {
+            moved |= lane.tracker.resolve_settled(run.span, run.records);
+        }
+        if moved && !self.moved.contains(&key.lane) {
+            self.moved.push(key.lane);
+        }
+        self.note_node(key);
+        self.discard(key.lane, loading.objects, Some(end));
+        self.end_halt(key.lane);
+        self.unlimit_lane(key.lane);
+    }
+
+    /// Another owner's job has the id, with another end: what is staged here may lie on both sides
+    /// of it.
+    fn overtaken(&mut self, key: ChainKey, loading: Loading) {
+        self.discard(key.lane, loading.objects, None);
+        self.restart(key.lane);
+    }
+
+    /// Takes nothing more in for the lane, and has it given up and taken over again.
+    fn restart(&mut self, slot: LaneSlot) {
+        let Some(lane) = self.lanes.get_mut(&slot) else { return };
+        lane.phase = Phase::Draining;
+        self.actions.push_back(Action::Restart(slot));
+    }
+
+    fn job_failed(&mut self, key: ChainKey, mut loading: Loading, fault: Fault, now: Instant) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        let Place::End(slot) = chain.place else { return };
+        let next = slot.again();
+        chain.place = Place::End(next);
+        match disposition::of_request(&fault) {
+            Disposition::Retry | Disposition::RetrySlowly => {
+                loading.job.id = chain.facts.id.job(next);
+                // Failed jobs count, too, against what the table may have in a day.
+                let wait = wait(&self.settings, &fault, next.attempt, loading.id.0);
+                let wait = wait.max(chain.facts.interval);
+                self.reload_after(wait, key, loading, fault, now);
+            }
+            // The table is not what the rows were encoded for: they are read and encoded again.
+            Disposition::Replan => {
+                if let Some(object) = loading.objects.first() {
+                    let need = self.encoder.outdated(object.slot);
+                    self.waiting.entry(need).or_default();
+                    self.prepare(need);
+                }
+                self.discard(key.lane, loading.objects, None);
+                self.restart(key.lane);
+            }
+            Disposition::Split => self.suspect(key, loading, &fault, now),
+        }
+    }
+
+    /// A row of the job is bad: fewer of them next time, until it is alone.
+    fn suspect(&mut self, key: ChainKey, mut loading: Loading, fault: &Fault, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&key.lane) else { return };
+        let alone = loading.objects.first_mut().and_then(|object| object.suspect.take());
+        match alone.filter(|_| loading.job.rows == 1) {
+            Some(batch) => {
+                for row in batch.rows() {
+                    lane.tracker.unsettle(row.span, 1);
+                    let reason = Reason {
+                        stage: FailedStage::Write,
+                        message: fault.message.clone(),
+                        field: None,
+                        schema_id: None,
+                    };
+                    let place = RecordPlace { lane: row.lane, span: row.span };
+                    self.refuse(place, &batch.record(row), reason, now);
+                    break;
+                }
+                self.release_memory(batch.memory_bytes());
+                self.discard(key.lane, loading.objects, None);
+            }
+            None => {
+                let rows_max = (loading.job.rows / 2).max(1);
+                self.suspicions.insert((lane.lane.clone(), key.table), rows_max);
+                self.discard(key.lane, loading.objects, None);
+                self.restart(key.lane);
+            }
+        }
+    }
+
+    fn discard(&mut self, slot: LaneSlot, objects: Vec<Staged>, committed: Option<i64>) {
+        let memory: usize = objects.iter().map(Staged::memory_bytes).sum();
+        self.release_memory(memory);
+        let uris: Vec<String> = objects.into_iter().map(|object| object.uri).collect();
+        if !uris.is_empty() {
+            self.actions.push_back(Action::Discard(slot, uris, committed));
+        }
+    }
+
+    /// Rows of the lane that no job brings yet, and records whose chain is not found yet.
+    pub(super) fn unloaded(&self, slot: LaneSlot) -> u64 {
+        let chains = self.chains.iter().filter(|(key, _)| key.lane == slot);
+        chains.map(|(_, chain)| chain.unloaded + chain.waiting.rows().len() as u64).sum()
+    }
+
+    /// The lane is gone. Its jobs go on, and their objects stay; objects of no job are useless.
+    pub(super) fn drop_chains(&mut self, slot: LaneSlot) {
+        let of_lane = |way: &&Way| way.chain().is_some_and(|key| key.lane == slot);
+        let ways: Vec<Way> = self.open.keys().filter(of_lane).copied().collect();
+        for way in ways {
+            self.filled.remove(&way);
+            if let Some(open) = self.open.remove(&way) {
+                self.release_memory(open.batch.memory_bytes());
+            }
+        }
+        let keys: Vec<ChainKey> =
+            self.chains.keys().filter(|key| key.lane == slot).copied().collect();
+        for key in keys {
+            let Some(chain) = self.chains.remove(&key) else { continue };
+            let loading = chain.loading.iter().flat_map(|loading| &loading.objects);
+            let memory =
+                chain.waiting.memory_bytes() + loading.map(Staged::memory_bytes).sum::<usize>();
+            self.release_memory(memory);
+            self.discard(slot, chain.staged, None);
+        }
+    }
+}
+
+/// Until the next attempt after a fault: nothing is given up.
+fn wait(settings: &super::CoreSettings, fault: &Fault, attempts: u32, key: u64) -> Duration {
+    let backoff = match disposition::of_request(fault) {
+        Disposition::Retry | Disposition::Replan => settings.retry,
+        Disposition::RetrySlowly | Disposition::Split => settings.retry_slowly,
+    };
+    backoff.wait(attempts, key).max(fault.retry_after.unwrap_or(Duration::ZERO))
+}

@@ -1,0 +1,267 @@
+use super::*;
+use crate::{
+    delivery::action::LoadId,
+    write::load::{
+        chain::{BASE, Slot},
+        job::LoadJob,
+        run::JobEnd,
+    },
+};
+
+/// What the core asked for, by kind.
+#[derive(Debug, Default)]
+struct Asked {
+    located: Vec<(ChainKey, Slot)>,
+    staged: Vec<(BatchId, String)>,
+    jobs: Vec<(ChainKey, LoadId, LoadJob)>,
+    discarded: Vec<(Vec<String>, Option<i64>)>,
+    letters: Vec<LetterId>,
+    restarts: usize,
+}
+
+impl Bench {
+    fn asked(&mut self) -> Asked {
+        let mut asked = Asked::default();
+        for action in self.actions() {
+            match action {
+                Action::Locate { key, from, .. } => asked.located.push((key, from)),
+                Action::Stage(stage) => {
+                    let body = String::from_utf8(stage.body.to_vec()).unwrap();
+                    asked.staged.push((stage.id, body));
+                }
+                Action::Load { id, key, job } => asked.jobs.push((key, id, job)),
+                Action::Discard(_, uris, committed) => asked.discarded.push((uris, committed)),
+                Action::Restart(_) => asked.restarts += 1,
+                Action::DeadLetter { id, .. } => asked.letters.push(id),
+                Action::Pause(_) | Action::Resume(..) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        asked
+    }
+
+    /// Stores what is to be staged, each object under its rows as its address.
+    fn store_objects(&mut self) -> Asked {
+        let asked = self.asked();
+        for (id, rows) in &asked.staged {
+            self.core.staged(*id, Ok(rows.clone()), self.now);
+        }
+        asked
+    }
+}
+
+/// A lane whose rows are staged, and whose chains end where they begin.
+fn loading(values: &str) -> Bench {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(true);
+    bench.take(0, values);
+    let located = bench.asked().located;
+    for (key, from) in located {
+        assert_eq!(from, Slot::at(BASE));
+        bench.core.located(key, Ok(from), bench.now);
+    }
+    bench
+}
+
+/// Waits until the first job is due, stores the objects, and gives the job.
+fn first_job(bench: &mut Bench) -> (ChainKey, LoadId, LoadJob) {
+    bench.wait(10);
+    assert_eq!(bench.store_objects().jobs, []);
+    let [job] = bench.asked().jobs.try_into().unwrap();
+    job
+}
+
+fn transient() -> Fault {
+    Fault::unknown(FaultKind::Transient, "r", "m")
+}
+
+#[test]
+fn rows_are_staged_loaded_acknowledged_and_only_then_committed() {
+    let mut bench = loading("x y z");
+    let (key, id, job) = first_job(&mut bench);
+    assert_eq!((job.end, job.rows, &job.sources[..]), (3, 3, &["x;y;z;".to_owned()][..]));
+    assert!(job.id.ends_with("-0-0-a0"), "{}", job.id);
+    assert_eq!((bench.mark(), bench.core.progress()), (0, vec![]));
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 3 }), bench.now);
+    let [progress] = bench.core.progress().try_into().unwrap();
+    assert_eq!((progress.offset, progress.nodes.into_values().collect()), (3, vec![3]));
+    assert_eq!(bench.asked().discarded, [(job.sources, Some(3))]);
+    assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
+}
+
+#[test]
+fn the_next_job_begins_where_the_last_one_ended_and_not_before_its_time() {
+    let mut bench = loading("x");
+    let (key, id, _) = first_job(&mut bench);
+    bench.take(1, "y");
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 1 }), bench.now);
+    bench.wait(59);
+    assert_eq!(bench.store_objects().jobs, []);
+    bench.wait(1);
+    bench.store_objects();
+    let [(_, _, job)] = bench.asked().jobs.try_into().unwrap();
+    assert!(job.id.ends_with("-0-1-a0") && job.end == 2, "{job:?}");
+}
+
+#[test]
+fn what_an_earlier_owner_has_loaded_is_done_with() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(true);
+    let node = bench.core.encoder().chain(&(), TableIx(0)).unwrap().id.short().to_owned();
+    bench.core.recall(LANE, [(node, 1)].into());
+    bench.take(1, "x y z");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    assert_eq!(from, Slot::at(1));
+    // Nobody answers at first.
+    bench.core.located(key, Err(transient()), bench.now);
+    bench.wait(5);
+    assert_eq!(bench.asked().located, [(key, Slot::at(1))]);
+    bench.core.located(key, Ok(Slot { node: 3, attempt: 2 }), bench.now);
+    let (_, _, job) = first_job(&mut bench);
+    assert!(job.id.ends_with("-0-3-a2") && job.sources == ["z;"], "{job:?}");
+}
+
+#[test]
+fn a_job_waits_for_dead_letters_and_for_rows_that_wait_below_its_end() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(true);
+    bench.take(0, "x b w y");
+    let mut letter = None;
+    for action in bench.actions() {
+        match action {
+            Action::Locate { key, from, .. } => bench.core.located(key, Ok(from), bench.now),
+            Action::DeadLetter { id, .. } => letter = Some(id),
+            Action::Prepare(NeedId(7)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    bench.wait(10);
+    bench.store_objects();
+    assert_eq!(bench.asked().jobs, []);
+    bench.core.lettered(letter.unwrap(), Ok(()), bench.now);
+    assert_eq!(bench.asked().jobs, []);
+    bench.ready.set(true);
+    bench.core.prepared(NeedId(7), Ok(()), bench.now);
+    // The row that waited belongs to the job, too.
+    let [(_, rows)] = &bench.store_objects().staged[..] else { panic!() };
+    assert_eq!(rows, "w;");
+    let [(_, _, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!((job.end, job.rows), (4, 3));
+}
+
+#[test]
+fn a_call_that_fails_repeats_the_same_job_and_a_failed_job_has_another_attempt() {
+    let mut bench = loading("x");
+    let (key, id, job) = first_job(&mut bench);
+    bench.core.loaded((key, id), Err(transient()), bench.now);
+    bench.wait(5);
+    let [(_, again, same)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!(same, job);
+    // The first call's late answer means nothing any more.
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 1 }), bench.now);
+    assert_eq!(bench.mark(), 0);
+    bench.core.loaded((key, again), Ok(JobEnd::Failed(transient())), bench.now);
+    bench.wait(60);
+    let [(_, last, next)] = bench.asked().jobs.try_into().unwrap();
+    assert!(next.id.ends_with("-0-0-a1"), "{next:?}");
+    assert_eq!((next.end, &next.sources), (1, &job.sources));
+    bench.core.loaded((key, last), Ok(JobEnd::Loaded { end: 1 }), bench.now);
+    assert_eq!((bench.mark(), bench.core.memory_bytes()), (1, 0));
+}
+
+#[test]
+fn another_owners_job_decides_and_the_lane_is_taken_over_again() {
+    let mut bench = loading("x y z");
+    let (key, id, job) = first_job(&mut bench);
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 2 }), bench.now);
+    let asked = bench.asked();
+    assert_eq!((asked.restarts, asked.discarded), (1, vec![(job.sources, None)]));
+    assert_eq!(bench.mark(), 0);
+    bench.take(3, "u");
+    bench.core.drop_lane(LANE);
+    assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
+}
+
+#[test]
+fn a_bad_row_is_alone_in_the_end_and_goes_to_the_dead_letter() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(true);
+    let rows = ["x", "y", "POISON", "z"];
+    let (mut loaded, mut letters, mut slot) = (Vec::new(), Vec::new(), Slot::at(BASE));
+    let mut lane = LANE;
+    for _ in 0..40 {
+        bench.wait(10);
+        let asked = bench.store_objects();
+        for (key, _) in asked.located {
+            bench.core.located(key, Ok(slot), bench.now);
+        }
+        letters.extend(asked.letters.iter().copied());
+        for id in asked.letters {
+            bench.core.lettered(id, Ok(()), bench.now);
+        }
+        for (key, id, job) in asked.jobs {
+            let is_bad = job.sources.iter().any(|rows| rows.contains("POISON"));
+            let refused = Fault::refused(FaultKind::InvalidRequest, "invalid", "m");
+            slot = if is_bad { slot.again() } else { Slot::at(job.end) };
+            loaded.extend(job.sources.iter().filter(|_| !is_bad).cloned());
+            let end = JobEnd::Loaded { end: job.end };
+            let end = if is_bad { JobEnd::Failed(refused) } else { end };
+            bench.core.loaded((key, id), Ok(end), bench.now);
+        }
+        let mark = bench.core.progress_of(lane).map_or(0, |progress| progress.offset);
+        if asked.restarts > 0 || lane == LANE {
+            bench.core.drop_lane(lane);
+            lane = LaneSlot(lane.0 + 1);
+            bench.core.assign(lane, TopicPartition::new("t", 0), 1, mark);
+            bench.take_of(lane, mark, &rows[mark as usize..].join(" "));
+        }
+    }
+    assert_eq!((loaded.concat(), letters.len()), ("x;y;z;".to_owned(), 1));
+    assert_eq!(bench.core.progress_of(lane).unwrap().offset, 4);
+    assert_eq!(bench.core.memory_bytes(), 0);
+}
+
+#[test]
+fn a_drain_waits_for_a_job_but_not_for_what_no_job_brings() {
+    let mut bench = loading("x");
+    let (key, id, _) = first_job(&mut bench);
+    bench.take(1, "y");
+    bench.core.drain(&[LANE]);
+    bench.store_objects();
+    assert!(!bench.core.is_drained(LANE));
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 1 }), bench.now);
+    assert!(bench.core.is_drained(LANE) && bench.mark() == 1);
+    bench.core.drop_lane(LANE);
+    let discarded = bench.asked().discarded;
+    assert_eq!(discarded.last(), Some(&(vec!["y;".to_owned()], None)));
+    assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
+}
+
+#[test]
+fn a_lane_that_is_gone_leaves_its_job_and_its_objects_alone() {
+    let mut bench = loading("x");
+    let (key, id, _) = first_job(&mut bench);
+    bench.take(1, "y");
+    bench.core.drop_lane(LANE);
+    assert_eq!(bench.store_objects().discarded, []);
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 1 }), bench.now);
+    assert_eq!(bench.asked().discarded, []);
+    assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
+}
+
+#[test]
+fn a_switch_to_streaming_neither_waits_for_the_job_nor_repeats_a_row() {
+    let mut bench = loading("x");
+    bench.loads.set(false);
+    bench.take(1, "u v y");
+    bench.wait(10);
+    let [Action::Write(write), Action::Stage(stage)] = &bench.actions()[..] else { panic!() };
+    bench.core.staged(stage.id, Ok("x;".to_owned()), bench.now);
+    // A row of the slot that is on its way another way must have arrived before the job exists.
+    assert_eq!(bench.asked().jobs, []);
+    bench.core.written(write.id, WriteOutcome::Acked, bench.now);
+    let [(key, id, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!((job.end, job.rows), (4, 1));
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 4 }), bench.now);
+    assert_eq!((bench.mark(), bench.core.memory_bytes()), (4, 0));
+}

@@ -1,0 +1,132 @@
+//! Load jobs over BigQuery's REST API
+//! (<https://docs.cloud.google.com/bigquery/docs/reference/rest/v2/jobs>).
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    fault::{Fault, FaultKind},
+    gcp::{
+        classify::{Item, answer_fault, call_fault, job_fault},
+        tables::names,
+    },
+    rest::{Rest, RestRequest, RestResponse},
+    table::TableRef,
+    write::load::{
+        Inserted, LoadJobs,
+        job::{JobState, JobView, LoadJob, labels},
+    },
+};
+
+/// [`LoadJobs`] over a REST endpoint.
+pub struct Jobs {
+    rest: Arc<dyn Rest>,
+    /// The datasets' location; `None` lets BigQuery look for it.
+    location: Option<String>,
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Status {
+    state: String,
+    error_result: Option<Item>,
+}
+
+impl Jobs {
+    /// Jobs over `rest` in `location`.
+    pub fn new(rest: Arc<dyn Rest>, location: Option<String>) -> Self {
+        Self { rest, location }
+    }
+
+    async fn send(&self, method: Method, path: String, body: Bytes) -> Result<RestResponse, Fault> {
+        let mut headers = HeaderMap::with_capacity(1);
+        if !body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let answer = self.rest.call(RestRequest { method, path, headers, body }).await;
+        let answer = answer.map_err(call_fault)?;
+        if (200..300).contains(&answer.status) { Ok(answer) } else { Err(answer_fault(&answer)) }
+    }
+
+    async fn create(&self, job: &LoadJob) -> Result<Inserted, Fault> {
+        let path = format!("{}/jobs", names::project_path(&job.table));
+        let body = Bytes::from(job.document(self.location.as_deref()).to_string());
+        match self.send(Method::POST, path, body).await {
+            Ok(_) => Ok(Inserted::Created),
+            Err(fault) if fault.kind == FaultKind::AlreadyExists => Ok(Inserted::Exists),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn read(&self, table: &TableRef, id: &str) -> Result<Option<JobView>, Fault> {
+        let mut path = format!("{}/jobs/{id}", names::project_path(table));
+        if let Some(location) = &self.location {
+            path.push_str("?location=");
+            path.push_str(location);
+        }
+        match self.send(Method::GET, path, Bytes::new()).await {
+            Ok(answer) => view(&answer, id).map(Some),
+            // BigQuery's `notFound`, whatever it is that is not found.
+            Err(fault) if fault.kind == FaultKind::TableNotFound => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+impl LoadJobs for Jobs {
+    fn insert<'a>(&'a self, job: &'a LoadJob) -> BoxFuture<'a, Result<Inserted, Fault>> {
+        Box::pin(self.create(job))
+    }
+
+    fn get<'a>(
+        &'a self,
+        table: &'a TableRef,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<JobView>, Fault>> {
+        Box::pin(self.read(table, id))
+    }
+}
+
+fn view(answer: &RestResponse, id: &str) -> Result<JobView, Fault> {
+    let document: Value = serde_json::from_slice(&answer.body).map_err(|_| unreadable(id))?;
+    let (end, rows) = labels(&document).ok_or_else(|| foreign(id))?;
+    let status = document.get("status").cloned().unwrap_or_default();
+    let status: Status = serde_json::from_value(status).map_err(|_| unreadable(id))?;
+    let state = match (status.state.as_str(), status.error_result) {
+        ("DONE", Some(error)) => JobState::Failed(job_fault(&error)),
+        ("DONE", None) => JobState::Loaded { output_rows: output_rows(&document) },
+        ("RUNNING", _) => JobState::Active { running: true },
+        ("PENDING", _) => JobState::Active { running: false },
+        _ => return Err(unreadable(id)),
+    };
+    Ok(JobView { state, end, rows })
+}
+
+/// An INT64 is text in BigQuery's JSON.
+fn output_rows(document: &Value) -> Option<u64> {
+    document.pointer("/statistics/load/outputRows")?.as_str()?.parse().ok()
+}
+
+fn unreadable(id: &str) -> Fault {
+    let message = format!("the answer about job {id} is not one of BigQuery");
+    Fault::unknown(FaultKind::Transient, "unreadableAnswer", message)
+}
+
+fn foreign(id: &str) -> Fault {
+    let message = format!(
+        "job {id} has none of kcbq's labels: another program has used its id; set a higher \
+         `load_epoch`"
+    );
+    Fault::refused(FaultKind::InvalidRequest, "labels", message)
+}

@@ -1,0 +1,163 @@
+//! Staged objects over the JSON API of Cloud Storage
+//! (<https://docs.cloud.google.com/storage/docs/json_api/v1/objects>).
+//!
+//! Google's own crate is not used: what it deletes and lists with is gRPC only, which no emulator
+//! serves, and three calls over the port that BigQuery is called through can be simulated as they are.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    fault::{Fault, FaultKind},
+    gcp::classify::{answer_fault, call_fault},
+    rest::{Rest, RestRequest, RestResponse},
+    write::load::{ListedObject, Objects},
+};
+
+/// Google's own endpoint.
+pub const ENDPOINT: &str = "https://storage.googleapis.com";
+
+/// [`Objects`] in one bucket.
+pub struct Bucket {
+    rest: Arc<dyn Rest>,
+    name: String,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Page {
+    items: Vec<Item>,
+    next_page_token: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Item {
+    name: String,
+    time_created: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Stored {
+    size: String,
+}
+
+impl Bucket {
+    /// The bucket called `name`, reached over `rest`.
+    pub fn new(rest: Arc<dyn Rest>, name: impl Into<String>) -> Self {
+        Self { rest, name: name.into() }
+    }
+
+    async fn send(&self, method: Method, path: String, body: Bytes) -> Result<RestResponse, Fault> {
+        let mut headers = HeaderMap::with_capacity(1);
+        if method == Method::POST {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        }
+        let answer = self.rest.call(RestRequest { method, path, headers, body }).await;
+        let answer = answer.map_err(call_fault)?;
+        if (200..300).contains(&answer.status) { Ok(answer) } else { Err(answer_fault(&answer)) }
+    }
+
+    /// `ifGenerationMatch=0`: the object must not exist. Names are this process's own, so that one
+    /// that does exist is the work of an attempt whose answer was lost, which Cloud Storage stores whole
+    /// or not at all.
+    async fn store(&self, name: &str, body: Bytes) -> Result<(), Fault> {
+        let size = body.len();
+        let path = format!(
+            "/upload/storage/v1/b/{}/o?uploadType=media&ifGenerationMatch=0&name={}",
+            escape(&self.name),
+            escape(name)
+        );
+        let answer = match self.send(Method::POST, path, body).await {
+            Err(fault) if fault.kind == FaultKind::Conflict => {
+                self.send(Method::GET, self.path(name), Bytes::new()).await?
+            }
+            other => other?,
+        };
+        let stored: Stored = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if stored.size == size.to_string() { Ok(()) } else { Err(wrong_size(name)) }
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), Fault> {
+        match self.send(Method::DELETE, self.path(name), Bytes::new()).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.kind == FaultKind::TableNotFound => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn page(
+        &self,
+        prefix: &str,
+        page: Option<&str>,
+    ) -> Result<(Vec<ListedObject>, Option<String>), Fault> {
+        let mut path = format!("/storage/v1/b/{}/o?prefix={}", escape(&self.name), escape(prefix));
+        if let Some(page) = page {
+            path.push_str("&pageToken=");
+            path.push_str(&escape(page));
+        }
+        let answer = self.send(Method::GET, path, Bytes::new()).await?;
+        let page: Page = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
+        let objects = page.items.into_iter().map(listed).collect::<Result<_, _>>()?;
+        Ok((objects, page.next_page_token))
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("/storage/v1/b/{}/o/{}", escape(&self.name), escape(name))
+    }
+}
+
+impl Objects for Bucket {
+    fn uri(&self, name: &str) -> String {
+        format!("gs://{}/{name}", self.name)
+    }
+
+    fn put<'a>(&'a self, name: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(self.store(name, body))
+    }
+
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(self.remove(name))
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        page: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(Vec<ListedObject>, Option<String>), Fault>> {
+        Box::pin(self.page(prefix, page))
+    }
+}
+
+fn escape(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn listed(item: Item) -> Result<ListedObject, Fault> {
+    let created = OffsetDateTime::parse(&item.time_created, &Rfc3339).map_err(|_| unreadable())?;
+    let created_ms = created.unix_timestamp() * 1_000 + i64::from(created.millisecond());
+    Ok(ListedObject { name: item.name, created_ms })
+}
+
+fn wrong_size(name: &str) -> Fault {
+    let message = format!("object {name} was stored with another size than it was sent with");
+    Fault::unknown(FaultKind::Transient, "objectSize", message)
+}
+
+fn unreadable() -> Fault {
+    let message = "the answer is not one of Cloud Storage; is there a proxy in between?";
+    Fault::unknown(FaultKind::Transient, "unreadableAnswer", message)
+}

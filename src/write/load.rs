@@ -1,0 +1,75 @@
+//! The load path: rows are staged as objects in a bucket, and a load job brings them into the table.
+//!
+//! Exactly once, by the *slot protocol* (`docs/delivery.md`): the rows that one topic-partition has
+//! for one table form a [chain](chain::ChainId) of slots. A slot begins at an offset, its *node*, and
+//! its job's id is made of the node and the attempt, never of the end: BigQuery takes an id once and
+//! for ever, so whoever creates the job decides where the slot ends, and everybody else reads the end
+//! from the job and goes on there.
+
+pub mod chain;
+pub mod job;
+pub mod run;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::{
+    fault::Fault,
+    table::TableRef,
+    write::load::job::{JobView, LoadJob},
+};
+
+/// The answer to a job's creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// The job is created.
+    Created,
+    /// There is a job of that id already, whoever made it (HTTP 409).
+    Exists,
+}
+
+/// BigQuery's load jobs.
+///
+/// One call is one request, nothing is repeated. Jobs live in the project of their table.
+pub trait LoadJobs: Send + Sync + 'static {
+    /// Creates the job. An `Unknown` fault may have created it.
+    fn insert<'a>(&'a self, job: &'a LoadJob) -> BoxFuture<'a, Result<Inserted, Fault>>;
+
+    /// Reads the job afresh; `None` if no job has that id.
+    fn get<'a>(
+        &'a self,
+        table: &'a TableRef,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<JobView>, Fault>>;
+}
+
+/// A staged object as the bucket lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its name.
+    pub name: String,
+    /// When it was created, milliseconds since the epoch by the bucket's clock.
+    pub created_ms: i64,
+}
+
+/// The bucket of staged objects.
+///
+/// Names are unique: an object is written once and never changed.
+pub trait Objects: Send + Sync + 'static {
+    /// The address by which a load job finds the object: `gs://bucket/name`.
+    fn uri(&self, name: &str) -> String;
+
+    /// Stores an object. Answers `Ok` if it is there already with the same bytes: an earlier attempt
+    /// has done it.
+    fn put<'a>(&'a self, name: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), Fault>>;
+
+    /// Deletes an object; one that is gone is no fault.
+    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), Fault>>;
+
+    /// A page of the objects below `prefix`, and where the next page begins.
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        page: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(Vec<ListedObject>, Option<String>), Fault>>;
+}

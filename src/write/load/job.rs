@@ -1,0 +1,148 @@
+//! A load job: what is asked for, and what is read back.
+//!
+//! Everything that another owner must know of a job stands in its configuration, which `jobs.get`
+//! gives back: the end of its slot and its rows, as labels.
+
+use serde_json::{Value, json};
+
+use crate::{fault::Fault, table::TableRef};
+
+/// Labels: lower-case letters, digits, dashes, underscores
+/// (<https://docs.cloud.google.com/bigquery/docs/labels-intro#requirements>).
+const END: &str = "kcbq_end";
+const ROWS: &str = "kcbq_rows";
+
+/// How the rows stand in the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LoadFormat {
+    /// One JSON object a line, gzipped.
+    NdjsonGz,
+    /// Avro object containers.
+    Avro,
+}
+
+/// A job to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadJob {
+    /// The id; see [`super::chain::ChainId::job`].
+    pub id: String,
+    /// Where the rows go. The job runs in the table's project.
+    pub table: TableRef,
+    /// The objects, `gs://…`, at most 10,000.
+    pub sources: Vec<String>,
+    /// How the rows stand in them.
+    pub format: LoadFormat,
+    /// The slot's end: the offset behind its last record.
+    pub end: i64,
+    /// How many rows the objects hold.
+    pub rows: u64,
+}
+
+impl LoadJob {
+    /// The body of `jobs.insert`.
+    ///
+    /// Nothing that drops data is switched on: no bad records, no unknown values. The table exists and
+    /// has its columns: the schema gate has seen to it. Ids are unique within a location only, so that
+    /// the dataset's must be given where it is known.
+    pub fn document(&self, location: Option<&str>) -> Value {
+        let mut load = json!({
+            "destinationTable": {
+                "projectId": *self.table.project,
+                "datasetId": *self.table.dataset,
+                "tableId": *self.table.table,
+            },
+            "sourceUris": self.sources,
+            "sourceFormat": self.format.name(),
+            "writeDisposition": "WRITE_APPEND",
+            "createDisposition": "CREATE_NEVER",
+            "maxBadRecords": 0,
+        });
+        let options = match self.format {
+            LoadFormat::NdjsonGz => ("ignoreUnknownValues", false),
+            LoadFormat::Avro => ("useAvroLogicalTypes", true),
+        };
+        load[options.0] = options.1.into();
+        let mut reference = json!({ "projectId": *self.table.project, "jobId": self.id });
+        if let Some(location) = location {
+            reference["location"] = location.into();
+        }
+        let labels = json!({ END: self.end.to_string(), ROWS: self.rows.to_string() });
+        json!({
+            "jobReference": reference,
+            "configuration": { "labels": labels, "load": load },
+        })
+    }
+}
+
+impl LoadFormat {
+    /// BigQuery's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NdjsonGz => "NEWLINE_DELIMITED_JSON",
+            Self::Avro => "AVRO",
+        }
+    }
+}
+
+/// Where a job stands.
+#[derive(Clone, Debug)]
+pub enum JobState {
+    /// It waits (`PENDING`) or works.
+    Active {
+        /// Whether it has begun.
+        running: bool,
+    },
+    /// It is done without an error result: its rows are in the table, all at once.
+    Loaded {
+        /// Rows that BigQuery says it has written.
+        output_rows: Option<u64>,
+    },
+    /// It is done with an error result: nothing of it is in the table, and its id is used up.
+    Failed(Fault),
+}
+
+/// A job as it was read.
+#[derive(Clone, Debug)]
+pub struct JobView {
+    /// Where it stands.
+    pub state: JobState,
+    /// The end of its slot.
+    pub end: i64,
+    /// The rows that were staged for it.
+    pub rows: u64,
+}
+
+/// The slot's end and rows from a job's document; `None` for a job that is not ours.
+pub fn labels(document: &Value) -> Option<(i64, u64)> {
+    let labels = document.pointer("/configuration/labels")?;
+    let number = |label: &str| labels.get(label).and_then(Value::as_str);
+    Some((number(END)?.parse().ok()?, number(ROWS)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_says_where_its_slot_ends() {
+        let job = LoadJob {
+            id: "kcbq-x-0-0-a0".to_owned(),
+            table: TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() },
+            sources: vec!["gs://b/o".to_owned()],
+            format: LoadFormat::NdjsonGz,
+            end: 17,
+            rows: 9,
+        };
+        let document = job.document(Some("EU"));
+        assert_eq!(labels(&document), Some((17, 9)));
+        assert_eq!(document["jobReference"]["location"], "EU");
+        let load = &document["configuration"]["load"];
+        assert_eq!(load["sourceFormat"], "NEWLINE_DELIMITED_JSON");
+        assert_eq!(
+            (&load["maxBadRecords"], &load["ignoreUnknownValues"]),
+            (&0.into(), &false.into())
+        );
+        assert_eq!(load["createDisposition"], "CREATE_NEVER");
+        assert_eq!(labels(&json!({"configuration": {"labels": {"kcbq_end": "x"}}})), None);
+    }
+}
