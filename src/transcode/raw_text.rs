@@ -50,16 +50,10 @@ impl<'a> RawText<'a> {
             .map_err(|_| RowError::decode("a string that is not valid UTF-8"))
     }
 
-    /// What follows the first `copied` bytes, if anything; then the whole text has been checked.
-    ///
-    /// # Errors
-    /// When there is more and the text is not UTF-8.
+    /// The text behind the first `copied` bytes; `None` at its end.
     #[inline(always)]
-    pub fn checked_rest(self, copied: usize) -> Step<Option<Self>> {
-        if copied >= self.len {
-            return Ok(None);
-        }
-        self.checked().map(|_| Some(self.after(copied)))
+    pub fn rest(self, copied: usize) -> Option<Self> {
+        (copied < self.len).then(|| self.after(copied))
     }
 
     /// The byte after the first `plain` ones and what follows it, or `None` at the end.
@@ -86,22 +80,76 @@ impl<'a> RawText<'a> {
     /// are. `special` marks bytes of a word (see [`scan`](crate::transcode::scan)).
     #[inline(always)]
     pub fn push_plain(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> usize {
-        let (mut window, mut left) = (self.window, self.len);
+        self.copy(out, special).0
+    }
+
+    /// The same, checking the whole text on the way. The copy does not stop at characters beyond ASCII:
+    /// where they are, nobody can predict.
+    ///
+    /// # Errors
+    /// When the text is not UTF-8, also behind what was appended.
+    #[inline(always)]
+    pub fn push_checked(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> Step<usize> {
+        let (copied, is_ascii) = self.copy(out, special);
+        if !is_ascii || copied < self.len {
+            self.check()?;
+        }
+        Ok(copied)
+    }
+
+    /// How many bytes were copied, and whether the text is ASCII as far as it was looked at.
+    #[inline(always)]
+    fn copy(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> (usize, bool) {
+        let (mut window, mut left, mut seen) = (self.window, self.len, 0);
         loop {
             let (chunk, after) = split_chunk(window);
             let marks =
                 u128::from(special(low(chunk))) | u128::from(special(low(chunk >> 64))) << 64;
             let plain = (marks.trailing_zeros() / 8) as usize;
             // What follows the text may be anything.
+            seen |= first(chunk, left);
             let plain = select_unpredictable(plain < left, plain, left);
             push_first(out, &chunk.to_le_bytes(), plain);
             if left <= CHUNK || plain < CHUNK {
-                return self.len - left + plain;
+                return (self.len - left + plain, seen & HIGHS == 0);
             }
             window = after;
             left -= CHUNK;
         }
     }
+
+    fn check(self) -> Step {
+        let is_short = self.len <= CHUNK;
+        if is_short && has_short_characters_only(first(split_chunk(self.window).0, self.len)) {
+            return Ok(());
+        }
+        self.checked().map(|_| ())
+    }
+}
+
+/// The first `len` bytes of `chunk`, the others zero.
+#[inline(always)]
+fn first(chunk: u128, len: usize) -> u128 {
+    let others = CHUNK - len.min(CHUNK);
+    // All of them are others where there is no text.
+    chunk & u128::MAX.checked_shr(8 * others as u32).unwrap_or(0)
+}
+
+/// The high bit of every byte.
+const HIGHS: u128 = u128::from_ne_bytes([0x80; CHUNK]);
+
+/// Whether the bytes are UTF-8 with characters of one byte and of two, as most of Europe's are. `false`
+/// says nothing.
+#[inline(always)]
+fn has_short_characters_only(bytes: u128) -> bool {
+    let bit = |number: u32| (bytes << (7 - number)) & HIGHS;
+    let beyond = bit(7);
+    let following = beyond & !bit(6);
+    let leading = beyond & bit(6) & !bit(5);
+    // 0xc0 and 0xc1 would lead what fits into one byte.
+    let is_shortest = leading & !(bit(4) | bit(3) | bit(2) | bit(1)) == 0;
+    let is_paired = leading << 8 == following && leading >> 120 == 0;
+    is_shortest && is_paired && beyond == leading | following
 }
 
 /// Text that a plan owns, with room behind it, so that it is always read in whole chunks.
@@ -161,7 +209,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transcode::scan::{beyond_ascii, specials, specials_and_beyond_ascii};
+    use crate::transcode::scan::specials;
 
     /// What `push_plain` appends and how much that is.
     fn plain(window: &[u8], len: usize, special: fn(u64) -> u64) -> (Vec<u8>, usize) {
@@ -192,22 +240,33 @@ mod tests {
                 let mut bytes = vec![b'a'; len];
                 bytes.resize(window, b'"');
                 let expected = (vec![b'a'; len], len);
-                assert_eq!(plain(&bytes, len, specials_and_beyond_ascii), expected);
+                assert_eq!(plain(&bytes, len, specials), expected);
             }
             assert!(RawText::new(&vec![0; window], window + 1).is_none());
         }
     }
 
     #[test]
-    fn text_that_is_not_utf_8_has_no_rest() {
-        let text = RawText::new(b"abc\xffd and more", 5).unwrap();
-        assert!(text.checked_rest(3).is_err());
-        assert!(text.checked().is_err());
+    fn text_that_is_not_utf_8_is_refused_also_behind_a_special_byte() {
+        let push = |text: RawText<'_>| text.push_checked(&mut Vec::new(), specials);
+        for bad in [&b"abc\xffd"[..], b"ab\"\xff", b"\xc0\x80", b"\xc3", b"\x80", b"\xc3\xbc\xbc"] {
+            let window = [bad, b" and more"].concat();
+            assert!(push(RawText::new(&window, bad.len()).unwrap()).is_err(), "{bad:?}");
+        }
         // Cut within a character.
-        assert!(RawText::new("abcé".as_bytes(), 4).unwrap().checked_rest(3).is_err());
-        let rest = RawText::from("abcéd").checked_rest(3).unwrap().unwrap();
-        assert_eq!(rest.bytes(), "éd".as_bytes());
-        assert!(RawText::from("abc").checked_rest(3).unwrap().is_none());
+        assert!(push(RawText::new("abcé".as_bytes(), 4).unwrap()).is_err());
+        assert_eq!(push(RawText::from("abcéd")).unwrap(), 6);
+        assert_eq!(RawText::from("abcéd").rest(3).unwrap().bytes(), "éd".as_bytes());
+        assert!(RawText::from("abc").rest(3).is_none());
+    }
+
+    #[test]
+    fn every_pair_of_bytes_is_judged_as_the_standard_library_does() {
+        for pair in 0..=u16::MAX {
+            let pair = pair.to_le_bytes();
+            let judged = has_short_characters_only(u128::from(u16::from_le_bytes(pair)));
+            assert_eq!(judged, std::str::from_utf8(&pair).is_ok(), "{pair:?}");
+        }
     }
 
     proptest! {
@@ -219,14 +278,30 @@ mod tests {
             len in 0..50_usize,
         ) {
             let len = len.min(window.len());
-            let first = |special: fn(u8) -> bool| {
-                let end = window[..len].iter().position(|byte| special(*byte)).unwrap_or(len);
-                (window[..end].to_vec(), end)
-            };
-            let both = |byte: u8| is_special(byte) || !byte.is_ascii();
-            prop_assert_eq!(plain(&window, len, specials), first(is_special));
-            prop_assert_eq!(plain(&window, len, beyond_ascii), first(|byte| !byte.is_ascii()));
-            prop_assert_eq!(plain(&window, len, specials_and_beyond_ascii), first(both));
+            let end = window[..len].iter().position(|byte| is_special(*byte)).unwrap_or(len);
+            prop_assert_eq!(plain(&window, len, specials), (window[..end].to_vec(), end));
+        }
+
+        #[test]
+        fn text_is_judged_as_the_standard_library_does(
+            characters in proptest::collection::vec(
+                prop_oneof![
+                    4 => (0x20_u8..0x7f).prop_map(|byte| vec![byte]),
+                    3 => proptest::char::range('\u{80}', '\u{7ff}').prop_map(|c| c.to_string().into()),
+                    1 => any::<char>().prop_map(|c| c.to_string().into()),
+                    1 => any::<u8>().prop_map(|byte| vec![byte]),
+                ],
+                0..20,
+            ),
+            behind in proptest::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let text = characters.concat();
+            let window = [&text[..], &behind].concat();
+            let mut out = Vec::new();
+            let raw = RawText::new(&window, text.len()).unwrap();
+            let pushed = raw.push_checked(&mut out, |_| 0).is_ok();
+            prop_assert_eq!(pushed, std::str::from_utf8(&text).is_ok());
+            prop_assert_eq!(out, text);
         }
     }
 }
