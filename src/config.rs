@@ -23,12 +23,13 @@ pub use self::{
     validate::Settings,
 };
 use crate::{
-    gcp::settings::BigQuerySettings,
+    gcp::settings::{BigQuerySettings, GcsSettings},
     kafka::settings::{KafkaSettings, RegistrySettings},
     ops::{logging::LogSettings, settings::AdminSettings},
     pipeline::settings::LimitSettings,
 };
 
+pub mod duration;
 pub mod expand;
 pub mod problem;
 pub mod reference;
@@ -54,6 +55,9 @@ pub struct Config {
     pub schema_registry: Option<RegistrySettings>,
     /// BigQuery: project, dataset, credentials.
     pub bigquery: BigQuerySettings,
+    /// The bucket for load jobs; needed by `write: load`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcs: Option<GcsSettings>,
     /// The admin endpoint: metrics, health, status.
     #[serde(default)]
     pub admin: AdminSettings,

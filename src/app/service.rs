@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    hash::{BuildHasher, Hasher, RandomState},
     net::SocketAddr,
     sync::Arc,
     thread::JoinHandle,
@@ -17,7 +18,7 @@ use crate::{
     app::kafka_tokens::kafka_tokens,
     config::Settings,
     dead_letter::DeadLetters,
-    gcp::tables::Tables,
+    gcp::{jobs::Jobs, objects::Bucket, tables::Tables},
     jitter::Jitter,
     kafka::{
         consumer::{ConsumeError, KafkaSource},
@@ -31,7 +32,9 @@ use crate::{
         Control, Parts, Pipeline,
         dispatch::{Dispatcher, Released},
         fingerprint::Fingerprints,
-        lag, now_ms,
+        lag,
+        loads::Loads,
+        now_ms,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
     },
@@ -208,6 +211,7 @@ fn parts(
             Some(Arc::new(client) as Arc<dyn Registry>)
         }
     };
+    let jobs = Jobs::new(Arc::clone(&rest), settings.bigquery.location.clone());
     let catalog = Arc::new(Tables::new(rest));
     let gate = Arc::new(SchemaGate::new(schema_gate::Shared {
         catalog: Arc::clone(&catalog) as _,
@@ -225,13 +229,25 @@ fn parts(
         fingerprints: fingerprints(settings),
         writer: Arc::new(writer),
         letters: letters(settings)?,
-        loads: None,
+        loads: loads(settings, jobs)?,
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),
         ages: Arc::default(),
         runtime: Handle::current(),
     })
+}
+
+fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> {
+    let Some(gcs) = &settings.gcs else { return Ok(None) };
+    let connections = settings.bigquery.streaming.requests_in_flight;
+    let rest = settings.bigquery.connect_bucket(gcs, connections).context("gcs")?;
+    let bucket = Bucket::new(Arc::new(rest), &gcs.bucket);
+    // The randomness behind the standard hasher: another number in every process.
+    let nonce = format!("{:016x}", RandomState::new().build_hasher().finish());
+    let (jobs, bucket) = (Arc::new(jobs), Arc::new(bucket));
+    let loads = Loads::new(jobs, bucket, gcs.prefix.clone(), nonce, Handle::current());
+    Ok(Some(Arc::new(loads)))
 }
 
 fn fingerprints(settings: &Settings) -> Fingerprints {

@@ -1,11 +1,12 @@
 //! One entry of `topics`, as the user writes it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::duration,
     delivery::budget::BudgetSettings,
     pipeline::settings::{BatchSettings, NullValue, WriteMode},
     schema::{columns::ColumnRules, policy::Policy},
@@ -43,6 +44,16 @@ pub struct TopicConfig {
     /// How rows reach BigQuery.
     #[serde(default)]
     pub write: WriteMode,
+    /// How old a row may be when it is visible in the table, such as `10s`, `15m` or `1h`. Load jobs are
+    /// not made more often, and less often where the table's daily quota of jobs asks for it.
+    /// Default: `1m`.
+    #[serde(default = "freshness", with = "duration")]
+    #[schemars(with = "String")]
+    pub freshness: Duration,
+    /// Part of every load job's id. After a deliberate rewind of the group's offsets count it up:
+    /// records that were loaded under the same number are not loaded again.
+    #[serde(default)]
+    pub load_epoch: u32,
     /// The topic for records that cannot be written, with the reason in its headers. Without one,
     /// the first such record halts its partition, which tries again every `limits.halt_retry_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +113,10 @@ pub struct PartitioningConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_500))]
     pub expiration_days: Option<u32>,
+}
+
+fn freshness() -> Duration {
+    Duration::from_secs(60)
 }
 
 fn avro() -> Format {

@@ -12,11 +12,12 @@ use crate::{
         topic::{LayoutConfig, TopicConfig},
         yaml::Node,
     },
-    gcp::settings::BigQuerySettings,
+    gcp::settings::{BigQuerySettings, GcsSettings},
     kafka::settings::{KafkaSettings, RegistrySettings},
     ops::{logging::LogSettings, settings::AdminSettings},
     pipeline::settings::{
-        LimitSettings, NullValue, PayloadSettings, TableTemplate, TopicMatch, TopicSettings,
+        LimitSettings, LoadNaming, NullValue, PayloadSettings, TableTemplate, TopicMatch,
+        TopicSettings, WriteMode,
     },
     table::{Partitioning, TableLayout},
     transcode::settings::Format,
@@ -34,6 +35,8 @@ pub struct Settings {
     pub schema_registry: Option<RegistrySettings>,
     /// BigQuery.
     pub bigquery: BigQuerySettings,
+    /// The bucket for load jobs.
+    pub gcs: Option<GcsSettings>,
     /// The admin endpoint.
     pub admin: AdminSettings,
     /// Which topics go where; a topic belongs to the first entry that matches.
@@ -59,6 +62,7 @@ pub(crate) fn config(value: Json, tree: &Node, problems: &mut Problems) -> Optio
     let config = check.deserialise(value)?;
     check.kafka(&config.kafka, &config.limits);
     check.bigquery(&config.bigquery);
+    check.gcs(&config);
     check.admin(&config.admin);
     check.log(&config.log);
     check.duplicates(&config.topics);
@@ -76,6 +80,7 @@ pub(crate) fn config(value: Json, tree: &Node, problems: &mut Problems) -> Optio
         kafka: config.kafka,
         schema_registry: config.schema_registry,
         bigquery: config.bigquery,
+        gcs: config.gcs,
         admin: config.admin,
         topics,
         limits: config.limits,
@@ -106,7 +111,7 @@ impl Check<'_> {
         let mut take = |key: &str| value.get_mut(key).map(Json::take);
         let (kafka, registry, bigquery) =
             (take("kafka"), take("schema_registry"), take("bigquery"));
-        let (admin, limits, log) = (take("admin"), take("limits"), take("log"));
+        let (gcs, admin, limits, log) = (take("gcs"), take("admin"), take("limits"), take("log"));
         let topics = take("topics").map(|topics| match topics {
             Json::Array(topics) => topics,
             _ => Vec::new(),
@@ -114,6 +119,7 @@ impl Check<'_> {
         let kafka = self.section("kafka", kafka);
         let schema_registry = self.section("schema_registry", registry.or(Some(Json::Null)));
         let bigquery = self.section("bigquery", bigquery);
+        let gcs = self.section("gcs", gcs.or(Some(Json::Null)));
         let admin = self.section_or_default("admin", admin);
         let limits = self.section_or_default("limits", limits);
         let log = self.section_or_default("log", log);
@@ -126,6 +132,7 @@ impl Check<'_> {
             kafka: kafka?,
             schema_registry: schema_registry?,
             bigquery: bigquery?,
+            gcs: gcs?,
             admin: admin?,
             topics: topics.into_iter().collect::<Option<_>>()?,
             limits: limits?,
@@ -177,12 +184,38 @@ impl Check<'_> {
         for problem in bigquery.streaming.problems() {
             self.problem("bigquery.streaming", problem, None);
         }
-        let endpoint = bigquery.endpoint.as_deref().map(url::Url::parse);
+        self.endpoint("bigquery.endpoint", bigquery.endpoint.as_deref());
+    }
+
+    fn endpoint(&mut self, path: &str, endpoint: Option<&str>) {
         let is_http = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+        let endpoint = endpoint.map(url::Url::parse);
         if endpoint.is_some_and(|url| !url.as_ref().is_ok_and(is_http)) {
             let remedy = Some("write scheme, host and port: `http://localhost:9050`");
-            self.problem("bigquery.endpoint", "is not an HTTP address", remedy);
+            self.problem(path, "is not an HTTP address", remedy);
         }
+    }
+
+    fn gcs(&mut self, config: &Config) {
+        let needs = config.topics.iter().position(|topic| topic.write == WriteMode::Load);
+        let Some(gcs) = &config.gcs else {
+            if let Some(index) = needs {
+                self.problem(
+                    &format!("topics[{index}].write"),
+                    "is load, and there is no bucket to stage rows in",
+                    Some("add `gcs: {bucket: …}`"),
+                );
+            }
+            return;
+        };
+        let legal = |char: char| {
+            char.is_ascii_lowercase() || char.is_ascii_digit() || matches!(char, '-' | '_' | '.')
+        };
+        if !(3..=222).contains(&gcs.bucket.len()) || !gcs.bucket.chars().all(legal) {
+            let remedy = Some("write its name, without `gs://`");
+            self.problem("gcs.bucket", "is not a possible bucket name", remedy);
+        }
+        self.endpoint("gcs.endpoint", gcs.endpoint.as_deref());
     }
 
     fn admin(&mut self, admin: &AdminSettings) {
@@ -247,6 +280,11 @@ impl Check<'_> {
             table,
             dataset,
             write: topic.write,
+            freshness: topic.freshness,
+            load: LoadNaming {
+                group: config.kafka.group_id.as_str().into(),
+                epoch: topic.load_epoch,
+            },
             dead_letter: topic.dead_letter.as_deref().map(Arc::from),
             dead_letter_budget: topic.dead_letter_budget,
             null_value: topic.null_value,

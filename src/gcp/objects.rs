@@ -91,7 +91,8 @@ impl Bucket {
         if stored.size == size.to_string() { Ok(()) } else { Err(wrong_size(name)) }
     }
 
-    async fn remove(&self, name: &str) -> Result<(), Fault> {
+    async fn remove(&self, uri: &str) -> Result<(), Fault> {
+        let name = uri.strip_prefix(&self.uri("")).unwrap_or(uri);
         match self.send(Method::DELETE, self.path(name), Bytes::new()).await {
             Ok(_) => Ok(()),
             Err(fault) if fault.kind == FaultKind::TableNotFound => Ok(()),
@@ -129,8 +130,8 @@ impl Objects for Bucket {
         Box::pin(self.store(name, body))
     }
 
-    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), Fault>> {
-        Box::pin(self.remove(name))
+    fn delete<'a>(&'a self, uri: &'a str) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(self.remove(uri))
     }
 
     fn list<'a>(

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gcp::{
     auth::{Anonymous, AuthError, GoogleTokens, TokenProvider},
-    http::{HttpRest, HttpRestError},
+    http::{self, HttpRest, HttpRestError},
+    objects,
 };
 use crate::write::insert_all::settings::InsertAllSettings;
 
@@ -62,6 +63,27 @@ pub struct ExternalSources {
     pub urls: Vec<String>,
 }
 
+/// The bucket that rows are staged in for load jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GcsSettings {
+    /// The bucket, in the dataset's location. Staged objects are deleted once their offsets are
+    /// committed; a life-cycle rule of a few days for `prefix` sweeps what a crash leaves behind.
+    pub bucket: String,
+    /// What the names of staged objects begin with. Default: `kcbq/`.
+    #[serde(default = "prefix")]
+    pub prefix: String,
+    /// Only for emulators: scheme, host and port to use in place of
+    /// `https://storage.googleapis.com`. No credentials are sent to it unless
+    /// `bigquery.credentials.file` names some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+}
+
+fn prefix() -> String {
+    "kcbq/".to_owned()
+}
+
 /// Why BigQuery cannot be reached with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -86,13 +108,32 @@ impl BigQuerySettings {
     /// The transport to BigQuery, keeping at most `connections_max` idle connections. Must run
     /// inside a tokio runtime.
     pub fn connect(&self, connections_max: usize) -> Result<HttpRest, ConnectError> {
-        let tokens = self.tokens()?;
-        Ok(HttpRest::new(
-            self.endpoint.as_deref(),
-            self.quota_project.as_deref(),
-            tokens,
-            connections_max,
-        )?)
+        let endpoint = self.endpoint.as_deref().unwrap_or(http::ENDPOINT);
+        self.connect_to(endpoint, self.tokens()?, connections_max)
+    }
+
+    /// The transport to the bucket, as the same identity. Otherwise as [`connect`](Self::connect).
+    pub fn connect_bucket(
+        &self,
+        gcs: &GcsSettings,
+        connections_max: usize,
+    ) -> Result<HttpRest, ConnectError> {
+        let tokens: Arc<dyn TokenProvider> = match &self.credentials.file {
+            None if gcs.endpoint.is_some() => Arc::new(Anonymous),
+            _ => Arc::new(GoogleTokens::new(self.credentials.clone())?),
+        };
+        let endpoint = gcs.endpoint.as_deref().unwrap_or(objects::ENDPOINT);
+        self.connect_to(endpoint, tokens, connections_max)
+    }
+
+    fn connect_to(
+        &self,
+        endpoint: &str,
+        tokens: Arc<dyn TokenProvider>,
+        connections_max: usize,
+    ) -> Result<HttpRest, ConnectError> {
+        let quota_project = self.quota_project.as_deref();
+        Ok(HttpRest::new(Some(endpoint), quota_project, tokens, connections_max)?)
     }
 }
 

@@ -7,13 +7,15 @@ pub mod origin;
 pub mod payload;
 pub mod request;
 mod schemaless;
+pub mod staging;
 
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     dead_letter::{Reason, Stage},
     delivery::encoder::{
-        BadRecordPolicy, BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId, TableIx,
+        BadRecordPolicy, BatchLimits, ChainFacts, Encoder, NeedId, NotEncoded, Route, SlotId,
+        Staging, TableIx,
     },
     pipeline::settings::{NullValue, TopicSettings},
     record::{Record, TopicPartition},
@@ -94,6 +96,8 @@ pub struct TopicEncoder {
     needs: Map<NeedId, Need>,
     needed: Map<PlanKey, NeedId>,
     record_names: Map<SchemaKey, Arc<str>>,
+    /// What the brokers tell of topics.
+    known: HashMap<Arc<str>, staging::KnownTopic>,
     payloads: Payloads,
     /// The record that was routed last: its payloads are cut out once.
     cut: Cut,
@@ -123,6 +127,7 @@ impl TopicEncoder {
             needs: Map::default(),
             needed: Map::default(),
             record_names: Map::default(),
+            known: HashMap::new(),
             payloads: Payloads::default(),
             cut: Cut::default(),
             last_id: 0,
@@ -328,34 +333,30 @@ impl Encoder for TopicEncoder {
         record: &Record<'_>,
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
-        let Some(found) = self.slots.get(&slot) else { return Ok(()) };
         origin.prefix.begin_row(record.offset, body);
-        let payload = self.cut.payload(record);
-        match found.plan.encode(&payload, &origin.label, body) {
-            Ok(()) => {
-                framing::end_row(body);
-                Ok(())
-            }
-            Err(error) => {
-                let reason = Reason {
-                    stage: match error.kind {
-                        RowErrorKind::Decode => Stage::Decode,
-                        RowErrorKind::Transcode | RowErrorKind::UnknownColumns => Stage::Transcode,
-                    },
-                    field: (!error.path.is_empty()).then(|| error.path.clone()),
-                    schema_id: found.key.value.registry_id(),
-                    message: error.message.to_string(),
-                };
-                match error.kind {
-                    RowErrorKind::UnknownColumns => {
-                        Err(self.unknown_columns(slot, &payload, reason))
-                    }
-                    RowErrorKind::Decode | RowErrorKind::Transcode => {
-                        Err(NotEncoded::Bad(Box::new(reason)))
-                    }
-                }
-            }
-        }
+        self.encode_row(slot, origin, record, body)?;
+        framing::end_row(body);
+        Ok(())
+    }
+
+    fn staging(&self, slot: SlotId) -> Option<Staging> {
+        self.staging_of(slot)
+    }
+
+    fn encode_staged(
+        &mut self,
+        slot: SlotId,
+        origin: &Origin,
+        record: &Record<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), NotEncoded> {
+        self.encode_row(slot, origin, record, body)?;
+        body.push(b'\n');
+        Ok(())
+    }
+
+    fn chain(&self, origin: &Origin, table: TableIx) -> Option<ChainFacts> {
+        self.chain_of(origin, table)
     }
 
     fn open_body(&self, body: &mut Vec<u8>) {
@@ -404,6 +405,32 @@ impl Encoder for TopicEncoder {
 }
 
 impl TopicEncoder {
+    /// Appends the row alone, without framing.
+    fn encode_row(
+        &mut self,
+        slot: SlotId,
+        origin: &Origin,
+        record: &Record<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<(), NotEncoded> {
+        let Some(found) = self.slots.get(&slot) else { return Ok(()) };
+        let payload = self.cut.payload(record);
+        let Err(error) = found.plan.encode(&payload, &origin.label, body) else { return Ok(()) };
+        let reason = Reason {
+            stage: match error.kind {
+                RowErrorKind::Decode => Stage::Decode,
+                RowErrorKind::Transcode | RowErrorKind::UnknownColumns => Stage::Transcode,
+            },
+            field: (!error.path.is_empty()).then(|| error.path.clone()),
+            schema_id: found.key.value.registry_id(),
+            message: error.message.to_string(),
+        };
+        Err(match error.kind {
+            RowErrorKind::UnknownColumns => self.unknown_columns(slot, &payload, reason),
+            RowErrorKind::Decode | RowErrorKind::Transcode => NotEncoded::Bad(Box::new(reason)),
+        })
+    }
+
     /// What records wait for that the slot's plan does not serve; other records go on with it.
     fn look_again(&mut self, slot: SlotId) -> NeedId {
         let key = self.slots.get(&slot).map(|slot| slot.key);

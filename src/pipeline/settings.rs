@@ -42,6 +42,9 @@ pub enum WriteMode {
     /// Streaming inserts (`tabledata.insertAll`): rows are visible within seconds, at least once.
     #[default]
     Streaming,
+    /// Load jobs: rows are staged in the bucket of `gcs` and brought by a job per partition when
+    /// `freshness` and the quota of the table allow, exactly once, and free of charge.
+    Load,
 }
 
 /// When an open batch is sent: as soon as one of these is reached.
@@ -146,6 +149,15 @@ pub struct PayloadSettings {
     pub schema: Option<PathBuf>,
 }
 
+/// What the ids of load jobs are made of, beside the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadNaming {
+    /// The consumer group.
+    pub group: Arc<str>,
+    /// Counted up to have records loaded once more.
+    pub epoch: u32,
+}
+
 /// The topics that match one entry of the configuration, and where they go. Validated.
 #[derive(Clone, Debug)]
 pub struct TopicSettings {
@@ -161,6 +173,10 @@ pub struct TopicSettings {
     pub dataset: Arc<str>,
     /// How rows reach BigQuery.
     pub write: WriteMode,
+    /// How old a row may be when it is visible in the table.
+    pub freshness: Duration,
+    /// Whose load jobs they are.
+    pub load: LoadNaming,
     /// The topic for records that cannot be written; `None` halts the lane at the first one.
     pub dead_letter: Option<Arc<str>>,
     /// When to halt instead of diverting.

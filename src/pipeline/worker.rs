@@ -24,7 +24,7 @@ use crate::{
     pipeline::{
         commit::Commits,
         dispatch::{FlowBoard, Message, Released},
-        encoder::{Prepared, TopicEncoder},
+        encoder::{Prepared, TopicEncoder, staging::KnownTopic},
         lag::Ages,
         loads::Loads,
         prepare::Preparer,
@@ -237,6 +237,13 @@ impl<M: Messages> Worker<M> {
     fn assign(&mut self, slot: LaneSlot, assigned: &AssignedLane) {
         let OwnedLane { lane, epoch } = assigned.lane.clone();
         self.lanes.insert(slot, assigned.lane.clone());
+        // An id that the brokers do not tell this time is still the one that was committed.
+        let before = assigned.metadata.as_ref().and_then(|before| before.topic_id.clone());
+        let known = KnownTopic {
+            id: assigned.topic_id.clone().or(before),
+            partitions: assigned.topic_partitions.unwrap_or(1),
+        };
+        self.core.encoder_mut().learn_topic(&lane.topic, known);
         self.core.assign(slot, lane, epoch, assigned.start);
         if let Some(metadata) = &assigned.metadata {
             self.core.recall(slot, metadata.nodes.clone());

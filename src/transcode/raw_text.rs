@@ -50,10 +50,26 @@ impl<'a> RawText<'a> {
             .map_err(|_| RowError::decode("a string that is not valid UTF-8"))
     }
 
-    /// The text behind the first `copied` bytes; `None` at its end.
+    /// What follows the first `copied` bytes, if anything; then the whole text has been checked.
+    ///
+    /// # Errors
+    /// When there is more and the text is not UTF-8.
     #[inline(always)]
-    pub fn rest(self, copied: usize) -> Option<Self> {
-        (copied < self.len).then(|| self.after(copied))
+    pub fn checked_rest(self, copied: usize) -> Step<Option<Self>> {
+        if copied >= self.len {
+            return Ok(None);
+        }
+        self.check()?;
+        Ok(Some(self.after(copied)))
+    }
+
+    /// The library's check takes ten times as long for a short text.
+    fn check(self) -> Step {
+        let is_short = self.len <= CHUNK;
+        if is_short && has_short_characters_only(pad(self.bytes())) {
+            return Ok(());
+        }
+        self.checked().map(|_| ())
     }
 
     /// The byte after the first `plain` ones and what follows it, or `None` at the end.
@@ -80,59 +96,22 @@ impl<'a> RawText<'a> {
     /// are. `special` marks bytes of a word (see [`scan`](crate::transcode::scan)).
     #[inline(always)]
     pub fn push_plain(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> usize {
-        self.copy(out, special).0
-    }
-
-    /// The same, checking the whole text on the way. The copy does not stop at characters beyond ASCII:
-    /// where they are, nobody can predict.
-    ///
-    /// # Errors
-    /// When the text is not UTF-8, also behind what was appended.
-    #[inline(always)]
-    pub fn push_checked(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> Step<usize> {
-        let (copied, is_ascii) = self.copy(out, special);
-        if !is_ascii || copied < self.len {
-            self.check()?;
-        }
-        Ok(copied)
-    }
-
-    /// How many bytes were copied, and whether the text is ASCII as far as it was looked at.
-    #[inline(always)]
-    fn copy(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> (usize, bool) {
-        let (mut window, mut left, mut seen) = (self.window, self.len, 0);
+        let (mut window, mut left) = (self.window, self.len);
         loop {
             let (chunk, after) = split_chunk(window);
             let marks =
                 u128::from(special(low(chunk))) | u128::from(special(low(chunk >> 64))) << 64;
             let plain = (marks.trailing_zeros() / 8) as usize;
             // What follows the text may be anything.
-            seen |= first(chunk, left);
             let plain = select_unpredictable(plain < left, plain, left);
             push_first(out, &chunk.to_le_bytes(), plain);
             if left <= CHUNK || plain < CHUNK {
-                return (self.len - left + plain, seen & HIGHS == 0);
+                return self.len - left + plain;
             }
             window = after;
             left -= CHUNK;
         }
     }
-
-    fn check(self) -> Step {
-        let is_short = self.len <= CHUNK;
-        if is_short && has_short_characters_only(first(split_chunk(self.window).0, self.len)) {
-            return Ok(());
-        }
-        self.checked().map(|_| ())
-    }
-}
-
-/// The first `len` bytes of `chunk`, the others zero.
-#[inline(always)]
-fn first(chunk: u128, len: usize) -> u128 {
-    let others = CHUNK - len.min(CHUNK);
-    // All of them are others where there is no text.
-    chunk & u128::MAX.checked_shr(8 * others as u32).unwrap_or(0)
 }
 
 /// The high bit of every byte.
@@ -209,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transcode::scan::specials;
+    use crate::transcode::scan::{beyond_ascii, specials, specials_and_beyond_ascii};
 
     /// What `push_plain` appends and how much that is.
     fn plain(window: &[u8], len: usize, special: fn(u64) -> u64) -> (Vec<u8>, usize) {
@@ -240,24 +219,25 @@ mod tests {
                 let mut bytes = vec![b'a'; len];
                 bytes.resize(window, b'"');
                 let expected = (vec![b'a'; len], len);
-                assert_eq!(plain(&bytes, len, specials), expected);
+                assert_eq!(plain(&bytes, len, specials_and_beyond_ascii), expected);
             }
             assert!(RawText::new(&vec![0; window], window + 1).is_none());
         }
     }
 
     #[test]
-    fn text_that_is_not_utf_8_is_refused_also_behind_a_special_byte() {
-        let push = |text: RawText<'_>| text.push_checked(&mut Vec::new(), specials);
-        for bad in [&b"abc\xffd"[..], b"ab\"\xff", b"\xc0\x80", b"\xc3", b"\x80", b"\xc3\xbc\xbc"] {
-            let window = [bad, b" and more"].concat();
-            assert!(push(RawText::new(&window, bad.len()).unwrap()).is_err(), "{bad:?}");
+    fn text_that_is_not_utf_8_has_no_rest() {
+        let text = RawText::new(b"abc\xffd and more", 5).unwrap();
+        assert!(text.checked_rest(3).is_err());
+        for bad in [&b"\xc0\x80"[..], b"\xc3", b"\x80", b"\xc3\xbc\xbc"] {
+            assert!(RawText::new(bad, bad.len()).unwrap().checked_rest(0).is_err(), "{bad:?}");
         }
+        assert!(text.checked().is_err());
         // Cut within a character.
-        assert!(push(RawText::new("abcé".as_bytes(), 4).unwrap()).is_err());
-        assert_eq!(push(RawText::from("abcéd")).unwrap(), 6);
-        assert_eq!(RawText::from("abcéd").rest(3).unwrap().bytes(), "éd".as_bytes());
-        assert!(RawText::from("abc").rest(3).is_none());
+        assert!(RawText::new("abcé".as_bytes(), 4).unwrap().checked_rest(3).is_err());
+        let rest = RawText::from("abcéd").checked_rest(3).unwrap().unwrap();
+        assert_eq!(rest.bytes(), "éd".as_bytes());
+        assert!(RawText::from("abc").checked_rest(3).unwrap().is_none());
     }
 
     #[test]
@@ -278,8 +258,14 @@ mod tests {
             len in 0..50_usize,
         ) {
             let len = len.min(window.len());
-            let end = window[..len].iter().position(|byte| is_special(*byte)).unwrap_or(len);
-            prop_assert_eq!(plain(&window, len, specials), (window[..end].to_vec(), end));
+            let first = |special: fn(u8) -> bool| {
+                let end = window[..len].iter().position(|byte| special(*byte)).unwrap_or(len);
+                (window[..end].to_vec(), end)
+            };
+            let both = |byte: u8| is_special(byte) || !byte.is_ascii();
+            prop_assert_eq!(plain(&window, len, specials), first(is_special));
+            prop_assert_eq!(plain(&window, len, beyond_ascii), first(|byte| !byte.is_ascii()));
+            prop_assert_eq!(plain(&window, len, specials_and_beyond_ascii), first(both));
         }
 
         #[test]
@@ -297,11 +283,8 @@ mod tests {
         ) {
             let text = characters.concat();
             let window = [&text[..], &behind].concat();
-            let mut out = Vec::new();
             let raw = RawText::new(&window, text.len()).unwrap();
-            let pushed = raw.push_checked(&mut out, |_| 0).is_ok();
-            prop_assert_eq!(pushed, std::str::from_utf8(&text).is_ok());
-            prop_assert_eq!(out, text);
+            prop_assert_eq!(raw.check().is_ok(), std::str::from_utf8(&text).is_ok());
         }
     }
 }

@@ -11,6 +11,12 @@ pub fn specials(word: u64) -> u64 {
     raised(word) & !word & HIGHS
 }
 
+/// Marks the same bytes and those that are not ASCII.
+#[inline(always)]
+pub fn specials_and_beyond_ascii(word: u64) -> u64 {
+    (raised(word) | word) & HIGHS
+}
+
 /// Has the high bit of every special byte set, and of no other ASCII byte.
 #[inline(always)]
 fn raised(word: u64) -> u64 {
@@ -18,6 +24,12 @@ fn raised(word: u64) -> u64 {
     let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
     let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
     control | quote | backslash
+}
+
+/// Marks what is not ASCII.
+#[inline(always)]
+pub fn beyond_ascii(word: u64) -> u64 {
+    word & HIGHS
 }
 
 /// How many bytes from the start are neither `"` nor `\` nor a control character: what a JSON

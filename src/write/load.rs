@@ -8,6 +8,7 @@
 
 pub mod chain;
 pub mod job;
+pub mod pace;
 pub mod run;
 
 use bytes::Bytes;
@@ -63,8 +64,8 @@ pub trait Objects: Send + Sync + 'static {
     /// has done it.
     fn put<'a>(&'a self, name: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), Fault>>;
 
-    /// Deletes an object; one that is gone is no fault.
-    fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), Fault>>;
+    /// Deletes the object at an address; one that is gone is no fault.
+    fn delete<'a>(&'a self, uri: &'a str) -> BoxFuture<'a, Result<(), Fault>>;
 
     /// A page of the objects below `prefix`, and where the next page begins.
     fn list<'a>(

@@ -11,6 +11,8 @@ const CHANGES: &[(&str, &str, bool)] = &[
     ("value_schema", "value_schema: one.avsc", true),
     ("key_schema", "key_format: avro\n    key_schema: one.avsc", true),
     ("table", "table: 'all_{topic}'", true),
+    ("freshness", "freshness: 5m", false),
+    ("load_epoch", "load_epoch: 3", false),
     ("write", "write: streaming", false),
     ("dead_letter", "dead_letter: other.dead", false),
     ("dead_letter_budget", "dead_letter_budget: {run: 5}", false),

@@ -7,8 +7,8 @@ use crate::{
     pipeline::{
         encoder::TopicEncoder,
         settings::{
-            BatchSettings, NullValue, PayloadSettings, TableTemplate, TopicMatch, TopicSettings,
-            WriteMode,
+            BatchSettings, LoadNaming, NullValue, PayloadSettings, TableTemplate, TopicMatch,
+            TopicSettings, WriteMode,
         },
     },
     schema::{columns::ColumnRules, policy::Policy},
@@ -35,6 +35,8 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             table: TableTemplate::parse(table).unwrap(),
             dataset: "d".into(),
             write: WriteMode::Streaming,
+            freshness: std::time::Duration::from_secs(60),
+            load: LoadNaming::default(),
             dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),
             dead_letter_budget: plan.budget,
             null_value: NullValue::Skip,

@@ -18,7 +18,7 @@ use crate::{
         error::Step,
         raw_text::RawText,
         row::LaneLabel,
-        scan::specials,
+        scan::{specials, specials_and_beyond_ascii},
         writer::{Label, RowWriter, push_first},
     },
 };
@@ -119,8 +119,8 @@ impl RowWriter for JsonRow {
     #[inline(always)]
     fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
         out.push(b'"');
-        let copied = value.push_checked(out, specials)?;
-        if let Some(rest) = value.rest(copied) {
+        let copied = value.push_plain(out, specials_and_beyond_ascii);
+        if let Some(rest) = value.checked_rest(copied)? {
             push_escaped(out, rest);
         }
         close_quote(out);

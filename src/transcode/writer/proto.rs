@@ -14,6 +14,7 @@ use crate::{
         error::Step,
         raw_text::RawText,
         row::LaneLabel,
+        scan::beyond_ascii,
         writer::{Label, RowWriter, push_first},
     },
 };
@@ -109,7 +110,11 @@ impl RowWriter for ProtoRow {
     #[inline(always)]
     fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
         push_len(out, value.bytes().len());
-        value.push_checked(out, |_| 0).map(|_| ())
+        let copied = value.push_plain(out, beyond_ascii);
+        if let Some(rest) = value.checked_rest(copied)? {
+            out.extend_from_slice(rest.bytes());
+        }
+        Ok(())
     }
 
     #[inline]

@@ -110,10 +110,10 @@ mod tests {
         let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
         let chain = ChainId::new(&of(&lane, &table));
         let id = chain.job(Slot { node: 42, attempt: 1 });
-        assert_eq!(id, "kcbq-a91f1bf5da9a51e4ff2a9a39f6b0f8f5-3-42-a1");
+        assert_eq!(id, "kcbq-b0f748f712693f5335cd4d56736f37ac-3-42-a1");
         assert_eq!(
             chain.object("stage/", 42, "n0nce", 7),
-            "stage/kcbq-a91f1bf5da9a51e4ff2a9a39f6b0f8f5-3/00000000000000000042-n0nce-7"
+            "stage/kcbq-b0f748f712693f5335cd4d56736f37ac-3/00000000000000000042-n0nce-7"
         );
     }
 
