@@ -275,6 +275,8 @@ fn plan(binary: &Path, broker: &Broker, simulator: &Simulator, run: u64) -> Plan
         properties: Vec::new(),
         limits: json!({"bytes_in_flight": BUDGET_BYTES}),
         streaming: json!({"bytes_per_second": 1_000_000_000}),
+        gcs: Value::Null,
+        load: Value::Null,
     }
 }
 

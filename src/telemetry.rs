@@ -239,6 +239,9 @@ pub struct TableTelemetry {
     pub end_to_end_seconds: Histogram,
     /// See [`Metrics::waiting_rows`].
     pub waiting_rows: IntGauge,
+    /// See [`Metrics::staged_bytes`].
+    pub staged_bytes: IntCounter,
+    load_jobs: prometheus::IntCounterVec,
     schema_changes: prometheus::IntCounterVec,
     retries: prometheus::IntCounterVec,
     label: Box<str>,
@@ -254,6 +257,8 @@ impl TableTelemetry {
             write_seconds: metrics.write_seconds.with_label_values(labels),
             end_to_end_seconds: metrics.end_to_end_seconds.with_label_values(labels),
             waiting_rows: metrics.waiting_rows.with_label_values(labels),
+            staged_bytes: metrics.staged_bytes.with_label_values(labels),
+            load_jobs: metrics.load_jobs.clone(),
             schema_changes: metrics.schema_changes.clone(),
             retries: metrics.retries.clone(),
             label: label.into(),
@@ -263,6 +268,11 @@ impl TableTelemetry {
     /// Counts one schema change that BigQuery accepted: `create`, `add_column`, `relax`, `widen`.
     pub fn schema_changed(&self, kind: &'static str) {
         self.schema_changes.with_label_values(&[&*self.label, kind]).inc();
+    }
+
+    /// Counts what became of a load job; see [`Metrics::load_jobs`].
+    pub fn load_job(&self, outcome: &'static str) {
+        self.load_jobs.with_label_values(&[&*self.label, outcome]).inc();
     }
 
     /// Counts one request that is sent again. `cause` is `fault::FaultKind::name`.

@@ -16,7 +16,7 @@ use crate::{
     kafka::settings::{KafkaSettings, RegistrySettings},
     ops::{logging::LogSettings, settings::AdminSettings},
     pipeline::settings::{
-        LimitSettings, LoadNaming, NullValue, PayloadSettings, TableTemplate, TopicMatch,
+        LimitSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad, TopicMatch,
         TopicSettings, WriteMode,
     },
     table::{Partitioning, TableLayout},
@@ -281,9 +281,10 @@ impl Check<'_> {
             dataset,
             write: topic.write,
             freshness: topic.freshness,
-            load: LoadNaming {
+            load: TopicLoad {
                 group: config.kafka.group_id.as_str().into(),
                 epoch: topic.load_epoch,
+                settings: config.bigquery.load,
             },
             dead_letter: topic.dead_letter.as_deref().map(Arc::from),
             dead_letter_budget: topic.dead_letter_budget,

@@ -329,6 +329,11 @@ impl<E: Encoder> Core<E> {
         })
     }
 
+    /// The chains of load jobs, and the lanes and tables that they are of.
+    pub fn chains(&self) -> impl Iterator<Item = (ChainKey, &Chain)> {
+        self.chains.iter().map(|(key, chain)| (*key, chain))
+    }
+
     /// Needs that records wait for, with those records' rows.
     pub fn needs(&self) -> impl Iterator<Item = (NeedId, &[crate::batch::Row])> {
         self.waiting.iter().map(|(need, waiting)| (*need, waiting.batch.rows()))

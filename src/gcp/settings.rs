@@ -10,7 +10,7 @@ use crate::gcp::{
     http::{self, HttpRest, HttpRestError},
     objects,
 };
-use crate::write::insert_all::settings::InsertAllSettings;
+use crate::write::{insert_all::settings::InsertAllSettings, load::settings::LoadSettings};
 
 /// Where the tables live and how to reach them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +38,9 @@ pub struct BigQuerySettings {
     /// Streaming inserts: sizes, limits, retries.
     #[serde(default)]
     pub streaming: InsertAllSettings,
+    /// Load jobs: sizes and the share of the quota.
+    #[serde(default)]
+    pub load: LoadSettings,
 }
 
 /// Who the service is: by default Application Default Credentials.

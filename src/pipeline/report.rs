@@ -1,6 +1,7 @@
 //! What a worker tells the operator: counters at once, states a few times a second.
 
 mod lanes;
+mod loads;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +13,7 @@ use crate::{
     batch::LaneSlot,
     dead_letter::{DeadLetter, Stage},
     delivery::{
-        action::{BatchId, LetterId, Write},
+        action::{BatchId, LetterId, LoadId, Write},
         core::{Core, Intake},
         lane::Lane,
     },
@@ -84,6 +85,7 @@ pub struct Report {
     topics: HashMap<Arc<str>, Arc<TopicTelemetry>>,
     tables: HashMap<TableRef, (Arc<str>, Arc<TableTelemetry>)>,
     writes: HashMap<BatchId, OnTheWire>,
+    loads: HashMap<LoadId, OnTheWire>,
     letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
     shown: Instant,
     in_flight: InFlight,
@@ -115,6 +117,7 @@ impl Report {
             topics: HashMap::new(),
             tables: HashMap::new(),
             writes: HashMap::new(),
+            loads: HashMap::new(),
             letters: HashMap::new(),
             shown: Instant::now(),
             in_flight: InFlight::default(),
@@ -242,7 +245,8 @@ impl Report {
             return;
         }
         self.shown = now;
-        let waits = self.waits(core);
+        let mut waits = self.waits(core);
+        loads::waits(core, &mut waits, now);
         self.show_waiting(waiting_rows(core));
         let (mut records, mut stuck) = (0, 0);
         let mut ages = TopicAges::new();

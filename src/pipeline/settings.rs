@@ -17,6 +17,7 @@ use crate::{
     schema::{columns::ColumnRules, policy::Policy},
     table::TableLayout,
     transcode::settings::{Format, RowSettings},
+    write::load::settings::LoadSettings,
 };
 
 pub mod matcher;
@@ -149,13 +150,15 @@ pub struct PayloadSettings {
     pub schema: Option<PathBuf>,
 }
 
-/// What the ids of load jobs are made of, beside the record.
+/// How load jobs are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LoadNaming {
+pub struct TopicLoad {
     /// The consumer group.
     pub group: Arc<str>,
     /// Counted up to have records loaded once more.
     pub epoch: u32,
+    /// Sizes and quota.
+    pub settings: LoadSettings,
 }
 
 /// The topics that match one entry of the configuration, and where they go. Validated.
@@ -175,8 +178,8 @@ pub struct TopicSettings {
     pub write: WriteMode,
     /// How old a row may be when it is visible in the table.
     pub freshness: Duration,
-    /// Whose load jobs they are.
-    pub load: LoadNaming,
+    /// How load jobs are made.
+    pub load: TopicLoad,
     /// The topic for records that cannot be written; `None` halts the lane at the first one.
     pub dead_letter: Option<Arc<str>>,
     /// When to halt instead of diverting.

@@ -284,9 +284,15 @@ impl<M: Messages> Worker<M> {
                 self.core.encoder_mut().dismiss(need);
                 self.core.prepared(need, Err(reason), now);
             }
-            Done::Staged(id, result) => self.core.staged(id, result, now),
+            Done::Staged(id, result) => {
+                self.report.staged(id, result.is_ok(), now);
+                self.core.staged(id, result, now);
+            }
             Done::Located(key, result) => self.core.located(key, result, now),
-            Done::Loaded(key, id, result) => self.core.loaded((key, id), result, now),
+            Done::Loaded(key, id, result) => {
+                self.report.loaded(id, &result, now);
+                self.core.loaded((key, id), result, now);
+            }
         }
     }
 
@@ -348,6 +354,7 @@ impl<M: Messages> Worker<M> {
     }
 
     fn stage(&mut self, stage: Stage) {
+        self.report.staging(&stage, Instant::now());
         let (loads, worker, id) = (self.shared.loads.clone(), self.index, stage.id);
         let task = async move {
             crate::failpoint!("stage_before_put");
@@ -374,6 +381,7 @@ impl<M: Messages> Worker<M> {
     }
 
     fn load(&mut self, id: LoadId, key: ChainKey, job: LoadJob) {
+        self.report.loading(id, &job, Instant::now());
         let loads = self.shared.loads.clone();
         let task = async move {
             crate::failpoint!("load_before_insert");

@@ -129,6 +129,11 @@ metrics! {
         /// Time from a record's timestamp to its acknowledgement, of the oldest record in each
         /// batch.
         pub end_to_end_seconds: HistogramVec = "kcbq_end_to_end_seconds" ["table"],
+        /// Load jobs, by what became of them: `loaded`, `failed`, or `unknown` where a call about the
+        /// job failed, which is made again.
+        pub load_jobs: IntCounterVec = "kcbq_load_jobs_total" ["table", "outcome"],
+        /// Bytes of rows that were staged for load jobs, before compression.
+        pub staged_bytes: IntCounterVec = "kcbq_staged_bytes_total" ["table"],
         /// Changes to tables that BigQuery accepted: `create`, `add_column`, `relax`, `widen`.
         pub schema_changes: IntCounterVec = "kcbq_schema_changes_total" ["table", "kind"],
         /// Requests sent again, by the fault that made it necessary.

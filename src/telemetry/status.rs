@@ -22,6 +22,8 @@ pub enum LaneState {
     Paused,
     /// Rows wait for a remote: a schema change, a quota, a permission.
     Waiting,
+    /// It is read, and its rows are staged for a load job that is not due yet, or not done.
+    Loading,
     /// It is not read until its cause passes or an operator releases it.
     Halted,
     /// It is being given back: nothing new is read, what is in flight is settled.
@@ -30,11 +32,12 @@ pub enum LaneState {
 
 impl LaneState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Recovering,
         Self::Running,
         Self::Paused,
         Self::Waiting,
+        Self::Loading,
         Self::Halted,
         Self::Draining,
     ];
@@ -46,6 +49,7 @@ impl LaneState {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Waiting => "waiting",
+            Self::Loading => "loading",
             Self::Halted => "halted",
             Self::Draining => "draining",
         }
@@ -365,10 +369,12 @@ impl Status {
         })
     }
 
-    /// Whether a lane that is neither halted nor waiting has records in flight: work that must
-    /// move by itself.
+    /// Whether a lane that is neither halted nor waiting, nor loading, has records in flight: work that
+    /// must move by itself. A load job is not due for an hour, and may wait for hours.
     pub fn has_work(&self) -> bool {
-        let stands = |state| matches!(state, LaneState::Halted | LaneState::Waiting);
+        let stands = |state| {
+            matches!(state, LaneState::Halted | LaneState::Waiting | LaneState::Loading)
+        };
         read(&self.lanes).values().any(|lane| lane.in_flight_records > 0 && !stands(lane.state))
     }
 

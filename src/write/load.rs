@@ -10,6 +10,7 @@ pub mod chain;
 pub mod job;
 pub mod pace;
 pub mod run;
+pub mod settings;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

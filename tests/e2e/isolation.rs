@@ -107,6 +107,8 @@ fn plan_of(binary: &Path, address: &str, simulator: &Simulator) -> Plan {
         properties: Vec::new(),
         limits: json!({"bytes_in_flight": MEMORY_BYTES}),
         streaming: Value::Null,
+        gcs: Value::Null,
+        load: Value::Null,
     }
 }
 

@@ -97,8 +97,17 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
         let text = arguments.get(at + 1).with_context(|| format!("{name} needs a number"))?;
         text.replace('_', "").parse().with_context(|| format!("{name} {text}"))
     };
+    let path = match arguments.iter().position(|argument| argument == "--path") {
+        None => kill::Path::Streaming,
+        Some(at) => match arguments.get(at + 1).map(String::as_str) {
+            Some("streaming") => kill::Path::Streaming,
+            Some("load") => kill::Path::Load,
+            other => bail!("--path {other:?}: streaming or load"),
+        },
+    };
     Ok(kill::Options {
         binary,
+        path,
         rounds: u32::try_from(option("--rounds", 5)?)?.max(1),
         records: option("--records", 100_000)?,
         seed: option("--seed", u64::from(std::process::id()))?,

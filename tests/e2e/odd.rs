@@ -134,6 +134,8 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
         properties: Vec::new(),
         limits: json!({}),
         streaming: Value::Null,
+        gcs: Value::Null,
+        load: Value::Null,
     }
 }
 

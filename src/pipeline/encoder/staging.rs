@@ -5,17 +5,13 @@ use std::sync::Arc;
 use super::{TopicEncoder, origin::Origin};
 use crate::{
     delivery::encoder::{ChainFacts, SlotId, Staging, TableIx},
-    pipeline::settings::{LoadNaming, WriteMode},
+    pipeline::settings::{TopicLoad, WriteMode},
     write::load::{
         chain::{ChainId, ChainOf},
         job::LoadFormat,
         pace,
     },
 };
-
-/// Bytes of rows in one staged object: BigQuery reads many of them at a time, and each waits in memory
-/// until it is full, or the job is due, or the memory is short.
-const OBJECT_BYTES: usize = 4 << 20;
 
 /// What the brokers tell of a topic.
 #[derive(Clone, Debug)]
@@ -36,19 +32,20 @@ impl TopicEncoder {
         let key = self.slots.get(&slot)?.key;
         let settings = self.topics.get(key.settings as usize)?;
         let format = LoadFormat::NdjsonGz;
-        let staging = Staging { table: key.table, format, object_bytes: OBJECT_BYTES };
+        let object_bytes = settings.load.settings.object_bytes;
+        let staging = Staging { table: key.table, format, object_bytes };
         (settings.write == WriteMode::Load).then_some(staging)
     }
 
     pub(super) fn chain_of(&self, origin: &Origin, table: TableIx) -> Option<ChainFacts> {
         let table = self.tables.get(table.0 as usize)?;
-        let LoadNaming { group, epoch } = &origin.settings.load;
+        let TopicLoad { group, epoch, settings } = &origin.settings.load;
         let (lane, known) = (&origin.lane, self.known.get(&origin.lane.topic));
         let topic_id = known.and_then(|known| known.id.as_deref());
         let of = ChainOf { group, lane, topic_id, table, load_epoch: *epoch };
         let partitions = known.map_or(1, |known| known.partitions);
         let first = origin.settings.freshness;
-        let interval = pace::interval(first, partitions);
+        let interval = pace::interval(first, partitions, settings.jobs_per_table_day);
         Some(ChainFacts { id: ChainId::new(&of), table: table.clone(), first, interval })
     }
 }

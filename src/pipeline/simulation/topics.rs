@@ -7,7 +7,7 @@ use crate::{
     pipeline::{
         encoder::TopicEncoder,
         settings::{
-            BatchSettings, LoadNaming, NullValue, PayloadSettings, TableTemplate, TopicMatch,
+            BatchSettings, TopicLoad, NullValue, PayloadSettings, TableTemplate, TopicMatch,
             TopicSettings, WriteMode,
         },
     },
@@ -36,7 +36,7 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             dataset: "d".into(),
             write: WriteMode::Streaming,
             freshness: std::time::Duration::from_secs(60),
-            load: LoadNaming::default(),
+            load: TopicLoad::default(),
             dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),
             dead_letter_budget: plan.budget,
             null_value: NullValue::Skip,

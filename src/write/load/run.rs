@@ -59,6 +59,7 @@ pub async fn run(jobs: &dyn LoadJobs, job: &LoadJob) -> Result<JobEnd, Fault> {
     match jobs.insert(job).await? {
         Inserted::Created | Inserted::Exists => {}
     }
+    crate::failpoint!("load_after_insert");
     // What insert answers is not trusted: success is what a fresh look shows.
     let view = jobs.get(&job.table, &job.id).await?.ok_or_else(|| vanished(&job.id))?;
     finish(jobs, &job.table, &job.id, view).await

@@ -24,11 +24,22 @@ use crate::rig::{
     sink::Plan,
 };
 
+/// By which path the rows go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// `write: streaming`: rows may be twice.
+    Streaming,
+    /// `write: load`: none is.
+    Load,
+}
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// The product's binary, with `sim` and `failpoints`.
     pub(crate) binary: PathBuf,
+    /// By which path the rows go.
+    pub(crate) path: Path,
     /// Rounds that count.
     pub(crate) rounds: u32,
     /// Records to produce.
@@ -62,13 +73,14 @@ pub(crate) struct Stage {
 pub(crate) fn run(options: &Options) -> Result<()> {
     println!(
         "kill test: {} rounds, {} records, {} topics × {PARTITIONS} partitions, {REPLICAS} replicas, \
-         answer delay {:?}, insertId memory {} ms, seed {}",
+         answer delay {:?}, insertId memory {} ms, seed {}, path {:?}",
         options.rounds,
         options.records,
         TOPICS.len(),
         options.answer_delay,
         options.dedupe_ms,
-        options.seed
+        options.seed,
+        options.path
     );
     let began = Instant::now();
     let place = Place::new("kill")?;
@@ -84,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("{produced} records produced after {:.0?}; draining", began.elapsed());
     stage.observer.wait_for_no_lag(&stage.lanes, Duration::from_secs(600))?;
     crew.stop()?;
-    conclude(&stage, &feed, rounds, began)
+    conclude(&stage, &feed, rounds, options.path, began)
 }
 
 fn set_up(options: &Options, place: Place, broker: &Broker) -> Result<Stage> {
@@ -104,13 +116,21 @@ fn set_up(options: &Options, place: Place, broker: &Broker) -> Result<Stage> {
 }
 
 fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
-    let topic = json!({
+    let mut topic = json!({
         "match": r"kill\.(orders|payments|parcels|returns)",
         "value_format": "avro",
         "table": "{topic}",
         "dead_letter": DEAD,
         "batch": {"linger_ms": 200},
     });
+    let (mut gcs, mut load) = (Value::Null, Value::Null);
+    if options.path == Path::Load {
+        topic["write"] = json!("load");
+        topic["freshness"] = json!("2s");
+        gcs = json!({"bucket": "stage", "endpoint": simulator.gcs()});
+        // BigQuery's 1,500 would make a job a partition every four minutes.
+        load = json!({"jobs_per_table_day": 1_000_000});
+    }
     Plan {
         binary: options.binary.clone(),
         bootstrap: broker.address(),
@@ -127,11 +147,19 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
         ],
         limits: json!({"drain_timeout_ms": 20_000}),
         streaming: Value::Null,
+        gcs,
+        load,
     }
 }
 
-fn conclude(stage: &Stage, feed: &Feed, mut rounds: Vec<Round>, began: Instant) -> Result<()> {
-    let account = Account::draw_up(stage, feed, &mut rounds)?;
+fn conclude(
+    stage: &Stage,
+    feed: &Feed,
+    mut rounds: Vec<Round>,
+    path: Path,
+    began: Instant,
+) -> Result<()> {
+    let account = Account::draw_up(stage, feed, path, &mut rounds)?;
     println!("\n{}", rounds::table(&rounds));
     println!("{account}");
     let counters = stage.simulator.counters(&stage.http).context("the simulator's counters")?;

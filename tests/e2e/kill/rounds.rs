@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Options, Stage, crew::Crew, feed::Feed};
+use super::{Options, Path, Stage, crew::Crew, feed::Feed};
 use crate::rig::{broker::Broker, clients::Lane, random::Random};
 
 /// How often at most the ledger is read again until it stands still.
@@ -21,7 +21,7 @@ const SETTLE_LOOKS: usize = 5;
 const MEETING: Duration = Duration::from_secs(10);
 
 /// The boundaries, and how often at most each is passed before the process kills itself there.
-const BOUNDARIES: [(&str, u64); 10] = [
+const STREAMING: [(&str, u64); 10] = [
     ("write_before_send", 20),
     ("write_after_answer", 20),
     ("commit_before", 4),
@@ -30,6 +30,20 @@ const BOUNDARIES: [(&str, u64); 10] = [
     ("letter_after_ack", 3),
     ("alter_before", 1),
     ("alter_after", 1),
+    ("revoke_drained", 1),
+    ("assigned", 2),
+];
+/// The same where rows are loaded.
+const LOAD: [(&str, u64); 11] = [
+    ("stage_before_put", 20),
+    ("stage_after_put", 20),
+    ("load_before_insert", 6),
+    ("load_after_insert", 6),
+    ("load_after_done", 6),
+    ("commit_before", 4),
+    ("commit_after", 4),
+    ("letter_before_send", 3),
+    ("letter_after_ack", 3),
     ("revoke_drained", 1),
     ("assigned", 2),
 ];
@@ -69,6 +83,10 @@ pub(crate) fn play(
         random: Random::new(options.seed),
         rounds: Vec::new(),
         began: Instant::now(),
+        boundaries: match options.path {
+            Path::Streaming => &STREAMING,
+            Path::Load => &LOAD,
+        },
         boundary: 0,
         retries: 0,
     };
@@ -133,6 +151,7 @@ struct Game<'a> {
     random: Random,
     rounds: Vec<Round>,
     began: Instant,
+    boundaries: &'static [(&'static str, u64)],
     boundary: usize,
     retries: u32,
 }
@@ -182,7 +201,7 @@ impl Game<'_> {
 
     /// Replaces a replica by one that dies at the next boundary, and waits for that.
     fn boundary(&mut self, crew: &mut Crew) -> Result<Round> {
-        let (name, most) = BOUNDARIES[self.boundary % BOUNDARIES.len()];
+        let (name, most) = self.boundaries[self.boundary % self.boundaries.len()];
         // With every retry the boundary is nearer.
         let nth = if name == "assigned" { most } else { 1 + self.random.below(most) };
         let nth = (nth >> self.retries.min(6)).max(1);

@@ -179,6 +179,8 @@ impl Scene<'_> {
             properties: Vec::new(),
             limits: Value::Null,
             streaming: Value::Null,
+            gcs: Value::Null,
+            load: Value::Null,
         }
     }
 

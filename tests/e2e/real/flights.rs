@@ -45,6 +45,8 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         properties: Vec::new(),
         limits: Value::Null,
         streaming: Value::Null,
+        gcs: Value::Null,
+        load: Value::Null,
     };
     let began = Instant::now();
     let mut sink = plan.start(&place, "flights", None)?;

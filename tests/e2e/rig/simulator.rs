@@ -32,6 +32,7 @@ pub(crate) struct SimulatorPlan<'a> {
 pub(crate) struct Simulator {
     rest: u16,
     registry: u16,
+    gcs: u16,
     process: Process,
 }
 
@@ -49,11 +50,14 @@ pub(crate) struct Entry {
 impl Simulator {
     /// Starts it and waits until both listeners answer.
     pub(crate) fn start(place: &Place, http: &Http, plan: SimulatorPlan<'_>) -> Result<Self> {
-        let (rest, registry) = (place::free_port()?, place::free_port()?);
+        let (rest, registry, gcs) =
+            (place::free_port()?, place::free_port()?, place::free_port()?);
         let mut command = process::command(plan.binary);
         command.arg("sim").args(["--store", plan.store]);
         command.args(["--rest", &format!("127.0.0.1:{rest}")]);
         command.args(["--registry", &format!("127.0.0.1:{registry}")]);
+        command.args(["--gcs", &format!("127.0.0.1:{gcs}")]);
+        command.args(["--load-jobs-per-table-day", "1000000"]);
         command.args(["--answer-delay", &format!("{}ms", plan.answer_delay.as_millis())]);
         if let Some(ms) = plan.dedupe_ms {
             command.args(["--dedupe", &format!("{ms}ms")]);
@@ -66,12 +70,17 @@ impl Simulator {
         process.until("answer", Duration::from_secs(30), |_| {
             http.get(&probe).is_ok_and(|answer| answer.status == 200)
         })?;
-        Ok(Self { rest, registry, process })
+        Ok(Self { rest, registry, gcs, process })
     }
 
     /// BigQuery's address.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.rest)
+    }
+
+    /// Cloud Storage's address.
+    pub(crate) fn gcs(&self) -> String {
+        format!("http://127.0.0.1:{}", self.gcs)
     }
 
     /// The registry's address.

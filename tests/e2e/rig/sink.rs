@@ -43,6 +43,10 @@ pub(crate) struct Plan {
     pub(crate) limits: Value,
     /// The section `bigquery.streaming`.
     pub(crate) streaming: Value,
+    /// The section `gcs`.
+    pub(crate) gcs: Value,
+    /// The section `bigquery.load`.
+    pub(crate) load: Value,
 }
 
 /// A running replica.
@@ -91,8 +95,12 @@ impl Plan {
         if !self.limits.is_null() {
             file["limits"] = self.limits.clone();
         }
-        if !self.streaming.is_null() {
-            file["bigquery"]["streaming"] = self.streaming.clone();
+        let bigquery = [("streaming", &self.streaming), ("load", &self.load)];
+        for (section, value) in bigquery.into_iter().filter(|(_, value)| !value.is_null()) {
+            file["bigquery"][section] = value.clone();
+        }
+        if !self.gcs.is_null() {
+            file["gcs"] = self.gcs.clone();
         }
         file
     }

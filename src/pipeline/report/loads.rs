@@ -1,0 +1,104 @@
+//! Load jobs on the status page and in the metrics.
+
+use std::time::Instant;
+
+use super::{OnTheWire, Report, lanes::Waits};
+use crate::{
+    delivery::{
+        action::{BatchId, LoadId, Stage},
+        chain::Chain,
+        core::Core,
+    },
+    fault::Fault,
+    pipeline::encoder::TopicEncoder,
+    telemetry::LaneState,
+    write::load::{job::LoadJob, run::JobEnd},
+};
+
+impl Report {
+    /// An object is to be stored.
+    pub fn staging(&mut self, stage: &Stage, now: Instant) {
+        let (name, table) = self.table(&stage.table);
+        let (rows, bytes) = (stage.rows, stage.body.len());
+        let entry =
+            OnTheWire { name, table, rows, bytes, since: now, oldest_timestamp_ms: None };
+        self.writes.insert(stage.id, entry);
+    }
+
+    /// It is stored, or not.
+    pub fn staged(&mut self, id: BatchId, stored: bool, now: Instant) {
+        let Some(sent) = self.writes.remove(&id).filter(|_| stored) else { return };
+        self.telemetry.liveness.progressed(now);
+        sent.table.staged_bytes.inc_by(sent.bytes as u64);
+    }
+
+    /// A job is to be created.
+    pub fn loading(&mut self, id: LoadId, job: &LoadJob, now: Instant) {
+        let (name, table) = self.table(&job.table);
+        tracing::info!(
+            job = job.id, table = %name, rows = job.rows, end = job.end,
+            objects = job.sources.len(), "a load job begins"
+        );
+        let rows = u32::try_from(job.rows).unwrap_or(u32::MAX);
+        let entry =
+            OnTheWire { name, table, rows, bytes: 0, since: now, oldest_timestamp_ms: None };
+        self.loads.insert(id, entry);
+    }
+
+    /// It is done, or a call about it failed.
+    pub fn loaded(&mut self, id: LoadId, result: &Result<JobEnd, Fault>, now: Instant) {
+        let Some(sent) = self.loads.remove(&id) else { return };
+        let seconds = now.duration_since(sent.since).as_secs_f64();
+        let table = &*sent.name;
+        match result {
+            Ok(JobEnd::Loaded { end }) => {
+                self.telemetry.liveness.progressed(now);
+                sent.table.rows_written.inc_by(u64::from(sent.rows));
+                sent.table.load_job("loaded");
+                tracing::info!(table, end, rows = sent.rows, seconds, "a load job is done");
+            }
+            Ok(JobEnd::Failed(fault)) => {
+                sent.table.load_job("failed");
+                tracing::warn!(table, %fault, seconds, "a load job has failed; nothing of it is in the table");
+            }
+            Err(fault) => {
+                sent.table.load_job("unknown");
+                tracing::warn!(table, %fault, "what became of a load job is not known yet; asking again");
+            }
+        }
+    }
+}
+
+/// Says of the lanes whose rows are staged what they wait for.
+pub(super) fn waits(core: &Core<TopicEncoder>, waits: &mut Waits, now: Instant) {
+    for (key, chain) in core.chains() {
+        if let Some(reason) = fault(chain) {
+            waits.insert(key.lane, (LaneState::Waiting, reason));
+        } else if let Some(reason) = loading(chain, now) {
+            waits.entry(key.lane).or_insert((LaneState::Loading, reason));
+        }
+    }
+}
+
+fn fault(chain: &Chain) -> Option<String> {
+    let table = &chain.facts.table;
+    let job = chain.loading.as_ref();
+    let failed = job.and_then(|job| Some((job.job.id.as_str(), job.fault.as_ref()?)));
+    match (failed, &chain.fault) {
+        (Some((id, fault)), _) => Some(format!("{table}: load job {id}: {fault}")),
+        (None, Some(fault)) => Some(format!("{table}: looking for its load jobs: {fault}")),
+        (None, None) => None,
+    }
+}
+
+fn loading(chain: &Chain, now: Instant) -> Option<String> {
+    let table = &chain.facts.table;
+    if let Some(job) = &chain.loading {
+        let rows = job.job.rows;
+        return Some(format!("{table}: load job {} of {rows} rows is under way", job.job.id));
+    }
+    let due = chain.due.filter(|_| chain.unloaded > 0)?;
+    let seconds = due.saturating_duration_since(now).as_secs();
+    let rows = chain.unloaded;
+    Some(format!("{table}: {rows} rows are staged; the next load job is due in {seconds} s"))
+}
