@@ -54,6 +54,7 @@ impl Simulator {
         command.arg("sim").args(["--store", plan.store]);
         command.args(["--rest", &format!("127.0.0.1:{rest}")]);
         command.args(["--registry", &format!("127.0.0.1:{registry}")]);
+        command.args(["--gcs", "127.0.0.1:0"]);
         command.args(["--answer-delay", &format!("{}ms", plan.answer_delay.as_millis())]);
         if let Some(ms) = plan.dedupe_ms {
             command.args(["--dedupe", &format!("{ms}ms")]);
