@@ -152,7 +152,8 @@ async fn declared_checksums_are_checked(rest: &dyn Rest) {
 
 async fn generations_grow_and_guard_every_verb(rest: &dyn Rest) {
     let bucket = Bucket { rest, name: "generations" };
-    let generation = |object: &Value| object["generation"].as_str().unwrap().parse::<u64>().unwrap();
+    let generation =
+        |object: &Value| object["generation"].as_str().unwrap().parse::<u64>().unwrap();
     let first = generation(&bucket.put("x", "ifGenerationMatch=0", "1").await.unwrap());
     let (status, body) = bucket.put("x", "ifGenerationMatch=0", "2").await.unwrap_err();
     assert_eq!((status, reason(&body)), (412, "conditionNotMet"));
@@ -185,15 +186,17 @@ async fn resumable_uploads_resume(rest: &dyn Rest) {
     let session = bucket.start("x", "ifGenerationMatch=0").await.unwrap();
     let ask = format!("bytes */{total}");
     assert_eq!(range_of(&bucket.chunk(&session, &ask, "").await), (308, ""));
-    let first = bucket.chunk(&session, &format!("bytes 0-{}/*", CHUNK - 1), media[..CHUNK].to_vec());
+    let range = format!("bytes 0-{}/*", CHUNK - 1);
+    let first = bucket.chunk(&session, &range, media[..CHUNK].to_vec()).await;
     let one = (308, "bytes=0-262143");
-    assert_eq!(range_of(&first.await), one);
+    assert_eq!(range_of(&first), one);
     assert_eq!(range_of(&bucket.chunk(&session, "bytes */*", "").await), one);
     let small = bucket.chunk(&session, "bytes 262144-262243/*", vec![0; 100]).await;
     assert_eq!(small.status, 400, "chunks are multiples of 256 KiB");
     assert_eq!(bucket.get("x", "").await.status, 404, "nothing is there before the end");
-    let rest_of = bucket.chunk(&session, &format!("bytes {CHUNK}-{}/{total}", total - 1), media[CHUNK..].to_vec());
-    let object = parsed(&rest_of.await);
+    let range = format!("bytes {CHUNK}-{}/{total}", total - 1);
+    let last = bucket.chunk(&session, &range, media[CHUNK..].to_vec()).await;
+    let object = parsed(&last);
     assert_eq!(object["size"], total.to_string());
     let again = bucket.chunk(&session, &ask, "").await;
     assert_eq!((again.status, parsed(&again)), (200, object), "the answer may be asked for again");
@@ -265,7 +268,10 @@ async fn what_is_not_simulated_says_so(rest: &dyn Rest) {
     let bucket = Bucket { rest, name: "other" };
     let path = "/storage/v1/b/other/o/x/compose";
     assert_eq!(bucket.send(Method::POST, path, &[], "{}").await.status, 501);
-    assert_eq!(parsed(&bucket.send(Method::GET, "/storage/v1/b/other", &[], "").await)["name"], "other");
+    assert_eq!(
+        parsed(&bucket.send(Method::GET, "/storage/v1/b/other", &[], "").await)["name"],
+        "other"
+    );
 }
 
 async fn check_all(rest: &dyn Rest) {

@@ -13,9 +13,7 @@ use bytes::Bytes;
 use http::{Method, header};
 use kcbq::{
     rest::{Rest, RestError},
-    sim::{
-        SimOptions, SimRest, SimSettings, Simulator, StoreMode, serve, settings::LoadSettings,
-    },
+    sim::{SimOptions, SimRest, SimSettings, Simulator, StoreMode, serve, settings::LoadSettings},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -26,13 +24,13 @@ use crate::{
 };
 
 /// A dataset and a bucket.
-struct Lab<'a> {
-    subject: Subject<'a>,
+pub(crate) struct Lab<'a> {
+    pub(crate) subject: Subject<'a>,
     bucket: Bucket<'a>,
 }
 
 impl<'a> Lab<'a> {
-    async fn new(rest: &'a dyn Rest, name: &'a str) -> Self {
+    pub(crate) async fn new(rest: &'a dyn Rest, name: &'a str) -> Self {
         let subject = Subject { rest, project: "p", dataset: name.to_owned() };
         let body = json!({"datasetReference": {"datasetId": name}});
         assert_eq!(subject.send(Method::POST, "/datasets", Some(body)).await.0, 200);
@@ -68,27 +66,27 @@ impl<'a> Lab<'a> {
     }
 
     /// Inserts a job, which must be taken, and answers how it ended.
-    async fn run(&self, id: &str, object: &str, load: Value) -> Value {
+    pub(crate) async fn run(&self, id: &str, object: &str, load: Value) -> Value {
         let (status, body) = self.insert(self.job(id, object, load)).await;
         assert_eq!((status, &body["status"]["state"]), (200, &json!("PENDING")), "{body}");
         self.get(id).await
     }
 
-    async fn put(&self, object: &str, body: impl Into<Bytes>) {
+    pub(crate) async fn put(&self, object: &str, body: impl Into<Bytes>) {
         self.bucket.put(object, "", body).await.expect("an object");
     }
 
-    async fn rows(&self) -> Vec<Value> {
+    pub(crate) async fn rows(&self) -> Vec<Value> {
         self.subject.rows("t").await
     }
 }
 
-fn error(job: &Value) -> (&str, &str) {
+pub(crate) fn error(job: &Value) -> (&str, &str) {
     let part = |key: &str| job["status"]["errorResult"][key].as_str().unwrap_or_default();
     (part("reason"), part("message"))
 }
 
-fn succeeded(job: &Value, rows: u64) {
+pub(crate) fn succeeded(job: &Value, rows: u64) {
     assert_eq!(job["status"], json!({"state": "DONE"}), "{job}");
     assert_eq!(job["statistics"]["load"]["outputRows"], rows.to_string(), "{job}");
 }
@@ -162,9 +160,12 @@ async fn jobs_have_a_location(rest: &dyn Rest) {
     assert_eq!((status, reason(&body)), (404, "notFound"), "the dataset is not in US");
     job["jobReference"]["location"] = json!("europe-west1");
     assert_eq!(lab.insert(job).await.0, 200);
-    for (query, expected) in
-        [("?location=europe-west1", 200), ("?location=EUROPE-WEST1", 200), ("?location=US", 404), ("", 404)]
-    {
+    for (query, expected) in [
+        ("?location=europe-west1", 200),
+        ("?location=EUROPE-WEST1", 200),
+        ("?location=US", 404),
+        ("", 404),
+    ] {
         let path = format!("/jobs/there{query}");
         let (status, body) = lab.subject.send(Method::GET, &path, None).await;
         assert_eq!(status, expected, "{query}: {body}");
@@ -206,7 +207,10 @@ async fn a_failed_job_leaves_nothing(rest: &dyn Rest) {
     let job = lab.run("tolerant", "", tolerant).await;
     assert_eq!(job["status"]["errorResult"], Value::Null, "{job}");
     assert_eq!(job["statistics"]["load"]["badRecords"], "3");
-    assert_eq!((lab.rows().await.len(), job["statistics"]["load"]["outputRows"].clone()), (3, json!("3")));
+    assert_eq!(
+        (lab.rows().await.len(), job["statistics"]["load"]["outputRows"].clone()),
+        (3, json!("3"))
+    );
     assert!(!job["status"]["errors"].as_array().unwrap().is_empty(), "warnings");
 }
 
@@ -282,8 +286,10 @@ async fn partitions_are_named_by_a_decorator(rest: &dyn Rest) {
         .try_create("t", json!({"schema": {"fields": fields}, "timePartitioning": partitioning}))
         .await;
     lab.put("x", "{\"at\":\"1970-01-02\"}").await;
-    let into = |table: &str| json!({"destinationTable":
-        {"projectId": "p", "datasetId": "load_partitions", "tableId": table}});
+    let into = |table: &str| {
+        json!({"destinationTable":
+        {"projectId": "p", "datasetId": "load_partitions", "tableId": table}})
+    };
     succeeded(&lab.run("old", "x", json!({})).await, 1);
     succeeded(&lab.run("same", "x", into("t$19700102")).await, 1);
     for (id, table) in [("another", "t$19700103"), ("malformed", "t$1970")] {
@@ -302,7 +308,9 @@ async fn data_may_come_with_the_job(rest: &dyn Rest) {
     };
     let path = "/upload/bigquery/v2/projects/p/jobs?uploadType=multipart";
     let data = gzip("{\"a\":1}\n{\"a\":2}");
-    let mut body = format!("--b\r\nContent-Type: application/json\r\n\r\n{}\r\n--b\r\n\r\n", job("m1")).into_bytes();
+    let mut body =
+        format!("--b\r\nContent-Type: application/json\r\n\r\n{}\r\n--b\r\n\r\n", job("m1"))
+            .into_bytes();
     body.extend(data);
     body.extend(b"\r\n--b--");
     let related = [(header::CONTENT_TYPE, "multipart/related; boundary=b")];
@@ -344,10 +352,12 @@ async fn jobs_are_listed_newest_first(rest: &dyn Rest) {
         job["configuration"]["load"]["destinationTable"]["datasetId"] = json!("d");
         assert_eq!(subject.send(Method::POST, "/jobs", Some(job)).await.0, 200);
     }
-    let list = async |query: &str| subject.send(Method::GET, &format!("/jobs?{query}"), None).await.1;
+    let list =
+        async |query: &str| subject.send(Method::GET, &format!("/jobs?{query}"), None).await.1;
     let ids = |list: &Value| {
         let jobs = list["jobs"].as_array().unwrap().iter();
-        jobs.map(|job| job["jobReference"]["jobId"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        jobs.map(|job| job["jobReference"]["jobId"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     let all = list("projection=full&stateFilter=done").await;
     assert_eq!(ids(&all), ["l3", "l2", "l1"]);
@@ -385,7 +395,8 @@ async fn load_jobs_in_memory() {
 async fn load_jobs_over_http() {
     let stop = CancellationToken::new();
     let settings = SimSettings { updates_max: 1_000, ..SimSettings::default() };
-    let running = serve(SimOptions { settings, ..SimOptions::default() }, stop.clone()).await.unwrap();
+    let running =
+        serve(SimOptions { settings, ..SimOptions::default() }, stop.clone()).await.unwrap();
     check_all(&HttpRest::new(format!("http://{}", running.rest_addr))).await;
     stop.cancel();
     running.stopped().await;
@@ -447,7 +458,8 @@ async fn jobs_move_by_the_clock_and_read_their_objects_when_they_begin() {
     assert_eq!(lab.rows().await.len(), 2);
     let job = lab.get("j").await;
     succeeded(&job, 2);
-    let times = ["creationTime", "startTime", "endTime"].map(|time| job["statistics"][time].as_str().unwrap().parse::<u64>().unwrap());
+    let times = ["creationTime", "startTime", "endTime"]
+        .map(|time| job["statistics"][time].as_str().unwrap().parse::<u64>().unwrap());
     assert_eq!((times[1] - times[0], times[2] - times[1]), (1_000, 2_000));
 
     lab.put("y", "{\"a\":3}").await;
@@ -553,8 +565,7 @@ async fn quotas_of_jobs_and_of_table_updates() {
 
 #[tokio::test]
 async fn a_quota_may_refuse_the_request_instead() {
-    let load =
-        LoadSettings { per_table_max: 0, quota_fails_job: false, ..LoadSettings::default() };
+    let load = LoadSettings { per_table_max: 0, quota_fails_job: false, ..LoadSettings::default() };
     let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
     let lab = fixture.lab().await;
     let (status, body) = lab.insert(lab.job("q", "x", json!({}))).await;
