@@ -1,10 +1,11 @@
-//! The strict BigQuery and Schema Registry simulator (feature `sim`).
+//! The strict simulator of BigQuery, Cloud Storage and the Schema Registry (feature `sim`).
 //!
 //! ```text
-//!                    ┌──────────── Core::step(request, now) → Step ────────────┐
-//! SimRest ─┐         │ fault script → BigQuery REST · registry · control API   │
-//! HTTP  ───┴ Simulator (lock, clock, waiting)                                  │
-//!                    └──────────────────────────────────────────────────────────┘
+//!                    ┌───────────── Core::step(request, now) → Step ─────────────┐
+//! SimRest ─┐         │ fault script → BigQuery REST · GCS · registry · control   │
+//! HTTP  ───┴ Simulator (lock, clock, waiting)    ▲                               │
+//!                    │           load jobs ──────┘ move on with each step        │
+//!                    └────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! One pure core ([`core::Core`]) serves every front: [`memory::SimRest`] for seeded simulation and
@@ -15,14 +16,14 @@
 //! uncertain, [`settings::SimSettings`] decides. The contract suite (`tests/it/sim_contract.rs`)
 //! runs against both fronts, and against a public emulator where that is right.
 //!
-//! Not here yet: load jobs and GCS objects (they join `Core` beside [`bigquery`], with the same
-//! REST front), and the Storage Write API (a gRPC front over the same core).
+//! Not here yet: the Storage Write API (a gRPC front over the same core).
 
 pub mod bigquery;
 pub mod control;
 pub mod core;
 pub mod counters;
 pub mod faults;
+pub mod gcs;
 pub mod http;
 pub mod memory;
 pub mod message;
@@ -30,6 +31,7 @@ pub mod registry;
 pub mod serve;
 pub mod settings;
 pub mod simulator;
+pub mod upload;
 
 pub use self::{
     core::Core,

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli,
     ops::logging::LogSettings,
-    sim::{self, FaultScript, SimOptions, SimSettings, StoreMode, WireSettings},
+    sim::{
+        self, FaultScript, SimOptions, SimSettings, StoreMode, WireSettings, settings::LoadSettings,
+    },
 };
 
 /// Arguments of `sim`.
@@ -21,6 +23,21 @@ pub struct Arguments {
     /// Where the Schema Registry listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     registry: SocketAddr,
+    /// Where Cloud Storage's JSON API listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4443")]
+    gcs: SocketAddr,
+    /// A bucket that exists; may be repeated. Without it every bucket does
+    #[arg(long = "bucket", value_name = "NAME")]
+    buckets: Vec<String>,
+    /// How long a load job waits before it runs, such as `2s`
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = milliseconds)]
+    load_pending: u64,
+    /// How long a load job runs, such as `5s`
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = milliseconds)]
+    load_running: u64,
+    /// Load jobs that a table may have in a day
+    #[arg(long, value_name = "JOBS", default_value = "1500")]
+    load_jobs_per_table_day: usize,
     /// How long each answer takes at least, such as `50ms`
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = milliseconds)]
     answer_delay: u64,
@@ -64,8 +81,8 @@ impl Arguments {
             let shutdown = cli::shutdown::requested()?;
             let running = sim::serve(options, stop.clone()).await?;
             cli::print(&format!(
-                "BigQuery REST    http://{}\nSchema Registry  http://{}\n",
-                running.rest_addr, running.registry_addr
+                "BigQuery REST    http://{}\nSchema Registry  http://{}\nCloud Storage    http://{}\n",
+                running.rest_addr, running.registry_addr, running.gcs_addr
             ))?;
             shutdown.await;
             stop.cancel();
@@ -91,12 +108,20 @@ impl Arguments {
         Ok(SimOptions {
             rest: self.rest,
             registry: self.registry,
+            gcs: self.gcs,
             settings: SimSettings {
                 store,
                 dedupe_ms: self.dedupe,
                 create_delay_ms: self.schema_delay,
                 alter_delay_ms: self.schema_delay,
                 registry_basic_auth: self.registry_auth.clone(),
+                buckets: self.buckets.clone(),
+                load: LoadSettings {
+                    pending_ms: self.load_pending,
+                    running_ms: self.load_running,
+                    per_table_max: self.load_jobs_per_table_day,
+                    ..LoadSettings::default()
+                },
                 ..SimSettings::default()
             },
             faults,

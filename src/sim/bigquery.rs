@@ -10,10 +10,11 @@ use http::Method;
 use serde_json::Value;
 
 use crate::sim::{
-    bigquery::{error::ApiError, table::Table, tables::TablePath},
+    bigquery::{error::ApiError, jobs::Jobs, table::Table, tables::TablePath},
     counters::Counters,
     message::{Request, Response},
     settings::SimSettings,
+    upload,
 };
 
 pub mod change;
@@ -24,8 +25,10 @@ pub mod decimal;
 pub mod error;
 pub mod hash;
 pub mod insert;
+pub mod jobs;
 pub mod layout;
 pub mod list;
+pub mod load;
 pub mod names;
 pub mod query;
 pub mod row;
@@ -45,8 +48,11 @@ pub struct Route {
     pub project: String,
     /// The dataset; empty where the route has none.
     pub dataset: String,
-    /// The table id without any partition decorator; empty where the route has none.
+    /// The table id without any partition decorator; the destination of a load job; empty where the
+    /// route has none.
     pub table: String,
+    /// The job id; empty where the route has none.
+    pub job: String,
     /// The partition decorator behind `$`.
     pub decorator: Option<String>,
 }
@@ -54,6 +60,9 @@ pub struct Route {
 impl Route {
     /// The route of a request; `None` for a path that BigQuery does not serve here.
     pub fn of(request: &Request) -> Option<Self> {
+        if let Some(segments) = upload::target(request) {
+            return Self::of_upload(request, &segments);
+        }
         let segments = request.segments();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let rest = segments.strip_prefix(&["bigquery", "v2"]).unwrap_or(&segments);
@@ -74,6 +83,7 @@ impl Route {
                 ("tabledata.list", d, t)
             }
             ["queries"] if method == Method::POST => ("jobs.query", "", ""),
+            ["jobs", ..] => return Self::of_job(request, project, rest),
             _ => return None,
         };
         let (table, decorator) = match table.split_once('$') {
@@ -85,8 +95,45 @@ impl Route {
             project: project.to_owned(),
             dataset: dataset.to_owned(),
             table: table.to_owned(),
+            job: String::new(),
             decorator,
         })
+    }
+
+    fn of_job(request: &Request, project: &str, rest: &[&str]) -> Option<Self> {
+        let (operation, job) = match (rest, request.method.as_str()) {
+            (["jobs"], "POST") => ("jobs.insert", ""),
+            (["jobs"], "GET") => ("jobs.list", ""),
+            (["jobs", job], "GET") => ("jobs.get", *job),
+            (["jobs", job, "cancel"], "POST") => ("jobs.cancel", *job),
+            _ => return None,
+        };
+        Some(Self::job(request, operation, project, job))
+    }
+
+    fn of_upload(request: &Request, segments: &[String]) -> Option<Self> {
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let operation = match (segments.as_slice(), request.method.as_str()) {
+            (["bigquery", "v2", "projects", _, "jobs"], "POST") => "jobs.insert",
+            (["bigquery", "v2", "projects", _, "jobs"], "PUT") => "jobs.upload",
+            _ => return None,
+        };
+        Some(Self::job(request, operation, segments.get(3)?, ""))
+    }
+
+    fn job(request: &Request, operation: &'static str, project: &str, job: &str) -> Self {
+        let table = match operation {
+            "jobs.insert" => load::config::destination(request).unwrap_or_default(),
+            _ => job.to_owned(),
+        };
+        Self {
+            operation,
+            project: project.to_owned(),
+            dataset: String::new(),
+            table,
+            job: job.to_owned(),
+            decorator: None,
+        }
     }
 
     /// The table this route names.
@@ -119,14 +166,15 @@ pub struct Dataset {
 pub struct BigQuery {
     pub(crate) settings: Arc<SimSettings>,
     pub(crate) datasets: BTreeMap<(String, String), Dataset>,
+    pub(crate) jobs: Jobs,
     etags: u64,
-    jobs: u64,
 }
 
 impl BigQuery {
     /// An empty service.
     pub fn new(settings: Arc<SimSettings>) -> Self {
-        Self { settings, datasets: BTreeMap::new(), etags: 0, jobs: 0 }
+        let jobs = Jobs::new(&settings);
+        Self { settings, datasets: BTreeMap::new(), jobs, etags: 0 }
     }
 
     /// Applies one request.
@@ -137,7 +185,8 @@ impl BigQuery {
         now: Duration,
         counters: &mut Counters,
     ) -> Response {
-        if request.body.len() > self.settings.request_bytes_max {
+        let upload = upload::is_upload(&request.path);
+        if request.body.len() > self.settings.request_bytes_max && !upload {
             return ApiError::too_large(self.settings.request_bytes_max).into();
         }
         self.dispatch(route, request, now, counters).unwrap_or_else(Response::from)
@@ -165,6 +214,11 @@ impl BigQuery {
             "datasets.list" => Ok(self.list_datasets(project)),
             "datasets.delete" => self.delete_dataset(project, dataset, request),
             "jobs.query" => self.query(project, request, now),
+            "jobs.insert" => self.insert_job(project, request, now),
+            "jobs.upload" => self.upload_job(project, request, now),
+            "jobs.get" => self.get_job(route, request),
+            "jobs.list" => self.list_jobs(project, request),
+            "jobs.cancel" => self.cancel_job(route, request, now, counters),
             other => Err(ApiError::new(501, "notImplemented", format!("{other} is not simulated"))),
         }
     }
@@ -182,11 +236,6 @@ impl BigQuery {
     pub(crate) fn next_etag(&mut self) -> String {
         self.etags += 1;
         format!("sim{:08x}==", self.etags)
-    }
-
-    pub(crate) fn next_job(&mut self) -> String {
-        self.jobs += 1;
-        format!("job_sim_{}", self.jobs)
     }
 
     pub(crate) fn dataset(&self, project: &str, dataset: &str) -> Result<&Dataset, ApiError> {

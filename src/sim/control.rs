@@ -6,7 +6,7 @@
 //! | `GET /sim/v1/tables` | the tables with their row counts |
 //! | `GET /sim/v1/counters` | [`Counters`](crate::sim::counters::Counters) |
 //! | `GET`, `POST`, `DELETE /sim/v1/faults` | shows, replaces, removes the fault script |
-//! | `POST /sim/v1/release` | applies all held requests |
+//! | `POST /sim/v1/release` | applies all held requests; load jobs that are held back or hang go on |
 //! | `POST /sim/v1/schemas` | preloads schemas: `[{"id": 8, "subject": "s", "schema": "…", "schemaType": "AVRO", "references": []}]`; `subject` may be absent |
 //! | `POST /sim/v1/reset` | forgets everything |
 

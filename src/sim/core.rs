@@ -3,10 +3,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::sim::{
-    bigquery::{BigQuery, Route, error::ApiError},
+    bigquery::{BigQuery, Route, error::ApiError, jobs::advance::JobWorld},
     control,
     counters::Counters,
     faults::{FaultAction, FaultScript, Faults, held_until},
+    gcs::{Gcs, GcsRoute, error::GcsError},
     message::{Request, Response, Step},
     registry::{Registry, RegistryError, RegistryRoute},
     settings::SimSettings,
@@ -15,7 +16,7 @@ use crate::sim::{
 /// Answers of held requests that nobody collected; older ones are dropped.
 const UNCOLLECTED_MAX: usize = 1_024;
 
-/// BigQuery, the registry, the fault script and the counters.
+/// BigQuery, Cloud Storage, the registry, the fault script and the counters.
 ///
 /// Nothing in here reads a clock, waits or does I/O. `now` is the time since the Unix epoch and must
 /// not go backwards.
@@ -23,6 +24,7 @@ const UNCOLLECTED_MAX: usize = 1_024;
 pub struct Core {
     settings: Arc<SimSettings>,
     pub(crate) bigquery: BigQuery,
+    pub(crate) gcs: Gcs,
     pub(crate) registry: Registry,
     pub(crate) faults: Faults,
     pub(crate) counters: Counters,
@@ -42,26 +44,30 @@ struct Held {
 /// Which service a request is for, and what it asks.
 enum Target {
     BigQuery(Route),
+    Gcs(GcsRoute),
     Registry(RegistryRoute),
 }
 
 impl Target {
     fn of(request: &Request) -> Option<Self> {
         let bigquery = Route::of(request).map(Self::BigQuery);
-        bigquery.or_else(|| RegistryRoute::of(request).map(Self::Registry))
+        let google = bigquery.or_else(|| GcsRoute::of(request).map(Self::Gcs));
+        google.or_else(|| RegistryRoute::of(request).map(Self::Registry))
     }
 
     fn operation(&self) -> &'static str {
         match self {
             Self::BigQuery(route) => route.operation,
+            Self::Gcs(route) => route.operation,
             Self::Registry(route) => route.operation,
         }
     }
 
-    /// The table or the subject.
+    /// The table, the object or the subject.
     fn name(&self) -> &str {
         match self {
             Self::BigQuery(route) => &route.table,
+            Self::Gcs(route) => &route.object,
             Self::Registry(route) => &route.subject,
         }
     }
@@ -70,6 +76,7 @@ impl Target {
         let message = if message.is_empty() { "injected by the fault script" } else { message };
         match self {
             Self::BigQuery(_) => ApiError::new(status, reason, message).into(),
+            Self::Gcs(_) => GcsError::new(status, reason, message).into(),
             Self::Registry(_) => {
                 let code = u32::from(status) * 100 + 1;
                 RegistryError::new(status, code, format!("{reason}: {message}")).into()
@@ -84,6 +91,7 @@ impl Core {
         let settings = Arc::new(settings);
         Self {
             bigquery: BigQuery::new(Arc::clone(&settings)),
+            gcs: Gcs::new(Arc::clone(&settings)),
             registry: Registry::new(settings.registry_basic_auth.clone()),
             settings,
             faults: Faults::default(),
@@ -109,19 +117,24 @@ impl Core {
         &self.bigquery
     }
 
+    /// The simulated Cloud Storage, to look into.
+    pub fn gcs(&self) -> &Gcs {
+        &self.gcs
+    }
+
     /// The settings.
     pub fn settings(&self) -> &SimSettings {
         &self.settings
     }
 
-    /// Forgets tables, schemas, faults, held requests and counters.
+    /// Forgets tables, jobs, objects, schemas, faults, held requests and counters.
     pub fn reset(&mut self) {
         *self = Self { tickets: self.tickets, ..Self::new(SimSettings::clone(&self.settings)) };
     }
 
-    /// Applies one request at `now`, after all held ones that are due.
+    /// Applies one request at `now`, after everything that is due.
     pub fn step(&mut self, request: Request, now: Duration) -> Step {
-        self.apply_due(now, false);
+        self.advance(now);
         if request.path.starts_with(control::PREFIX) {
             return answer(control::handle(self, &request, now));
         }
@@ -136,14 +149,27 @@ impl Core {
         }
     }
 
-    /// Applies everything held, due or not.
+    /// Applies what is due at `now`: held requests, and load jobs that move on.
+    pub fn advance(&mut self, now: Duration) {
+        self.apply_due(now, false);
+        self.run_jobs(now);
+    }
+
+    /// Applies everything held, due or not; load jobs that a fault holds back go on.
     pub fn release(&mut self, now: Duration) {
         self.apply_due(now, true);
+        self.bigquery.jobs.release(now);
+        self.run_jobs(now);
+    }
+
+    fn run_jobs(&mut self, now: Duration) {
+        let Self { bigquery, gcs, faults, counters, .. } = self;
+        bigquery.run_jobs(now, &mut JobWorld { gcs, faults, counters });
     }
 
     /// The answer of a held request; `None` while it is still held.
     pub fn collect(&mut self, ticket: u64, now: Duration) -> Option<Response> {
-        self.apply_due(now, false);
+        self.advance(now);
         let at = self.uncollected.iter().position(|(known, _)| *known == ticket)?;
         self.uncollected.remove(at).map(|(_, response)| response)
     }
@@ -153,6 +179,7 @@ impl Core {
             Target::BigQuery(route) => {
                 self.bigquery.handle(route, request, now, &mut self.counters)
             }
+            Target::Gcs(route) => self.gcs.handle(route, request, now),
             Target::Registry(route) => self.registry.handle(route, request),
         };
         self.counters.answered(target.operation(), &response);
@@ -163,11 +190,17 @@ impl Core {
         &mut self,
         fault: FaultAction,
         target: &Target,
-        request: Request,
+        mut request: Request,
         now: Duration,
     ) -> Step {
         *self.counters.faults.entry(fault.name()).or_default() += 1;
         match fault {
+            FaultAction::Short { .. } => answer(self.apply(target, &request, now)),
+            FaultAction::Cut { bytes } => {
+                request.body.truncate(bytes);
+                self.apply(target, &request, now);
+                Step::Lose
+            }
             FaultAction::Refuse { status, reason, message } => {
                 answer(target.error(status, &reason, &message))
             }
@@ -201,7 +234,9 @@ impl Core {
         self.held = kept.into();
         for Held { ticket, request, until } in due {
             let Some(target) = Target::of(&request) else { continue };
-            let response = self.apply(&target, &request, until.unwrap_or(now).min(now));
+            let at = until.unwrap_or(now).min(now);
+            self.run_jobs(at);
+            let response = self.apply(&target, &request, at);
             if self.uncollected.len() >= UNCOLLECTED_MAX {
                 self.uncollected.pop_front();
             }

@@ -13,6 +13,12 @@ pub struct Counters {
     pub rows: u64,
     /// Body bytes of insertAll requests that stored rows.
     pub bytes: u64,
+    /// Of `rows`, those of load jobs.
+    pub loaded_rows: u64,
+    /// Load jobs that ended without an error.
+    pub jobs_succeeded: u64,
+    /// Load jobs that failed or were cancelled.
+    pub jobs_failed: u64,
     /// Rows dropped because their insertId was remembered.
     pub duplicates: u64,
     /// Entries in `insertErrors`, `stopped` ones included.
@@ -32,7 +38,7 @@ pub struct Counters {
 pub struct OperationCounters {
     /// Requests that arrived.
     pub requests: u64,
-    /// Requests answered with another status than 2xx, faults of the script left out.
+    /// Requests answered with a status of an error, faults of the script left out.
     pub errors: u64,
     /// The statuses of those.
     pub errors_by_status: BTreeMap<u16, u64>,
@@ -59,7 +65,8 @@ impl Counters {
             };
             *counter += 1;
         }
-        if !response.is_success() {
+        // 304 and 308 tell how things stand; they refuse nothing.
+        if response.status >= 400 {
             let counters = self.operations.entry(operation).or_default();
             counters.errors += 1;
             *counters.errors_by_status.entry(response.status).or_default() += 1;

@@ -31,10 +31,13 @@ pub struct FaultScript {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
-    /// The operation: a REST method's name (`tabledata.insertAll`, `tables.get`, `jobs.query`, …),
-    /// `registry.…`, or a prefix followed by `*`.
+    /// The operation: a REST method's name (`tabledata.insertAll`, `tables.get`, `jobs.insert`,
+    /// `storage.objects.insert`, …), `registry.…`, or a prefix followed by `*`. A chunk of a
+    /// resumable upload is `storage.objects.upload` or `jobs.upload`; `jobs.run` is not a request but
+    /// a load job itself.
     pub operation: String,
-    /// Only this table id, or this registry subject.
+    /// Only this table id, this object, this job id (`jobs.get`, `jobs.cancel`) or this registry
+    /// subject; or a prefix of one, followed by `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
     /// Fire at the nth matching request, from 1 (with `times`: and at the following ones).
@@ -53,11 +56,11 @@ pub struct FaultRule {
     pub fault: FaultAction,
 }
 
-/// What happens to a request.
+/// What happens to a request, or, at `jobs.run`, to a load job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultAction {
-    /// Nothing is applied; the answer is this error.
+    /// Nothing is applied; the answer is this error. A job fails with it.
     Refuse {
         /// The HTTP status.
         status: u16,
@@ -68,7 +71,8 @@ pub enum FaultAction {
         #[serde(default)]
         message: String,
     },
-    /// The request is applied; the answer is this error all the same.
+    /// The request is applied; the answer is this error all the same. A job succeeds, with the error
+    /// among its `errors` but not as its `errorResult`: a warning.
     FailAfter {
         /// The HTTP status.
         #[serde(default = "internal_status")]
@@ -80,19 +84,32 @@ pub enum FaultAction {
         #[serde(default)]
         message: String,
     },
-    /// The request waits, then is applied, even if the client has gone.
+    /// The request waits, then is applied, even if the client has gone. A job stays `PENDING`.
     Hold {
         /// Milliseconds; without them until `POST /sim/v1/release`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ms: Option<u64>,
     },
-    /// The request is applied at once and answered late.
+    /// The request is applied at once and answered late. A job stays `RUNNING` for longer.
     Slow {
         /// Milliseconds.
         ms: u64,
     },
-    /// The request is applied and never answered; the connection closes.
+    /// The request is applied and never answered; the connection closes. A job stays `RUNNING` until
+    /// it is cancelled or released.
     Lose,
+    /// Of the request's body only the first bytes arrive, and there is no answer: a connection that
+    /// breaks in a chunk. A job does not know it and runs as ever.
+    Cut {
+        /// Bytes.
+        bytes: usize,
+    },
+    /// A job leaves its last rows out and is `DONE` without an error, `outputRows` saying so. A
+    /// request does not know it and is applied as ever.
+    Short {
+        /// Rows.
+        rows: u64,
+    },
 }
 
 impl FaultAction {
@@ -104,6 +121,8 @@ impl FaultAction {
             Self::Hold { .. } => "hold",
             Self::Slow { .. } => "slow",
             Self::Lose => "lose",
+            Self::Cut { .. } => "cut",
+            Self::Short { .. } => "short",
         }
     }
 }
@@ -162,11 +181,12 @@ impl Faults {
 
 impl FaultRule {
     fn matches(&self, operation: &str, table: &str) -> bool {
-        let named = match self.operation.strip_suffix('*') {
-            Some(prefix) => operation.starts_with(prefix),
-            None => operation == self.operation,
+        let fits = |pattern: &str, name: &str| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == pattern,
         };
-        named && self.table.as_ref().is_none_or(|wanted| wanted == table)
+        fits(&self.operation, operation)
+            && self.table.as_ref().is_none_or(|wanted| fits(wanted, table))
     }
 
     fn is_due(&self, matched: u64, chance: impl FnOnce() -> f64) -> bool {

@@ -59,9 +59,10 @@ async fn handle(
 ) -> Result<http::Response<Body>, io::Error> {
     let (parts, body) = request.into_parts();
     // Read well beyond the limit, so that the client gets to see the refusal.
-    let body = match to_bytes(Body::new(body), 4 * simulator.bytes_max()).await {
+    let bytes_max = simulator.bytes_max(parts.uri.path());
+    let body = match to_bytes(Body::new(body), bytes_max.saturating_mul(4)).await {
         Ok(body) => body,
-        Err(_) => return respond(ApiError::too_large(simulator.bytes_max()).into()),
+        Err(_) => return respond(ApiError::too_large(bytes_max).into()),
     };
     pace.wait(body.len()).await;
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);

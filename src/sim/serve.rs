@@ -1,4 +1,4 @@
-//! `kcbq sim`: both fronts on their sockets.
+//! `kcbq sim`: all fronts on their sockets.
 
 use std::{io, net::SocketAddr};
 
@@ -19,6 +19,8 @@ pub struct SimOptions {
     pub rest: SocketAddr,
     /// Where the Schema Registry listens; port 0 takes a free one.
     pub registry: SocketAddr,
+    /// Where Cloud Storage's JSON API listens; port 0 takes a free one.
+    pub gcs: SocketAddr,
     /// Limits, delays and the store.
     pub settings: SimSettings,
     /// The fault script to begin with.
@@ -28,12 +30,13 @@ pub struct SimOptions {
 }
 
 impl Default for SimOptions {
-    /// Two free ports on loopback, BigQuery's limits, no faults.
+    /// Three free ports on loopback, BigQuery's limits, no faults.
     fn default() -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             rest: loopback,
             registry: loopback,
+            gcs: loopback,
             settings: SimSettings::default(),
             faults: FaultScript::default(),
             wire: WireSettings::default(),
@@ -62,6 +65,8 @@ pub struct Running {
     pub rest_addr: SocketAddr,
     /// Where the Schema Registry listens.
     pub registry_addr: SocketAddr,
+    /// Where Cloud Storage's JSON API listens.
+    pub gcs_addr: SocketAddr,
     /// The simulator, to look into.
     pub simulator: Simulator,
     tasks: JoinSet<()>,
@@ -76,23 +81,27 @@ impl Running {
 
 /// Listens and serves until `shutdown` is cancelled.
 ///
-/// Both listeners reach the same core: every path works on both.
+/// All listeners reach the same core: every path works on each.
 pub async fn serve(
     options: SimOptions,
     shutdown: CancellationToken,
 ) -> Result<Running, ServeError> {
     let rest = bind(options.rest).await?;
     let registry = bind(options.registry).await?;
+    let gcs = bind(options.gcs).await?;
     let address = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
-    let (rest_addr, registry_addr) =
-        (address(&rest, options.rest), address(&registry, options.registry));
+    let (rest_addr, registry_addr, gcs_addr) = (
+        address(&rest, options.rest),
+        address(&registry, options.registry),
+        address(&gcs, options.gcs),
+    );
     let simulator = Simulator::with_system_clock(options.settings);
     simulator.with_core(|core, _| core.set_faults(options.faults));
     let mut tasks = JoinSet::new();
-    for listener in [rest, registry] {
+    for listener in [rest, registry, gcs] {
         tasks.spawn(accept(listener, simulator.clone(), options.wire, shutdown.clone()));
     }
-    Ok(Running { rest_addr, registry_addr, simulator, tasks })
+    Ok(Running { rest_addr, registry_addr, gcs_addr, simulator, tasks })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {

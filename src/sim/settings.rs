@@ -32,7 +32,7 @@ pub struct SimSettings {
     pub alter_delay_ms: u64,
     /// How long an insertId is remembered; 0 switches deduplication off.
     pub dedupe_ms: u64,
-    /// Table metadata updates accepted per table and `update_window_ms`.
+    /// Table metadata updates accepted per table and `update_window_ms`; a load job is one.
     pub updates_max: usize,
     /// The window of `updates_max`.
     pub update_window_ms: u64,
@@ -55,6 +55,63 @@ pub struct SimSettings {
     pub metadata_prefix: String,
     /// `user:password` that the registry demands; `None` for open access.
     pub registry_basic_auth: Option<String>,
+    /// The buckets that exist, beside those that a request creates; empty: all do.
+    pub buckets: Vec<String>,
+    /// Bytes of one upload, to Cloud Storage or with a load job; the simulator keeps them in memory.
+    pub upload_bytes_max: usize,
+    /// How long a resumable session lives.
+    pub upload_session_ms: u64,
+    /// Load jobs.
+    pub load: LoadSettings,
+}
+
+/// Limits and delays of load jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoadSettings {
+    /// How long a job is `PENDING`. Its objects are read when it begins to run.
+    pub pending_ms: u64,
+    /// How long a job is `RUNNING`. Its rows appear when it ends.
+    pub running_ms: u64,
+    /// Jobs of one table in `quota_window_ms`, failed ones included.
+    pub per_table_max: usize,
+    /// Jobs of one project in `quota_window_ms`, failed ones included.
+    pub per_project_max: usize,
+    /// The window of both. BigQuery refills a daily quota over the day; here a job leaves the
+    /// count after this time.
+    pub quota_window_ms: u64,
+    /// Whether a job over a quota is created and fails, its id used up, or is refused with 403 and
+    /// leaves its id free. The documentation shows both answers; issue trackers show failed jobs.
+    pub quota_fails_job: bool,
+    /// Source URIs of one job.
+    pub uris_max: usize,
+    /// Bytes of one row's JSON.
+    pub row_bytes_max: usize,
+    /// Bytes of one Avro block, decompressed.
+    pub avro_block_bytes_max: usize,
+    /// Partitions that one job may modify.
+    pub partitions_max: usize,
+    /// Whether Avro's `timestamp-nanos` and `local-timestamp-nanos` become TIMESTAMP and DATETIME,
+    /// cut to microseconds. BigQuery documents no conversion, so by default they are INTEGER.
+    pub avro_nanos: bool,
+}
+
+impl Default for LoadSettings {
+    fn default() -> Self {
+        Self {
+            pending_ms: 0,
+            running_ms: 0,
+            per_table_max: 1_500,
+            per_project_max: 100_000,
+            quota_window_ms: 86_400_000,
+            quota_fails_job: true,
+            uris_max: 10_000,
+            row_bytes_max: 100 << 20,
+            avro_block_bytes_max: 16 << 20,
+            partitions_max: 4_000,
+            avro_nanos: false,
+        }
+    }
 }
 
 impl Default for SimSettings {
@@ -75,6 +132,10 @@ impl Default for SimSettings {
             coordinates: ["_kafka_topic", "_kafka_partition", "_kafka_offset"].map(String::from),
             metadata_prefix: "_kafka_".to_owned(),
             registry_basic_auth: None,
+            buckets: Vec::new(),
+            upload_bytes_max: 1 << 30,
+            upload_session_ms: 7 * 86_400_000,
+            load: LoadSettings::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::sim::{
     core::Core,
     message::{Request, Response, Step},
     settings::SimSettings,
+    upload,
 };
 
 /// Tells the time since the Unix epoch.
@@ -30,6 +31,7 @@ pub struct Simulator {
     /// Changes after each control request, so that held requests look again.
     released: Arc<watch::Sender<u64>>,
     bytes_max: usize,
+    upload_bytes_max: usize,
 }
 
 impl fmt::Debug for Simulator {
@@ -41,12 +43,13 @@ impl fmt::Debug for Simulator {
 impl Simulator {
     /// A simulator that goes by `clock`.
     pub fn new(settings: SimSettings, clock: Clock) -> Self {
-        let bytes_max = settings.request_bytes_max;
+        let (bytes_max, upload_bytes_max) = (settings.request_bytes_max, settings.upload_bytes_max);
         Self {
             core: Arc::new(Mutex::new(Core::new(settings))),
             clock,
             released: Arc::new(watch::Sender::new(0)),
             bytes_max,
+            upload_bytes_max,
         }
     }
 
@@ -62,9 +65,9 @@ impl Simulator {
         work(&mut core, now)
     }
 
-    /// The largest body a front needs to read: a larger one is refused anyway.
-    pub fn bytes_max(&self) -> usize {
-        self.bytes_max
+    /// The largest body a front needs to read for `path`: a larger one is refused anyway.
+    pub fn bytes_max(&self, path: &str) -> usize {
+        if upload::is_upload(path) { self.upload_bytes_max } else { self.bytes_max }
     }
 
     /// One request and its answer; `None` if the answer is lost. Waits in tokio's time.
@@ -72,9 +75,13 @@ impl Simulator {
     /// Dropping the future after its first poll leaves the request applied, or held and applied
     /// later.
     pub async fn call(&self, request: Request) -> Option<Response> {
-        let request = match decoded(request, self.bytes_max) {
-            Ok(request) => request,
-            Err(refusal) => return Some(refusal.into()),
+        // What is uploaded stays as it is.
+        let request = match upload::is_upload(&request.path) {
+            true => request,
+            false => match decoded(request, self.bytes_max) {
+                Ok(request) => request,
+                Err(refusal) => return Some(refusal.into()),
+            },
         };
         let control = request.path.starts_with(control::PREFIX);
         let released = self.released.subscribe();

@@ -16,6 +16,12 @@ mod kafka_real;
 #[cfg(test)]
 mod sim_contract;
 #[cfg(test)]
+mod sim_contract_avro;
+#[cfg(test)]
 mod sim_contract_fronts;
+#[cfg(test)]
+mod sim_contract_gcs;
+#[cfg(test)]
+mod sim_contract_load;
 #[cfg(test)]
 mod sim_contract_registry;

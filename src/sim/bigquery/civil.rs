@@ -66,6 +66,34 @@ pub fn days(text: &str) -> Option<i64> {
     Some(days_from_civil(year, month, day))
 }
 
+/// The canonical date of a number of days since 1970-01-01.
+pub fn date_of_days(days: i64) -> Result<String, String> {
+    let outside = || format!("Invalid date: day {days} of the epoch");
+    days.checked_mul(DAY_MICROS).and_then(in_range).ok_or_else(outside)?;
+    let (year, month, day) = civil_from_days(days);
+    Ok(format!("{year:04}-{month:02}-{day:02}"))
+}
+
+/// The canonical time of a number of microseconds since midnight.
+pub fn time_of_micros(micros: i64) -> Result<String, String> {
+    if !(0..DAY_MICROS).contains(&micros) {
+        return Err(format!("Invalid time: microsecond {micros} of the day"));
+    }
+    Ok(spell_time(micros))
+}
+
+/// The canonical datetime of a number of microseconds since 1970-01-01 00:00:00.
+pub fn datetime_of_micros(micros: i64) -> Result<String, String> {
+    let day = date_of_days(micros.div_euclid(DAY_MICROS))?;
+    Ok(format!("{day}T{}", spell_time(micros.rem_euclid(DAY_MICROS))))
+}
+
+/// The canonical timestamp of a number of microseconds since the epoch.
+pub fn timestamp_of_micros(micros: i64) -> Result<String, String> {
+    let outside = || format!("Timestamp field value is out of range: {micros}");
+    in_range(micros).map(|micros| micros.to_string()).ok_or_else(outside)
+}
+
 /// Microseconds of a canonical time `HH:MM:SS[.ffffff]`.
 fn spell_time(micros: i64) -> String {
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
@@ -167,9 +195,38 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
+/// The inverse of [`days_from_civil`] (Howard Hinnant's algorithm).
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_since_the_epoch_become_the_text_that_parses_back() {
+        for day in (-719_162..=2_932_896).step_by(97) {
+            assert_eq!(days(&date_of_days(day).unwrap()), Some(day));
+        }
+        assert_eq!(date_of_days(-719_162).unwrap(), "0001-01-01");
+        assert_eq!(date_of_days(2_932_896).unwrap(), "9999-12-31");
+        assert!(date_of_days(-719_163).is_err() && date_of_days(2_932_897).is_err());
+        assert_eq!(time_of_micros(DAY_MICROS - 1).unwrap(), "23:59:59.999999");
+        assert!(time_of_micros(DAY_MICROS).is_err() && time_of_micros(-1).is_err());
+        assert_eq!(datetime_of_micros(-1).unwrap(), "1969-12-31T23:59:59.999999");
+        assert!(timestamp_of_micros(TIMESTAMP_MAX + 1).is_err());
+    }
 
     #[test]
     fn timestamps_in_microseconds() {

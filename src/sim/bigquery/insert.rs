@@ -70,7 +70,11 @@ impl BigQuery {
             return Err(ApiError::invalid("The destination table has no schema."));
         }
         let body = parse(&request.body, &settings)?;
-        let checker = RowChecker { columns: &columns, ignore_unknown: body.ignore_unknown_values };
+        let checker = RowChecker {
+            columns: &columns,
+            ignore_unknown: body.ignore_unknown_values,
+            raw_json: false,
+        };
         let window = window::PartitionWindow::of(&path, &table.document, &columns, now, &settings);
         let checked: Vec<Checked> = body
             .rows

@@ -27,7 +27,7 @@ impl BigQuery {
         }
         let alter = statement::parse(text).map_err(|detail| invalid_query(&detail))?;
         self.alter_column(project, &alter, now)?;
-        let job = self.next_job();
+        let job = self.jobs.next_id();
         Ok(Response::json(
             200,
             &json!({

@@ -28,6 +28,10 @@ pub struct RowChecker<'a> {
     pub columns: &'a [Column],
     /// Whether unknown fields are dropped instead of refused.
     pub ignore_unknown: bool,
+    /// Whether a JSON column takes the value as it stands, as load jobs do, instead of text that
+    /// holds JSON, as insertAll does. Source: "a field that's declared as JSON type is loaded with
+    /// the raw JSON values" (loading-data-cloud-storage-json), apache/beam#23025.
+    pub raw_json: bool,
 }
 
 impl RowChecker<'_> {
@@ -86,6 +90,11 @@ impl RowChecker<'_> {
                 report(errors, path, null_message(path));
                 None
             }
+            (Mode::Nullable | Mode::Required, value)
+                if self.raw_json && column.ty == Type::Json =>
+            {
+                Some(Value::String(value::json_text(value.clone())))
+            }
             (Mode::Repeated, Value::Array(items)) => self.array(items, &column.ty, path, errors),
             (Mode::Repeated, _) => {
                 let message =
@@ -113,6 +122,9 @@ impl RowChecker<'_> {
             let here = format!("{path}[{index}]");
             match item {
                 Value::Null => report(errors, &here, null_message(path)),
+                item if self.raw_json && *ty == Type::Json => {
+                    cells.push(Value::String(value::json_text(item.clone())));
+                }
                 Value::Array(_) => {
                     report(
                         errors,

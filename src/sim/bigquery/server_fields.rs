@@ -119,7 +119,8 @@ pub fn normalise_schema(document: &mut Map<String, Value>) {
     }
 }
 
-fn normalise_fields(fields: &mut Value) {
+/// Writes the columns of `fields` as the server spells them.
+pub fn normalise_fields(fields: &mut Value) {
     let Some(fields) = fields.as_array_mut() else { return };
     for field in fields.iter_mut().filter_map(Value::as_object_mut) {
         if let Some(ty) = field.get("type").and_then(Value::as_str) {

@@ -56,6 +56,22 @@ impl Store {
         self.count += rows;
     }
 
+    /// Takes over the rows of another store of the same mode.
+    pub fn append(&mut self, mut other: Self) {
+        self.count += other.count;
+        self.rows.append(&mut other.rows);
+        self.ledger.append(&mut other.ledger);
+        self.topics.extend(other.topics);
+    }
+
+    /// Drops the last rows.
+    pub fn drop_last(&mut self, rows: u64) {
+        let kept = |length: usize| length.saturating_sub(usize::try_from(rows).unwrap_or(length));
+        self.count = self.count.saturating_sub(rows);
+        self.rows.truncate(kept(self.rows.len()));
+        self.ledger.truncate(kept(self.ledger.len()));
+    }
+
     /// How many rows were accepted.
     pub fn count(&self) -> u64 {
         self.count

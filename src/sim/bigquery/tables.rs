@@ -48,28 +48,39 @@ impl BigQuery {
         request: &Request,
         now: Duration,
     ) -> Result<Response, ApiError> {
-        let location = self.location(project, dataset)?;
-        let mut document = server_fields::body_object(request)?;
+        self.dataset(project, dataset)?;
+        let document = server_fields::body_object(request)?;
         let id = document
             .get("tableReference")
             .and_then(|reference| reference.get("tableId"))
             .and_then(Value::as_str)
             .ok_or_else(|| ApiError::invalid("Table reference is missing"))?
             .to_owned();
-        names::check_table(&id)?;
-        let path = TablePath { project, dataset, table: &id };
+        self.create_table(TablePath { project, dataset, table: &id }, document, now)
+    }
+
+    /// Creates a table from what a client said about it, and answers with it.
+    pub(crate) fn create_table(
+        &mut self,
+        path: TablePath<'_>,
+        mut document: Map<String, Value>,
+        now: Duration,
+    ) -> Result<Response, ApiError> {
+        let TablePath { project, dataset, table: id } = path;
+        let location = self.location(project, dataset)?;
+        names::check_table(id)?;
         if self.table(path).is_ok() {
             return Err(ApiError::duplicate(&format!("Table {}", path.name())));
         }
         server_fields::strip_output_only(&mut document);
         server_fields::normalise_schema(&mut document);
         let etag = self.next_etag();
-        let identity = TableIdentity { project, dataset, id: &id, location: &location };
+        let identity = TableIdentity { project, dataset, id, location: &location };
         server_fields::complete_table(&mut document, identity, &etag, now, now);
         let (document, columns) = self.checked(document)?;
         let table = Table::new(document, columns, now, &self.settings);
         let response = table_response(&table);
-        self.dataset_mut(project, dataset)?.tables.insert(id, table);
+        self.dataset_mut(project, dataset)?.tables.insert(id.to_owned(), table);
         Ok(response)
     }
 
@@ -127,7 +138,10 @@ impl BigQuery {
     }
 
     /// Reads the columns of a document and refuses what no table may have.
-    fn checked(&self, document: Map<String, Value>) -> Result<(Value, Vec<Column>), ApiError> {
+    pub(crate) fn checked(
+        &self,
+        document: Map<String, Value>,
+    ) -> Result<(Value, Vec<Column>), ApiError> {
         let document = Value::Object(document);
         let limits = SchemaLimits {
             columns_max: self.settings.columns_max,

@@ -59,15 +59,14 @@ fn integral(float: f64) -> Option<i64> {
 fn float(value: &Value) -> Result<String, String> {
     let parsed = match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => float_text(text.trim()),
+        Value::String(text) => parse_float(text.trim()),
         _ => None,
     };
-    let canonical = parsed.map(|float| format!("{:?}", if float == 0.0 { 0.0 } else { float }));
-    canonical.ok_or_else(|| "Could not convert value to float.".into())
+    parsed.map(float_text).ok_or_else(|| "Could not convert value to float.".into())
 }
 
 /// Numeric text, or one of the words for what JSON numbers cannot say.
-fn float_text(text: &str) -> Option<f64> {
+fn parse_float(text: &str) -> Option<f64> {
     match text.to_ascii_lowercase().as_str() {
         "nan" => Some(f64::NAN),
         "inf" | "+inf" | "infinity" | "+infinity" => Some(f64::INFINITY),
@@ -112,10 +111,20 @@ fn timestamp(value: &Value) -> Result<String, String> {
 /// A JSON column takes text that holds JSON.
 fn json(value: &Value) -> Result<String, String> {
     let text = plain_text(value).ok_or("Invalid JSON value.")?;
-    let mut parsed: Value =
+    let parsed: Value =
         serde_json::from_str(&text).map_err(|_| "Invalid JSON value: syntax error.".to_owned())?;
-    parsed.sort_all_objects();
-    Ok(parsed.to_string())
+    Ok(json_text(parsed))
+}
+
+/// The canonical text of a JSON column's value.
+pub fn json_text(mut value: Value) -> String {
+    value.sort_all_objects();
+    value.to_string()
+}
+
+/// The canonical text of a float.
+pub fn float_text(float: f64) -> String {
+    format!("{:?}", if float == 0.0 { 0.0 } else { float })
 }
 
 fn text_of<'a>(value: &'a Value, what: &str) -> Result<&'a str, String> {

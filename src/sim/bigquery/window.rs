@@ -25,6 +25,14 @@ fn today(now: Duration) -> i64 {
     i64::try_from(now.as_secs() / DAY_SECONDS).unwrap_or(i64::MAX)
 }
 
+/// The day of a cell of a partitioning column, counted from 1970-01-01.
+pub fn day_of(value: &str, ty: &Type) -> Option<i64> {
+    match ty {
+        Type::Timestamp => value.parse().ok().map(|micros: i64| micros.div_euclid(DAY_MICROS)),
+        _ => civil::days(value),
+    }
+}
+
 /// Refuses a partition decorator outside 31 days back and 16 ahead, or on a table without daily
 /// partitions.
 pub fn check_decorator(
@@ -84,11 +92,7 @@ impl<'a> PartitionWindow<'a> {
     pub fn admit(&self, row: Map<String, Value>) -> Result<Map<String, Value>, Vec<RowError>> {
         let Some(column) = self.column else { return Ok(row) };
         let Some(value) = row.get(&column.name).and_then(Value::as_str) else { return Ok(row) };
-        let day = match column.ty {
-            Type::Timestamp => value.parse().ok().map(|micros: i64| micros.div_euclid(DAY_MICROS)),
-            _ => civil::days(value),
-        };
-        let away = day.map(|day| day - self.today);
+        let away = day_of(value, &column.ty).map(|day| day - self.today);
         if away.is_none_or(|away| (-PAST_DAYS..=FUTURE_DAYS).contains(&away)) {
             return Ok(row);
         }

@@ -1,0 +1,158 @@
+//! Jobs over time: `PENDING`, `RUNNING` with the objects read, `DONE` with the rows in the table.
+
+use std::{mem, time::Duration};
+
+use crate::sim::{
+    bigquery::{
+        BigQuery,
+        jobs::{
+            Jobs,
+            job::{Fate, Job, JobError, Outcome, State},
+        },
+        load::{Input, source},
+    },
+    counters::Counters,
+    faults::{FaultAction, Faults},
+    gcs::Gcs,
+};
+
+/// What a job reaches beside its table.
+#[derive(Debug)]
+pub struct JobWorld<'a> {
+    /// Its objects.
+    pub gcs: &'a Gcs,
+    /// The fault script.
+    pub faults: &'a mut Faults,
+    /// What is counted.
+    pub counters: &'a mut Counters,
+}
+
+impl BigQuery {
+    /// Moves on whatever is due at `now`, each at its own time.
+    pub(crate) fn run_jobs(&mut self, now: Duration, world: &mut JobWorld<'_>) {
+        while let Some((at, number)) = self.jobs.next_due(now) {
+            match self.jobs.known.get_mut(&number).map(|job| &mut job.state) {
+                Some(State::Pending) => self.start(number, at, world),
+                Some(State::Running(inputs)) => {
+                    let inputs = mem::take(inputs);
+                    self.finish(number, &inputs, at, world.counters);
+                }
+                Some(State::Done(_)) | None => {}
+            }
+        }
+    }
+
+    fn start(&mut self, number: u64, at: Duration, world: &mut JobWorld<'_>) {
+        let running = Duration::from_millis(self.settings.load.running_ms);
+        let Jobs { known, due, held, .. } = &mut self.jobs;
+        let Some(job) = known.get_mut(&number) else { return };
+        if !mem::replace(&mut job.fate.decided, true) {
+            let fault = world.faults.decide("jobs.run", job.load.table.path().table);
+            if let Some(fault) = fault {
+                *world.counters.faults.entry(fault.name()).or_default() += 1;
+                if let FaultAction::Hold { ms } = fault {
+                    match ms {
+                        Some(ms) => _ = due.insert((at + Duration::from_millis(ms), number)),
+                        None => _ = held.insert(number),
+                    }
+                    return;
+                }
+                job.fate.add(fault);
+            }
+        }
+        job.started = Some(at);
+        match job.begin(world.gcs) {
+            Ok(inputs) => {
+                job.state = State::Running(inputs);
+                if job.fate.hangs {
+                    held.insert(number);
+                } else {
+                    due.insert((at + running + job.fate.slow, number));
+                }
+            }
+            Err(error) => self.jobs.end(number, Outcome::failed(error), at, world.counters),
+        }
+    }
+
+    fn finish(&mut self, number: u64, inputs: &[Input], at: Duration, counters: &mut Counters) {
+        let Some(job) = self.jobs.known.get(&number) else { return };
+        let (load, short) = (job.load.clone(), job.fate.short);
+        let warning = job.fate.warning.clone();
+        let mut outcome = self.load(&load, inputs, short, at);
+        if outcome.loaded.is_some() {
+            outcome.errors.extend(warning);
+        }
+        self.jobs.end(number, outcome, at, counters);
+    }
+}
+
+impl Jobs {
+    fn next_due(&mut self, now: Duration) -> Option<(Duration, u64)> {
+        let due = self.due.first().copied().filter(|(at, _)| *at <= now)?;
+        self.due.remove(&due);
+        Some(due)
+    }
+
+    /// Takes a job out of whatever would move it on.
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.held.remove(&number);
+        self.due.retain(|(_, other)| *other != number);
+    }
+
+    /// Puts a job's end in place, and forgets its data.
+    pub(crate) fn end(
+        &mut self,
+        number: u64,
+        outcome: Outcome,
+        now: Duration,
+        counters: &mut Counters,
+    ) {
+        let Some(job) = self.known.get_mut(&number) else { return };
+        match outcome.loaded {
+            Some(loaded) => {
+                counters.jobs_succeeded += 1;
+                counters.rows += loaded.output_rows;
+                counters.loaded_rows += loaded.output_rows;
+            }
+            None => counters.jobs_failed += 1,
+        }
+        job.media = None;
+        job.ended = Some(now);
+        job.state = State::Done(outcome);
+    }
+}
+
+impl Job {
+    fn begin(&mut self, gcs: &Gcs) -> Result<Vec<Input>, JobError> {
+        if let Some(failure) = self.fate.failure.take() {
+            return Err(failure);
+        }
+        match self.media.take() {
+            Some(media) => Ok(vec![Input { uri: None, bytes: media }]),
+            None => source::read(gcs, &self.load.uris),
+        }
+    }
+}
+
+impl Fate {
+    /// What a fault does to a job that begins to run.
+    fn add(&mut self, fault: FaultAction) {
+        match fault {
+            FaultAction::Refuse { reason, message, .. } => {
+                let failure = JobError::new(&reason, None, message_or(message));
+                self.failure.get_or_insert(failure);
+            }
+            FaultAction::FailAfter { reason, message, .. } => {
+                self.warning = Some(JobError::new(&reason, None, message_or(message)));
+            }
+            FaultAction::Slow { ms } => self.slow = Duration::from_millis(ms),
+            FaultAction::Lose => self.hangs = true,
+            FaultAction::Short { rows } => self.short = rows,
+            FaultAction::Hold { .. } | FaultAction::Cut { .. } => {}
+        }
+    }
+}
+
+fn message_or(message: String) -> String {
+    if message.is_empty() { "injected by the fault script".to_owned() } else { message }
+}
