@@ -48,6 +48,8 @@ pub struct Tracker {
     front: u64,
     /// The first span with an unsettled record.
     settled: u64,
+    /// The next record begins a span, whatever its way.
+    is_cut: bool,
     unresolved: u64,
 }
 
@@ -61,6 +63,7 @@ impl Tracker {
             spans: VecDeque::new(),
             front: 0,
             settled: 0,
+            is_cut: false,
             unresolved: 0,
         }
     }
@@ -119,7 +122,8 @@ impl Tracker {
         self.next = record.offset.saturating_add(1);
         self.unresolved += 1;
         let is_settled = self.settled >= self.front + self.spans.len() as u64;
-        match self.spans.back_mut().filter(|_| !is_settled) {
+        let is_closed = std::mem::take(&mut self.is_cut) || is_settled;
+        match self.spans.back_mut().filter(|_| !is_closed) {
             Some(span) if span.group == group && span.records < SPAN_RECORDS_MAX => {
                 span.records += 1;
                 span.unresolved += 1;
@@ -136,6 +140,11 @@ impl Tracker {
             }),
         }
         Some(SpanId(self.front + self.spans.len() as u64 - 1))
+    }
+
+    /// What was delivered so far is waited for: no later record joins its last span.
+    pub fn cut(&mut self) {
+        self.is_cut = true;
     }
 
     /// Settles `records` records of `span`: they are staged for a load job.

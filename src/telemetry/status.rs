@@ -361,7 +361,7 @@ impl Status {
     }
 
     /// How many lanes are in each state, zeros included.
-    pub fn lane_counts(&self) -> [(LaneState, i64); 6] {
+    pub fn lane_counts(&self) -> [(LaneState, i64); LaneState::ALL.len()] {
         let lanes = read(&self.lanes);
         LaneState::ALL.map(|state| {
             let count = lanes.values().filter(|lane| lane.state == state).count();
@@ -372,9 +372,8 @@ impl Status {
     /// Whether a lane that is neither halted nor waiting, nor loading, has records in flight: work that
     /// must move by itself. A load job is not due for an hour, and may wait for hours.
     pub fn has_work(&self) -> bool {
-        let stands = |state| {
-            matches!(state, LaneState::Halted | LaneState::Waiting | LaneState::Loading)
-        };
+        let stands =
+            |state| matches!(state, LaneState::Halted | LaneState::Waiting | LaneState::Loading);
         read(&self.lanes).values().any(|lane| lane.in_flight_records > 0 && !stands(lane.state))
     }
 

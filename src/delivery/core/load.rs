@@ -224,10 +224,11 @@ impl<E: Encoder> Core<E> {
     /// The next job is wanted for everything that was taken in so far.
     fn close(&mut self, key: ChainKey) {
         self.seal_below(key, i64::MAX);
-        let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get(&key.lane))
+        let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get_mut(&key.lane))
         else {
             return;
         };
+        lane.tracker.cut();
         chain.due = None;
         if chain.closing.is_none() {
             self.closing.push(key);

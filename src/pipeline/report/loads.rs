@@ -20,8 +20,7 @@ impl Report {
     pub fn staging(&mut self, stage: &Stage, now: Instant) {
         let (name, table) = self.table(&stage.table);
         let (rows, bytes) = (stage.rows, stage.body.len());
-        let entry =
-            OnTheWire { name, table, rows, bytes, since: now, oldest_timestamp_ms: None };
+        let entry = OnTheWire { name, table, rows, bytes, since: now, oldest_timestamp_ms: None };
         self.writes.insert(stage.id, entry);
     }
 

@@ -7,7 +7,7 @@ use crate::{
     pipeline::{
         encoder::TopicEncoder,
         settings::{
-            BatchSettings, TopicLoad, NullValue, PayloadSettings, TableTemplate, TopicMatch,
+            BatchSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad, TopicMatch,
             TopicSettings, WriteMode,
         },
     },

@@ -50,8 +50,7 @@ pub(crate) struct Entry {
 impl Simulator {
     /// Starts it and waits until both listeners answer.
     pub(crate) fn start(place: &Place, http: &Http, plan: SimulatorPlan<'_>) -> Result<Self> {
-        let (rest, registry, gcs) =
-            (place::free_port()?, place::free_port()?, place::free_port()?);
+        let (rest, registry, gcs) = (place::free_port()?, place::free_port()?, place::free_port()?);
         let mut command = process::command(plan.binary);
         command.arg("sim").args(["--store", plan.store]);
         command.args(["--rest", &format!("127.0.0.1:{rest}")]);

@@ -104,6 +104,16 @@ fn the_next_job_begins_where_the_last_one_ended_and_not_before_its_time() {
 }
 
 #[test]
+fn a_job_does_not_wait_for_what_came_after_it_was_wanted() {
+    let mut bench = loading("x");
+    bench.wait(10);
+    bench.take(1, "y z");
+    bench.store_objects();
+    let [(_, _, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!((job.end, job.rows), (1, 1));
+}
+
+#[test]
 fn what_an_earlier_owner_has_loaded_is_done_with() {
     let mut bench = bench(1 << 20, 9);
     bench.loads.set(true);
