@@ -310,11 +310,11 @@ async fn data_may_come_with_the_job(rest: &dyn Rest) {
     let answer = lab.bucket.send(Method::POST, path, &[], job("m2")).await;
     let session = session(&answer);
     let row = "{\"a\":3}\n";
-    let data = row.repeat((256 << 10) / row.len() + 1);
+    let data = row.repeat((256 << 10) / row.len() + 1).into_bytes();
     let chunk = async |first: usize, end: usize| {
         let range = format!("bytes {first}-{}/{}", end - 1, data.len());
         let headers = [(header::CONTENT_RANGE, range.as_str())];
-        let body = data[first..end].to_owned();
+        let body = data[first..end].to_vec();
         lab.bucket.send(Method::PUT, &session, &headers, body).await
     };
     assert_eq!(chunk(0, 256 << 10).await.status, 308);
