@@ -22,6 +22,8 @@ mod sim_contract_fronts;
 #[cfg(test)]
 mod sim_contract_gcs;
 #[cfg(test)]
+mod sim_contract_jobs;
+#[cfg(test)]
 mod sim_contract_load;
 #[cfg(test)]
 mod sim_contract_registry;

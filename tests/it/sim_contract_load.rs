@@ -1,32 +1,25 @@
 //! What load jobs must do, as far as the service relies on it, on both fronts of the simulator.
 
-use std::{
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::io::Write;
 
 use bytes::Bytes;
 use http::{Method, header};
 use kcbq::{
-    rest::{Rest, RestError},
-    sim::{SimOptions, SimRest, SimSettings, Simulator, StoreMode, serve, settings::LoadSettings},
+    rest::Rest,
+    sim::{SimOptions, SimRest, SimSettings, Simulator, serve},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    sim_contract::{HttpRest, Subject, json_request, message, parsed, reason},
+    sim_contract::{HttpRest, Subject, message, parsed, reason},
     sim_contract_gcs::{Bucket, session},
 };
 
 /// A dataset and a bucket.
 pub(crate) struct Lab<'a> {
     pub(crate) subject: Subject<'a>,
-    bucket: Bucket<'a>,
+    pub(crate) bucket: Bucket<'a>,
 }
 
 impl<'a> Lab<'a> {
@@ -38,7 +31,7 @@ impl<'a> Lab<'a> {
     }
 
     /// A job's body; `load` on top of a JSON load of `object` into `t`.
-    fn job(&self, id: &str, object: &str, load: Value) -> Value {
+    pub(crate) fn job(&self, id: &str, object: &str, load: Value) -> Value {
         let mut all = json!({
             "sourceUris": [format!("gs://{}/{object}", self.bucket.name)],
             "sourceFormat": "NEWLINE_DELIMITED_JSON",
@@ -54,11 +47,11 @@ impl<'a> Lab<'a> {
         json!({"jobReference": reference, "configuration": {"load": all, "labels": labels}})
     }
 
-    async fn insert(&self, job: Value) -> (u16, Value) {
+    pub(crate) async fn insert(&self, job: Value) -> (u16, Value) {
         self.subject.send(Method::POST, "/jobs", Some(job)).await
     }
 
-    async fn get(&self, id: &str) -> Value {
+    pub(crate) async fn get(&self, id: &str) -> Value {
         let path = format!("/jobs/{id}?location=US");
         let (status, body) = self.subject.send(Method::GET, &path, None).await;
         assert_eq!(status, 200, "{body}");
@@ -91,7 +84,7 @@ pub(crate) fn succeeded(job: &Value, rows: u64) {
     assert_eq!(job["statistics"]["load"]["outputRows"], rows.to_string(), "{job}");
 }
 
-fn gzip(text: &str) -> Vec<u8> {
+pub(crate) fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(text.as_bytes()).unwrap();
     encoder.finish().unwrap()
@@ -173,16 +166,11 @@ async fn jobs_have_a_location(rest: &dyn Rest) {
     let mut nowhere = lab.job("nowhere", "x", json!({}));
     nowhere["configuration"]["load"]["destinationTable"]["datasetId"] = json!("none");
     assert_eq!(lab.insert(nowhere).await.0, 404);
-    succeeded_or_failed(&lab, "there-too").await;
-}
-
-/// A job of a location that its client did not name is found without one.
-async fn succeeded_or_failed(lab: &Lab<'_>, id: &str) {
-    let mut job = lab.job(id, "x", json!({}));
-    job["jobReference"] = json!({"jobId": id});
-    assert_eq!(lab.insert(job).await.1["jobReference"]["location"], "US");
-    let (status, _) = lab.subject.send(Method::GET, &format!("/jobs/{id}"), None).await;
-    assert_eq!(status, 200);
+    let mut unplaced = lab.job("unplaced", "x", json!({}));
+    unplaced["jobReference"] = json!({"jobId": "unplaced"});
+    assert_eq!(lab.insert(unplaced).await.1["jobReference"]["location"], "US");
+    let (status, _) = lab.subject.send(Method::GET, "/jobs/unplaced", None).await;
+    assert_eq!(status, 200, "the multi-regions are looked in");
 }
 
 async fn a_failed_job_leaves_nothing(rest: &dyn Rest) {
@@ -322,11 +310,11 @@ async fn data_may_come_with_the_job(rest: &dyn Rest) {
     let answer = lab.bucket.send(Method::POST, path, &[], job("m2")).await;
     let session = session(&answer);
     let row = "{\"a\":3}\n";
-    let data = row.repeat((256 << 10) / row.len() + 1);
+    let data = row.repeat((256 << 10) / row.len() + 1).into_bytes();
     let chunk = async |first: usize, end: usize| {
         let range = format!("bytes {first}-{}/{}", end - 1, data.len());
         let headers = [(header::CONTENT_RANGE, range.as_str())];
-        let body = data[first..end].to_owned();
+        let body = data[first..end].to_vec();
         lab.bucket.send(Method::PUT, &session, &headers, body).await
     };
     assert_eq!(chunk(0, 256 << 10).await.status, 308);
@@ -400,214 +388,4 @@ async fn load_jobs_over_http() {
     check_all(&HttpRest::new(format!("http://{}", running.rest_addr))).await;
     stop.cancel();
     running.stopped().await;
-}
-
-/// A simulator in memory whose time only moves by hand, with a table of one integer and an object.
-struct Fixture {
-    rest: SimRest,
-    clock: Arc<AtomicU64>,
-}
-
-impl Fixture {
-    fn new(settings: SimSettings) -> Self {
-        let clock = Arc::new(AtomicU64::new(1_767_225_600_000));
-        let read = Arc::clone(&clock);
-        let now = move || Duration::from_millis(read.load(Ordering::Relaxed));
-        Self { rest: SimRest(Simulator::new(settings, Arc::new(now))), clock }
-    }
-
-    async fn lab(&self) -> Lab<'_> {
-        let lab = Lab::new(&self.rest, "d").await;
-        lab.subject.create("t", json!([{"name": "a", "type": "INTEGER"}])).await;
-        lab.put("x", "{\"a\":1}\n{\"a\":2}").await;
-        lab
-    }
-
-    fn advance(&self, ms: u64) {
-        self.clock.fetch_add(ms, Ordering::Relaxed);
-    }
-
-    async fn control(&self, path: &str, body: Value) {
-        let request = json_request(Method::POST, format!("/sim/v1/{path}"), Some(&body));
-        assert_eq!(self.rest.call(request).await.unwrap().status, 200);
-    }
-
-    async fn faults(&self, rules: Value) {
-        self.control("faults", json!({"rules": rules})).await;
-    }
-}
-
-fn state(job: &Value) -> &str {
-    job["status"]["state"].as_str().unwrap()
-}
-
-#[tokio::test]
-async fn jobs_move_by_the_clock_and_read_their_objects_when_they_begin() {
-    let load = LoadSettings { pending_ms: 1_000, running_ms: 2_000, ..LoadSettings::default() };
-    let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
-    let lab = fixture.lab().await;
-    assert_eq!(state(&lab.run("j", "x", json!({})).await), "PENDING");
-    fixture.advance(999);
-    assert_eq!(state(&lab.get("j").await), "PENDING");
-    fixture.advance(1);
-    assert_eq!(state(&lab.get("j").await), "RUNNING");
-    lab.bucket.delete("x", "").await;
-    fixture.advance(1_999);
-    assert!(lab.rows().await.is_empty(), "no row before the end");
-    fixture.advance(1);
-    assert_eq!(lab.rows().await.len(), 2);
-    let job = lab.get("j").await;
-    succeeded(&job, 2);
-    let times = ["creationTime", "startTime", "endTime"]
-        .map(|time| job["statistics"][time].as_str().unwrap().parse::<u64>().unwrap());
-    assert_eq!((times[1] - times[0], times[2] - times[1]), (1_000, 2_000));
-
-    lab.put("y", "{\"a\":3}").await;
-    lab.run("late", "y", json!({})).await;
-    fixture.advance(500);
-    lab.bucket.delete("y", "").await;
-    fixture.advance(500);
-    assert_eq!(error(&lab.get("late").await).0, "notFound", "gone before it began");
-}
-
-#[tokio::test]
-async fn a_job_can_be_cancelled_until_it_is_done() {
-    let load = LoadSettings { running_ms: 1_000, ..LoadSettings::default() };
-    let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
-    let lab = fixture.lab().await;
-    lab.run("c", "x", json!({})).await;
-    let cancel = async |id: &str| {
-        let path = format!("/jobs/{id}/cancel?location=US");
-        lab.subject.send(Method::POST, &path, None).await.1["job"].clone()
-    };
-    assert_eq!(error(&cancel("c").await).0, "stopped");
-    fixture.advance(1_000);
-    assert!(lab.rows().await.is_empty());
-    lab.run("d", "x", json!({})).await;
-    fixture.advance(1_000);
-    succeeded(&cancel("d").await, 2);
-}
-
-#[tokio::test]
-async fn a_lost_answer_leaves_the_job() {
-    let fixture = Fixture::new(SimSettings::default());
-    let lab = fixture.lab().await;
-    fixture.faults(json!([{"operation": "jobs.insert", "table": "t", "nth": 1, "fault": {"kind": "lose"}}])).await;
-    let job = lab.job("lost", "x", json!({}));
-    let request = json_request(Method::POST, "/bigquery/v2/projects/p/jobs", Some(&job));
-    let lost = fixture.rest.call(request).await;
-    assert!(matches!(lost, Err(RestError::NoAnswer { .. })), "{lost:?}");
-    succeeded(&lab.get("lost").await, 2);
-    assert_eq!(lab.insert(job).await.0, 409);
-    assert_eq!(lab.rows().await.len(), 2);
-}
-
-#[tokio::test]
-async fn a_script_decides_what_becomes_of_a_job() {
-    let fixture = Fixture::new(SimSettings::default());
-    let lab = fixture.lab().await;
-    let rule = |fault: Value| json!({"operation": "jobs.run", "nth": 1, "fault": fault});
-    fixture
-        .faults(json!([
-            rule(json!({"kind": "refuse", "status": 200, "reason": "backendError"})),
-            rule(json!({"kind": "fail_after", "reason": "internalError"})),
-            rule(json!({"kind": "short", "rows": 1})),
-            rule(json!({"kind": "hold", "ms": 60_000})),
-            rule(json!({"kind": "hold"})),
-            rule(json!({"kind": "slow", "ms": 60_000})),
-            rule(json!({"kind": "lose"})),
-        ]))
-        .await;
-    let job = lab.run("refused", "x", json!({})).await;
-    assert_eq!((error(&job).0, lab.rows().await.len()), ("backendError", 0));
-    let job = lab.run("warned", "x", json!({})).await;
-    assert_eq!(job["status"]["errorResult"], Value::Null);
-    assert_eq!(job["status"]["errors"][0]["reason"], "internalError");
-    assert_eq!(lab.rows().await.len(), 2);
-    let job = lab.run("short", "x", json!({})).await;
-    succeeded(&job, 1);
-    assert_eq!(lab.rows().await.len(), 3);
-    assert_eq!(state(&lab.run("pending", "x", json!({})).await), "PENDING");
-    assert_eq!(state(&lab.run("held", "x", json!({})).await), "PENDING");
-    assert_eq!(state(&lab.run("slow", "x", json!({})).await), "RUNNING");
-    assert_eq!(state(&lab.run("hangs", "x", json!({})).await), "RUNNING");
-    fixture.advance(60_000);
-    succeeded(&lab.get("pending").await, 2);
-    succeeded(&lab.get("slow").await, 2);
-    assert_eq!(state(&lab.get("held").await), "PENDING");
-    assert_eq!(state(&lab.get("hangs").await), "RUNNING");
-    fixture.control("release", json!({})).await;
-    succeeded(&lab.get("held").await, 2);
-    succeeded(&lab.get("hangs").await, 2);
-    assert_eq!(lab.rows().await.len(), 11);
-}
-
-#[tokio::test]
-async fn quotas_of_jobs_and_of_table_updates() {
-    let load = LoadSettings { per_table_max: 7, ..LoadSettings::default() };
-    let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
-    let lab = fixture.lab().await;
-    for n in 0..5 {
-        succeeded(&lab.run(&format!("q{n}"), "x", json!({})).await, 2);
-    }
-    let job = lab.run("q5", "x", json!({})).await;
-    assert_eq!(error(&job).0, "rateLimitExceeded", "five updates in ten seconds");
-    fixture.advance(10_000);
-    succeeded(&lab.run("q6", "x", json!({})).await, 2);
-    let job = lab.run("q7", "x", json!({})).await;
-    assert_eq!(error(&job).0, "quotaExceeded", "failed jobs count");
-    assert_eq!(job["status"]["errorResult"]["location"], "load_job_per_table.long");
-    assert_eq!(lab.insert(lab.job("q7", "x", json!({}))).await.0, 409, "the id is used up");
-    fixture.advance(86_400_000);
-    succeeded(&lab.run("q8", "x", json!({})).await, 2);
-    assert_eq!(lab.rows().await.len(), 14);
-}
-
-#[tokio::test]
-async fn a_quota_may_refuse_the_request_instead() {
-    let load = LoadSettings { per_table_max: 0, quota_fails_job: false, ..LoadSettings::default() };
-    let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
-    let lab = fixture.lab().await;
-    let (status, body) = lab.insert(lab.job("q", "x", json!({}))).await;
-    assert_eq!((status, reason(&body)), (403, "quotaExceeded"));
-    assert_eq!(lab.subject.send(Method::GET, "/jobs/q?location=US", None).await.0, 404);
-}
-
-#[tokio::test]
-async fn loads_see_a_changed_schema_at_once() {
-    let fixture = Fixture::new(SimSettings { alter_delay_ms: 60_000, ..SimSettings::default() });
-    let lab = fixture.lab().await;
-    let fields = json!([{"name": "a", "type": "INTEGER"}, {"name": "b", "type": "STRING"}]);
-    lab.subject.patch("t", json!({"schema": {"fields": fields}})).await;
-    assert_eq!(lab.subject.refusal("t", json!({"b": "1"})).await.1, "no such field: b.");
-    lab.put("b", "{\"b\":\"1\"}").await;
-    succeeded(&lab.run("b", "b", json!({})).await, 1);
-}
-
-#[tokio::test]
-async fn ledgers_and_counts_take_loaded_rows_too() {
-    let row = r#"{"_kafka_topic":"o","_kafka_partition":3,"_kafka_offset":42,"a":1}"#;
-    for (store, expected) in [(StoreMode::Ledger, 1), (StoreMode::Count, 2)] {
-        let fixture = Fixture::new(SimSettings { store, ..SimSettings::default() });
-        let lab = fixture.lab().await;
-        let fields = json!([{"name": "a", "type": "INTEGER"}, {"name": "_kafka_topic", "type": "STRING"},
-            {"name": "_kafka_partition", "type": "INTEGER"}, {"name": "_kafka_offset", "type": "INTEGER"}]);
-        lab.subject.patch("t", json!({"schema": {"fields": fields}})).await;
-        lab.put("y", gzip(row)).await;
-        succeeded(&lab.run("l", "y", json!({})).await, 1);
-        let streamed: Value = serde_json::from_str(row).unwrap();
-        lab.subject.insert("t", &[streamed]).await;
-        assert_eq!(lab.subject.get("t").await["numRows"], "2");
-        let request = json_request(Method::GET, "/sim/v1/ledger", None);
-        let dump = fixture.rest.call(request).await.unwrap().body;
-        let lines: Vec<&str> = std::str::from_utf8(&dump).unwrap().lines().collect();
-        if expected == 1 {
-            assert_eq!(lines.len(), 2);
-            assert_eq!(lines[0], lines[1], "loaded and streamed");
-        }
-        let counters = json_request(Method::GET, "/sim/v1/counters", None);
-        let counters = parsed(&fixture.rest.call(counters).await.unwrap());
-        let counted = ["rows", "loaded_rows", "jobs_succeeded"].map(|key| counters[key].as_u64());
-        assert_eq!(counted, [Some(2), Some(1), Some(1)]);
-    }
 }

@@ -1,30 +1,24 @@
 //! The two checksums of an object, as the API spells them.
 
+use std::sync::LazyLock;
+
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use md5::{Digest, Md5};
 
 /// CRC32C (Castagnoli, reflected polynomial 0x82f63b78) by the byte.
-const TABLE: [u32; 256] = {
-    let mut table = [0_u32; 256];
-    let mut index = 0;
-    while index < 256 {
-        let mut crc = index as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
-            bit += 1;
-        }
-        table[index] = crc;
-        index += 1;
-    }
-    table
-};
+static TABLE: LazyLock<[u32; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|index| {
+        let step = |crc: u32| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+        (0..8).fold(index as u32, |crc, _| step(crc))
+    })
+});
 
 /// Base64 of the big-endian CRC32C.
 pub fn crc32c(bytes: &[u8]) -> String {
+    let table = &*TABLE;
     let crc = bytes.iter().fold(u32::MAX, |crc, byte| {
-        let index = (crc as u8 ^ byte) as usize;
-        TABLE.get(index).copied().unwrap_or_default() ^ (crc >> 8)
+        let index = usize::from(crc as u8 ^ byte);
+        table.get(index).copied().unwrap_or_default() ^ (crc >> 8)
     });
     BASE64.encode((!crc).to_be_bytes())
 }

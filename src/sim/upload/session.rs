@@ -12,11 +12,13 @@ use crate::sim::{
 
 /// Every chunk but the last is a multiple of this.
 const QUANTUM: u64 = 256 << 10;
+const ID_PREFIX: &str = "sim-upload-";
 
 /// The open and the finished sessions of one service. `T` is what the start of one said.
 #[derive(Debug)]
 pub struct Sessions<T> {
-    known: BTreeMap<String, Session<T>>,
+    /// By number; the oldest first.
+    known: BTreeMap<u64, Session<T>>,
     next: u64,
     limits: Limits,
 }
@@ -80,14 +82,17 @@ impl<T> Sessions<T> {
         Self { known: BTreeMap::new(), next: 0, limits }
     }
 
-    /// Starts one and answers its id.
+    /// Starts one and answers its id. Those that have been over for a lifetime are forgotten.
     pub fn start(&mut self, start: T, now: Duration) -> String {
+        let forgotten = |session: &Session<T>| session.expires + self.limits.lifetime <= now;
+        while self.known.first_key_value().is_some_and(|(_, oldest)| forgotten(oldest)) {
+            self.known.pop_first();
+        }
         self.next += 1;
-        let id = format!("sim-upload-{}", self.next);
         let state = State::Open { start, received: Vec::new(), total: None };
         let expires = now + self.limits.lifetime;
-        self.known.insert(id.clone(), Session { expires, state });
-        id
+        self.known.insert(self.next, Session { expires, state });
+        format!("{ID_PREFIX}{}", self.next)
     }
 
     /// Takes a chunk, or answers how much there is.
@@ -98,7 +103,7 @@ impl<T> Sessions<T> {
         now: Duration,
     ) -> Result<Put<T>, SessionError> {
         let limits = self.limits;
-        let session = self.known.get_mut(id).ok_or(SessionError::Unknown)?;
+        let session = self.session(id)?;
         session.expire(now);
         let complete = match &mut session.state {
             State::Gone => return Err(SessionError::Gone),
@@ -119,14 +124,14 @@ impl<T> Sessions<T> {
 
     /// Keeps the answer of a session that was complete. Without it the session is gone.
     pub fn finish(&mut self, id: &str, answer: Response) {
-        if let Some(session) = self.known.get_mut(id) {
+        if let Ok(session) = self.session(id) {
             session.state = State::Finished(answer);
         }
     }
 
     /// Cancels a session; whatever arrived is gone.
     pub fn cancel(&mut self, id: &str, now: Duration) -> Result<(), SessionError> {
-        let session = self.known.get_mut(id).ok_or(SessionError::Unknown)?;
+        let session = self.session(id)?;
         session.expire(now);
         match session.state {
             State::Open { .. } => {
@@ -136,6 +141,11 @@ impl<T> Sessions<T> {
             State::Finished(_) => Err(SessionError::Invalid("The upload is complete.".to_owned())),
             State::Gone => Err(SessionError::Gone),
         }
+    }
+
+    fn session(&mut self, id: &str) -> Result<&mut Session<T>, SessionError> {
+        let number = id.strip_prefix(ID_PREFIX).and_then(|number| number.parse().ok());
+        number.and_then(|number: u64| self.known.get_mut(&number)).ok_or(SessionError::Unknown)
     }
 }
 
@@ -328,6 +338,9 @@ mod tests {
         let id = sessions.start("s", Duration::ZERO);
         let late = sessions.put(&id, &request("", 1), Duration::from_secs(60));
         assert_eq!(late.unwrap_err(), SessionError::Gone);
+        sessions.start("s", Duration::from_secs(120));
+        let later = sessions.put(&id, &request("", 1), Duration::from_secs(120));
+        assert_eq!(later.unwrap_err(), SessionError::Unknown, "forgotten");
         let id = sessions.start("s", Duration::ZERO);
         assert_eq!(sessions.cancel(&id, Duration::ZERO), Ok(()));
         assert_eq!(put(&mut sessions, &id, "", 1), Err(SessionError::Gone));

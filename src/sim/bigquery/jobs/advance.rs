@@ -1,6 +1,6 @@
 //! Jobs over time: `PENDING`, `RUNNING` with the objects read, `DONE` with the rows in the table.
 
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use crate::sim::{
     bigquery::{
@@ -76,7 +76,7 @@ impl BigQuery {
 
     fn finish(&mut self, number: u64, inputs: &[Input], at: Duration, counters: &mut Counters) {
         let Some(job) = self.jobs.known.get(&number) else { return };
-        let (load, short) = (job.load.clone(), job.fate.short);
+        let (load, short) = (Arc::clone(&job.load), job.fate.short);
         let warning = job.fate.warning.clone();
         let mut outcome = self.load(&load, inputs, short, at);
         if outcome.loaded.is_some() {

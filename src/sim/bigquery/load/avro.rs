@@ -89,14 +89,15 @@ impl File<'_> {
             return Err(refused(format!("Missing required field: {missing}.")));
         }
         let limit = rows.settings.load.avro_block_bytes_max;
-        let mut blocks = Container::new(&self.header);
-        while let Some((count, data)) = blocks.next().map_err(refused)? {
+        let mut blocks = Container::blocks(&self.header);
+        while let Some((count, data)) = blocks.next_block().map_err(refused)? {
             if rows.counts() {
                 rows.count(count, data.len());
                 continue;
             }
             let data = codec::decompress(self.header.codec, data, limit).map_err(refused)?;
             let mut cursor = Cursor::new(&data);
+            cursor.check_count(count).map_err(refused)?;
             for _ in 0..count {
                 let before = cursor.rest();
                 let row = binding.read(&mut cursor, &self.schema).map_err(refused)?;

@@ -23,6 +23,8 @@ pub struct Merge<'a> {
     table: &'a str,
     add: bool,
     relax: bool,
+    /// Whether what the table does not have is left out.
+    ignore: bool,
     /// Whether the table is being created: then its columns are the job's.
     create: bool,
     /// Whether a job's REQUIRED fits a table's NULLABLE: what an Avro file cannot leave out fits.
@@ -36,6 +38,7 @@ impl<'a> Merge<'a> {
             table,
             add: load.add_fields,
             relax: load.relax_fields,
+            ignore: load.ignore_unknown && load.format == Format::Avro,
             create: !exists,
             stricter: load.format == Format::Avro,
         }
@@ -65,6 +68,7 @@ impl<'a> Merge<'a> {
                 fields.iter_mut().find(|known| text(known, "name").eq_ignore_ascii_case(name));
             changed |= match known {
                 Some(known) => self.column(known, field, &here)?,
+                None if self.ignore && !self.add && !self.create => false,
                 None => {
                     self.check_added(field, &here)?;
                     fields.push(field.clone());
@@ -134,7 +138,7 @@ mod tests {
         job: Value,
         (add, relax, avro): (bool, bool, bool),
     ) -> Result<(bool, Value), String> {
-        let merge = Merge { table: "t", add, relax, create: false, stricter: avro };
+        let merge = Merge { table: "t", add, relax, ignore: false, create: false, stricter: avro };
         let mut fields = table.as_array().unwrap().clone();
         let changed = merge.merge(&mut fields, job.as_array().unwrap());
         let strip =

@@ -49,12 +49,12 @@ impl<'a> Container<'a> {
     }
 
     /// From the first block.
-    pub fn new(header: &Header<'a>) -> Self {
+    pub fn blocks(header: &Header<'a>) -> Self {
         Self { sync: header.sync, cursor: Cursor::new(header.blocks) }
     }
 
     /// The next block's number of datums and its data, still compressed.
-    pub fn next(&mut self) -> Result<Option<(u64, &'a [u8])>, String> {
+    pub fn next_block(&mut self) -> Result<Option<(u64, &'a [u8])>, String> {
         if self.cursor.rest() == 0 {
             return Ok(None);
         }

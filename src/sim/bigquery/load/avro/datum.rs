@@ -216,6 +216,14 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| "a string is not UTF-8".to_owned())
     }
 
+    /// Refuses more items than bytes are left: no type that BigQuery takes is encoded in none.
+    pub fn check_count(&self, count: u64) -> Result<(), String> {
+        match count > self.rest() as u64 {
+            true => Err(format!("{count} items in {} bytes", self.rest())),
+            false => Ok(()),
+        }
+    }
+
     /// The count of an array's or a map's next block; `None` at its end. A negative count comes with
     /// the block's size in bytes.
     pub fn block(&mut self) -> Result<Option<u64>, String> {
@@ -223,6 +231,7 @@ impl<'a> Cursor<'a> {
         if count < 0 {
             self.long()?;
         }
+        self.check_count(count.unsigned_abs())?;
         Ok(Some(count.unsigned_abs()).filter(|count| *count > 0))
     }
 }
@@ -256,9 +265,10 @@ mod tests {
 
     #[test]
     fn blocks_with_and_without_their_size() {
-        let mut cursor = Cursor::new(&[0x04, 0x03, 0x10, 0x00]);
-        assert_eq!(cursor.block(), Ok(Some(2)));
-        assert_eq!(cursor.block(), Ok(Some(2)), "a size follows a negative count");
+        let mut cursor = Cursor::new(&[0x02, 0x01, 0x10, 0x00]);
+        assert_eq!(cursor.block(), Ok(Some(1)));
+        assert_eq!(cursor.block(), Ok(Some(1)), "a size follows a negative count");
         assert_eq!(cursor.block(), Ok(None));
+        assert!(Cursor::new(&[0x06, 0x00, 0x00]).block().is_err(), "three items in two bytes");
     }
 }

@@ -44,7 +44,7 @@ impl Derive<'_> {
                 let column = self.column(name, value)?;
                 Ok(column.map(|mut column| {
                     if nullable && column.get("mode") == Some(&json!("REQUIRED")) {
-                        column["mode"] = json!("NULLABLE");
+                        set_mode(&mut column, "NULLABLE");
                     }
                     column
                 }))
@@ -71,7 +71,7 @@ impl Derive<'_> {
         if item.get("mode") == Some(&json!("REPEATED")) {
             return Err(format!("{name}: nested arrays are not supported"));
         }
-        item["mode"] = json!("REPEATED");
+        set_mode(&mut item, "REPEATED");
         Ok(item)
     }
 
@@ -108,6 +108,12 @@ impl Derive<'_> {
         let mut listed = types.into_iter().filter(|(ty, _)| listed(ty));
         let fits = listed.clone().find(|(_, holds)| *holds);
         fits.or_else(|| listed.next_back()).map_or("NUMERIC", |(ty, _)| ty)
+    }
+}
+
+fn set_mode(column: &mut Value, mode: &str) {
+    if let Some(column) = column.as_object_mut() {
+        column.insert("mode".into(), json!(mode));
     }
 }
 
