@@ -43,7 +43,7 @@ enum Command {
     Demo(demo::Arguments),
     #[cfg(feature = "sim")]
     /// Serves the BigQuery and Schema Registry simulator
-    Sim(sim::Arguments),
+    Sim(Box<sim::Arguments>),
     /// Prints the configuration's schema, an example, or the reference
     #[command(subcommand)]
     Config(config::Command),

@@ -17,7 +17,7 @@ use crate::{
     fault::{Fault, FaultKind},
     gcp::classify::{answer_fault, call_fault},
     rest::{Rest, RestRequest, RestResponse},
-    write::load::{ListedObject, Objects},
+    write::load::{ListedObject, ObjectPage, Objects},
 };
 
 /// Google's own endpoint.
@@ -100,11 +100,7 @@ impl Bucket {
         }
     }
 
-    async fn page(
-        &self,
-        prefix: &str,
-        page: Option<&str>,
-    ) -> Result<(Vec<ListedObject>, Option<String>), Fault> {
+    async fn page(&self, prefix: &str, page: Option<&str>) -> Result<ObjectPage, Fault> {
         let mut path = format!("/storage/v1/b/{}/o?prefix={}", escape(&self.name), escape(prefix));
         if let Some(page) = page {
             path.push_str("&pageToken=");
@@ -138,7 +134,7 @@ impl Objects for Bucket {
         &'a self,
         prefix: &'a str,
         page: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<(Vec<ListedObject>, Option<String>), Fault>> {
+    ) -> BoxFuture<'a, Result<ObjectPage, Fault>> {
         Box::pin(self.page(prefix, page))
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         model::Type,
     },
     table::{Column, ColumnKind, TableRef, TableSchema},
-    transcode::{RowErrorKind, RowPlan, writer::json::JsonRow},
+    transcode::{LaneLabel, RowError, RowErrorKind, RowPlan, writer::json::JsonRow},
     write::insert_all::framing,
 };
 
@@ -334,7 +334,7 @@ impl Encoder for TopicEncoder {
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
         origin.prefix.begin_row(record.offset, body);
-        self.encode_row(slot, origin, record, body)?;
+        self.encode_row(slot, origin, record, body, RowPlan::encode)?;
         framing::end_row(body);
         Ok(())
     }
@@ -350,9 +350,7 @@ impl Encoder for TopicEncoder {
         record: &Record<'_>,
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
-        self.encode_row(slot, origin, record, body)?;
-        body.push(b'\n');
-        Ok(())
+        self.encode_row(slot, origin, record, body, RowPlan::encode_line)
     }
 
     fn chain(&self, origin: &Origin, table: TableIx) -> Option<ChainFacts> {
@@ -412,10 +410,16 @@ impl TopicEncoder {
         origin: &Origin,
         record: &Record<'_>,
         body: &mut Vec<u8>,
+        form: impl FnOnce(
+            &RowPlan<JsonRow>,
+            &Record<'_>,
+            &LaneLabel,
+            &mut Vec<u8>,
+        ) -> Result<(), RowError>,
     ) -> Result<(), NotEncoded> {
         let Some(found) = self.slots.get(&slot) else { return Ok(()) };
         let payload = self.cut.payload(record);
-        let Err(error) = found.plan.encode(&payload, &origin.label, body) else { return Ok(()) };
+        let Err(error) = form(&found.plan, &payload, &origin.label, body) else { return Ok(()) };
         let reason = Reason {
             stage: match error.kind {
                 RowErrorKind::Decode => Stage::Decode,

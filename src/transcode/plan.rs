@@ -13,7 +13,7 @@ use crate::{
         plan::payload::Payload,
         raw_text::PaddedText,
         row::{LaneLabel, RowSpec},
-        writer::{Label, RowWriter},
+        writer::{Label, RowWriter, json::JsonRow, ndjson::NdjsonRow},
     },
 };
 
@@ -187,9 +187,20 @@ impl<W: RowWriter> RowPlan<W> {
         lane: &LaneLabel,
         out: &mut Vec<u8>,
     ) -> Result<(), RowError> {
+        self.encode_in::<W>(record, lane, out)
+    }
+
+    /// [`encode`](Self::encode) in the form `F`, whose labels are those of `W`.
+    #[inline]
+    fn encode_in<F: RowWriter>(
+        &self,
+        record: &Record<'_>,
+        lane: &LaneLabel,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowError> {
         let start = out.len();
         let end = start.saturating_add(self.limits.row_bytes_max);
-        match self.append(record, lane, out, end) {
+        match self.append::<F>(record, lane, out, end) {
             Ok(()) if out.len() <= end => Ok(()),
             Ok(()) => {
                 out.truncate(start);
@@ -202,22 +213,46 @@ impl<W: RowWriter> RowPlan<W> {
         }
     }
 
-    fn append(&self, record: &Record<'_>, lane: &LaneLabel, out: &mut Vec<u8>, end: usize) -> Step {
+    fn append<F: RowWriter>(
+        &self,
+        record: &Record<'_>,
+        lane: &LaneLabel,
+        out: &mut Vec<u8>,
+        end: usize,
+    ) -> Step {
         out.reserve(2 * record.bytes() + 256);
-        W::row_start(out);
+        F::row_start(out);
         match record.value {
-            Some(value) => self.value.encode::<W>(value, out, end)?,
+            Some(value) => self.value.encode::<F>(value, out, end)?,
             None => self.value.encode_null()?,
         }
         match (&self.key, record.key) {
             (None, _) => {}
             (Some(key), Some(bytes)) => {
-                key.encode::<W>(bytes, out, end).map_err(|error| error.within("(key)"))?;
+                key.encode::<F>(bytes, out, end).map_err(|error| error.within("(key)"))?;
             }
             (Some(key), None) => key.encode_null().map_err(|error| error.within("(key)"))?,
         }
-        self.envelope.encode::<W>(record, lane, out)?;
-        W::row_end(out);
+        self.envelope.encode::<F>(record, lane, out)?;
+        F::row_end(out);
+        Ok(())
+    }
+}
+
+impl RowPlan<JsonRow> {
+    /// Appends the row as a line of a load job's NDJSON, line break included. Otherwise as
+    /// [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_line(
+        &self,
+        record: &Record<'_>,
+        lane: &LaneLabel,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowError> {
+        self.encode_in::<NdjsonRow>(record, lane, out)?;
+        out.push(b'\n');
         Ok(())
     }
 }

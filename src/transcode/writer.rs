@@ -8,6 +8,7 @@ use crate::{
 };
 
 pub mod json;
+pub mod ndjson;
 pub mod proto;
 
 /// How much of a label is kept inline.

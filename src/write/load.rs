@@ -54,6 +54,9 @@ pub struct ListedObject {
     pub created_ms: i64,
 }
 
+/// A page of a bucket's objects, and where the next page begins.
+pub type ObjectPage = (Vec<ListedObject>, Option<String>);
+
 /// The bucket of staged objects.
 ///
 /// Names are unique: an object is written once and never changed.
@@ -68,10 +71,10 @@ pub trait Objects: Send + Sync + 'static {
     /// Deletes the object at an address; one that is gone is no fault.
     fn delete<'a>(&'a self, uri: &'a str) -> BoxFuture<'a, Result<(), Fault>>;
 
-    /// A page of the objects below `prefix`, and where the next page begins.
+    /// A page of the objects below `prefix`.
     fn list<'a>(
         &'a self,
         prefix: &'a str,
         page: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<(Vec<ListedObject>, Option<String>), Fault>>;
+    ) -> BoxFuture<'a, Result<ObjectPage, Fault>>;
 }

@@ -421,7 +421,7 @@ impl<E: Encoder> Core<E> {
         let alone = loading.objects.first_mut().and_then(|object| object.suspect.take());
         match alone.filter(|_| loading.job.rows == 1) {
             Some(batch) => {
-                for row in batch.rows() {
+                if let Some(row) = batch.rows().first() {
                     lane.tracker.unsettle(row.span, 1);
                     let reason = Reason {
                         stage: FailedStage::Write,
@@ -431,7 +431,6 @@ impl<E: Encoder> Core<E> {
                     };
                     let place = RecordPlace { lane: row.lane, span: row.span };
                     self.refuse(place, &batch.record(row), reason, now);
-                    break;
                 }
                 self.release_memory(batch.memory_bytes());
                 self.discard(key.lane, loading.objects, None);

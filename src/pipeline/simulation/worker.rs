@@ -267,7 +267,8 @@ impl Worker {
                 Action::Prepare(need) => self.prepare(env, need),
                 Action::Pause(slot) => flow.push(Flow::Pause(slot)),
                 Action::Resume(slot, next) => flow.push(Flow::Resume(slot, next)),
-                other => panic!("{other:?}: no topic of these histories is loaded"),
+                // No topic of these histories is loaded: left without an answer, it is found stuck.
+                other => env.log(format_args!("not simulated: {other:?}")),
             }
         }
         flow

@@ -45,7 +45,7 @@ impl LoadJob {
     /// has its columns: the schema gate has seen to it. Ids are unique within a location only, so that
     /// the dataset's must be given where it is known.
     pub fn document(&self, location: Option<&str>) -> Value {
-        let mut load = json!({
+        let load = json!({
             "destinationTable": {
                 "projectId": *self.table.project,
                 "datasetId": *self.table.dataset,
@@ -56,16 +56,16 @@ impl LoadJob {
             "writeDisposition": "WRITE_APPEND",
             "createDisposition": "CREATE_NEVER",
             "maxBadRecords": 0,
+            "ignoreUnknownValues": false,
+            "useAvroLogicalTypes": self.format == LoadFormat::Avro,
         });
-        let options = match self.format {
-            LoadFormat::NdjsonGz => ("ignoreUnknownValues", false),
-            LoadFormat::Avro => ("useAvroLogicalTypes", true),
+        let project = &*self.table.project;
+        let reference = match location {
+            Some(location) => {
+                json!({ "projectId": project, "jobId": self.id, "location": location })
+            }
+            None => json!({ "projectId": project, "jobId": self.id }),
         };
-        load[options.0] = options.1.into();
-        let mut reference = json!({ "projectId": *self.table.project, "jobId": self.id });
-        if let Some(location) = location {
-            reference["location"] = location.into();
-        }
         let labels = json!({ END: self.end.to_string(), ROWS: self.rows.to_string() });
         json!({
             "jobReference": reference,
