@@ -161,8 +161,7 @@ impl<M: Messages> Pipeline<M> {
     /// # Errors
     /// No topic is configured, or a thread cannot be started.
     pub fn start(parts: Parts) -> Result<(Self, Dispatcher<M>, Control<M>), PipelineError> {
-        let commits =
-            Arc::new(Commits::new(Arc::clone(&parts.telemetry)).with_loads(parts.loads.clone()));
+        let commits = Arc::new(Commits::new(Arc::clone(&parts.telemetry)));
         let flow = Arc::new(FlowBoard::default());
         let workers = parts.limits.workers().max(1);
         let limit = i64::try_from(parts.limits.bytes_in_flight).unwrap_or(i64::MAX);

@@ -246,7 +246,7 @@ fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> 
     // The randomness behind the standard hasher: another number in every process.
     let nonce = format!("{:016x}", RandomState::new().build_hasher().finish());
     let (jobs, bucket) = (Arc::new(jobs), Arc::new(bucket));
-    let loads = Loads::new(jobs, bucket, gcs.prefix.clone(), nonce, Handle::current());
+    let loads = Loads::new(jobs, bucket, gcs.prefix.clone(), nonce);
     Ok(Some(Arc::new(loads)))
 }
 

@@ -133,7 +133,6 @@ impl<M: Clone> CommitBook<M> {
     }
 
     /// The highest offset known to be committed in the lane's present assignment.
-    #[cfg(test)]
     pub fn committed(&self, lane: &TopicPartition) -> Option<i64> {
         self.lanes.get(lane)?.committed
     }

@@ -17,10 +17,7 @@ use crate::{
         commit_book::{CommitBook, Entry, Outcome},
     },
     fault::Fault,
-    pipeline::{
-        commit::trouble::{News, Trouble},
-        loads::Loads,
-    },
+    pipeline::commit::trouble::{News, Trouble},
     record::{Fingerprint, TopicPartition},
     source::{AssignedLane, OwnedLane},
     telemetry::{LastError, Telemetry},
@@ -64,8 +61,6 @@ pub struct Commits {
     stop: Mutex<bool>,
     stopped: Condvar,
     telemetry: Arc<Telemetry>,
-    /// Where the objects of load jobs are deleted once their offsets are committed.
-    loads: Option<Arc<Loads>>,
 }
 
 impl std::fmt::Debug for Commits {
@@ -84,13 +79,12 @@ impl Commits {
             stop: Mutex::new(false),
             stopped: Condvar::new(),
             telemetry,
-            loads: None,
         }
     }
 
-    /// The same, telling `loads` what is committed.
-    pub fn with_loads(self, loads: Option<Arc<Loads>>) -> Self {
-        Self { loads, ..self }
+    /// How far the lane is known to be committed in its present assignment.
+    pub fn committed(&self, lane: &TopicPartition) -> Option<i64> {
+        lock(&self.books).book.committed(lane)
     }
 
     /// Registers an assignment's facts. Where the committed metadata says something else, the same
@@ -133,9 +127,6 @@ impl Commits {
             let left = book.give_up(&owned.lane, owned.epoch);
             finals.extend(left.iter().map(|entry| render(entry, facts)));
             facts.remove(&owned.lane);
-            if let Some(loads) = &self.loads {
-                loads.forget(&owned.lane);
-            }
         }
         finals
     }
@@ -178,9 +169,6 @@ impl Commits {
         }
         if !faults.is_empty() || !landed.is_empty() {
             self.show_faults(&faults);
-        }
-        if let Some(loads) = &self.loads {
-            landed.iter().for_each(|commit| loads.committed(&commit.lane, commit.offset));
         }
         self.show_landed(&landed);
     }

@@ -1,19 +1,13 @@
 //! The driver's part of the load path: objects are stored, jobs followed, and what is spent deleted.
 
-use std::{
-    collections::HashMap,
-    io::Write as _,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use tokio::runtime::Handle;
 
 use crate::{
     delivery::action::Stage,
     fault::{Fault, FaultKind},
-    record::TopicPartition,
     table::TableRef,
     write::load::{
         LoadJobs, Objects,
@@ -29,14 +23,6 @@ pub struct Loads {
     objects: Arc<dyn Objects>,
     prefix: String,
     nonce: String,
-    spent: Mutex<HashMap<TopicPartition, Vec<Spent>>>,
-    runtime: Handle,
-}
-
-/// Objects that may be deleted once an offset is committed.
-struct Spent {
-    offset: i64,
-    uris: Vec<String>,
 }
 
 impl std::fmt::Debug for Loads {
@@ -52,9 +38,8 @@ impl Loads {
         objects: Arc<dyn Objects>,
         prefix: String,
         nonce: String,
-        runtime: Handle,
     ) -> Self {
-        Self { jobs, objects, prefix, nonce, spent: Mutex::default(), runtime }
+        Self { jobs, objects, prefix, nonce }
     }
 
     /// Stores rows as an object and gives its address.
@@ -92,43 +77,14 @@ impl Loads {
         run::run(&*self.jobs, job).await
     }
 
-    /// Deletes objects that no job knows.
-    pub fn discard(&self, uris: Vec<String>) {
-        let objects = Arc::clone(&self.objects);
-        self.runtime.spawn(async move {
-            for uri in uris {
-                // What stays is swept by age.
-                if let Err(fault) = objects.delete(&uri).await {
-                    tracing::debug!(%fault, uri, "a staged object was not deleted");
-                }
+    /// Deletes objects that nobody needs any more.
+    pub async fn discard(&self, uris: Vec<String>) {
+        for uri in uris {
+            // What stays costs a little, and goes by the bucket's life-cycle rule.
+            if let Err(fault) = self.objects.delete(&uri).await {
+                tracing::debug!(%fault, uri, "a staged object was not deleted");
             }
-        });
-    }
-
-    /// Deletes objects once `offset` of the lane is committed.
-    pub fn discard_after(&self, lane: TopicPartition, offset: i64, uris: Vec<String>) {
-        self.spent().entry(lane).or_default().push(Spent { offset, uris });
-    }
-
-    /// `offset` of the lane is committed.
-    pub fn committed(&self, lane: &TopicPartition, offset: i64) {
-        let mut spent = self.spent();
-        let Some(waiting) = spent.get_mut(lane) else { return };
-        let due: Vec<Spent> = waiting.extract_if(.., |spent| spent.offset <= offset).collect();
-        if waiting.is_empty() {
-            spent.remove(lane);
         }
-        drop(spent);
-        due.into_iter().for_each(|spent| self.discard(spent.uris));
-    }
-
-    /// The lane is another owner's now: what it had to delete is swept by age.
-    pub fn forget(&self, lane: &TopicPartition) {
-        self.spent().remove(lane);
-    }
-
-    fn spent(&self) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Vec<Spent>>> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

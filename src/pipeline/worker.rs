@@ -88,6 +88,14 @@ enum Done {
     Staged(BatchId, Result<String, Fault>),
     Located(ChainKey, Result<Slot, Fault>),
     Loaded(ChainKey, LoadId, Result<JobEnd, Fault>),
+    Discarded,
+}
+
+/// Objects that may be deleted once an offset of the lane is committed.
+struct Spent {
+    lane: OwnedLane,
+    offset: i64,
+    uris: Vec<String>,
 }
 
 /// Lanes that are being drained, and who waits for it.
@@ -104,6 +112,7 @@ pub struct Worker<M> {
     tasks: JoinSet<Done>,
     lanes: HashMap<LaneSlot, OwnedLane>,
     drains: Vec<Drain>,
+    spent: Vec<Spent>,
     report: Report,
     /// As the poll thread knows it.
     pressure: Pressure,
@@ -136,6 +145,7 @@ impl<M: Messages> Worker<M> {
             tasks: JoinSet::new(),
             lanes: HashMap::new(),
             drains: Vec::new(),
+            spent: Vec::new(),
             report: Report::new(index, Arc::clone(&shared.ages), Arc::clone(&shared.telemetry)),
             pressure: Pressure::Free,
             shared,
@@ -172,6 +182,7 @@ impl<M: Messages> Worker<M> {
         let progress = self.core.progress();
         self.shared.commits.note(progress);
         self.pass_on_pressure();
+        self.delete_spent();
         let core = &self.core;
         self.drains.retain(|drain| {
             let done = drain.slots.iter().all(|slot| core.is_drained(*slot));
@@ -217,7 +228,9 @@ impl<M: Messages> Worker<M> {
                 self.shared.commits.note(self.core.progress());
                 for slot in &slots {
                     self.core.drop_lane(*slot);
-                    self.lanes.remove(slot);
+                    if let Some(gone) = self.lanes.remove(slot) {
+                        self.spent.retain(|spent| spent.lane != gone);
+                    }
                 }
                 // The poll thread may have stopped waiting.
                 done.send(()).ok();
@@ -284,6 +297,7 @@ impl<M: Messages> Worker<M> {
                 self.core.encoder_mut().dismiss(need);
                 self.core.prepared(need, Err(reason), now);
             }
+            Done::Discarded => {}
             Done::Staged(id, result) => {
                 self.report.staged(id, result.is_ok(), now);
                 self.core.staged(id, result, now);
@@ -395,14 +409,32 @@ impl<M: Messages> Worker<M> {
         self.tasks.spawn_on(task, &self.shared.runtime);
     }
 
-    fn discard(&self, slot: LaneSlot, uris: Vec<String>, committed: Option<i64>) {
-        let Some(loads) = &self.shared.loads else { return };
+    fn discard(&mut self, slot: LaneSlot, uris: Vec<String>, committed: Option<i64>) {
         match (committed, self.lanes.get(&slot)) {
-            (None, _) => loads.discard(uris),
-            (Some(offset), Some(owned)) => loads.discard_after(owned.lane.clone(), offset, uris),
+            (None, _) => self.delete(uris),
+            (Some(offset), Some(owned)) => {
+                self.spent.push(Spent { lane: owned.clone(), offset, uris });
+            }
             // The next owner reads the records again, finds the job and needs no object.
             (Some(_), None) => {}
         }
+    }
+
+    /// Deletes the objects whose offsets are committed.
+    fn delete_spent(&mut self) {
+        let commits = &self.shared.commits;
+        let is_due = |spent: &mut Spent| commits.committed(&spent.lane.lane) >= Some(spent.offset);
+        let due: Vec<Spent> = self.spent.extract_if(.., is_due).collect();
+        due.into_iter().for_each(|spent| self.delete(spent.uris));
+    }
+
+    fn delete(&mut self, uris: Vec<String>) {
+        let Some(loads) = self.shared.loads.clone() else { return };
+        let task = async move {
+            loads.discard(uris).await;
+            Done::Discarded
+        };
+        self.tasks.spawn_on(task, &self.shared.runtime);
     }
 
     fn prepare(&mut self, need: NeedId) {
