@@ -422,8 +422,8 @@ impl<E: Encoder> Core<E> {
         let Some(sent) = self.sent.get_mut(&id) else { return };
         sent.fault = None;
         sent.attempts += 1;
-        if let Way::Staged(slot, key, format) = sent.way {
-            return self.stage(id, slot, key, format);
+        if let Way::Staged(_, key, format) = sent.way {
+            return self.stage(id, key, format);
         }
         self.actions.push_back(Action::Write(Write {
             id,

@@ -19,7 +19,7 @@ use crate::{
         action::{Action, BatchId, ChainKey, LoadId, Stage},
         chain::{Chain, Loading, OBJECTS_MAX, Place, Staged},
         disposition::{self, Disposition},
-        encoder::{Encoder, SlotId},
+        encoder::Encoder,
         lane::Phase,
     },
     fault::Fault,
@@ -114,20 +114,15 @@ impl<E: Encoder> Core<E> {
     pub(super) fn appended(&mut self, key: ChainKey, now: Instant) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
         chain.unloaded += 1;
-        if chain.due.is_none() && chain.closing.is_none() {
-            let due = if chain.rows_max < u64::MAX { now } else { chain.next_job(now) };
-            chain.due = Some(due);
-            self.at(due, Timer::Load(key));
-        }
+        self.arm(key, now);
     }
 
     /// Hands a batch to the driver, to be stored as an object.
-    pub(super) fn stage(&mut self, id: BatchId, slot: SlotId, key: ChainKey, format: LoadFormat) {
+    pub(super) fn stage(&mut self, id: BatchId, key: ChainKey, format: LoadFormat) {
         let (Some(sent), Some(chain)) = (self.sent.get(&id), self.chains.get(&key)) else {
             // The lane is gone, and with it whoever would wait for the object.
             return self.forget(id);
         };
-        debug_assert_eq!(sent.way.slot(), slot);
         self.actions.push_back(Action::Stage(Stage {
             id,
             chain: chain.facts.id.clone(),
@@ -285,10 +280,10 @@ impl<E: Encoder> Core<E> {
         true
     }
 
-    /// Sets the timer for the next job, if there are rows for it.
+    /// Sets the timer for the next job, if there are rows for it and none is wanted already.
     fn arm(&mut self, key: ChainKey, now: Instant) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
-        if chain.unloaded > 0 && chain.due.is_none() {
+        if chain.unloaded > 0 && chain.due.is_none() && chain.closing.is_none() {
             let due = if chain.rows_max < u64::MAX { now } else { chain.next_job(now) };
             chain.due = Some(due);
             self.at(due, Timer::Load(key));
@@ -418,8 +413,10 @@ impl<E: Encoder> Core<E> {
     /// A row of the job is bad: fewer of them next time, until it is alone.
     fn suspect(&mut self, key: ChainKey, mut loading: Loading, fault: &Fault, now: Instant) {
         let Some(lane) = self.lanes.get_mut(&key.lane) else { return };
-        let alone = loading.objects.first_mut().and_then(|object| object.suspect.take());
-        match alone.filter(|_| loading.job.rows == 1) {
+        // Of several rows, each keeps what it holds until the job is over.
+        let is_alone = loading.job.rows == 1;
+        let only = loading.objects.first_mut().filter(|_| is_alone);
+        match only.and_then(|object| object.suspect.take()) {
             Some(batch) => {
                 if let Some(row) = batch.rows().first() {
                     lane.tracker.unsettle(row.span, 1);

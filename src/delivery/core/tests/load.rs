@@ -232,6 +232,32 @@ fn a_bad_row_is_alone_in_the_end_and_goes_to_the_dead_letter() {
 }
 
 #[test]
+fn suspects_that_go_together_again_leave_no_memory_behind() {
+    let refused = || JobEnd::Failed(Fault::refused(FaultKind::InvalidRequest, "invalid", "m"));
+    let mut bench = loading("x y");
+    let (key, id, _) = first_job(&mut bench);
+    bench.core.loaded((key, id), Ok(refused()), bench.now);
+    bench.core.drop_lane(LANE);
+    let next = LaneSlot(2);
+    bench.core.assign(next, TopicPartition::new("t", 0), 2, 0);
+    bench.take_of(next, 0, "x y z");
+    let [(key, _)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(Slot { node: BASE, attempt: 1 }), bench.now);
+    bench.wait(0);
+    let asked = bench.store_objects();
+    assert_eq!(asked.staged.len(), 3, "each row is alone");
+    let [(_, id, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!(job.rows, 1);
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: job.end }), bench.now);
+    bench.wait(0);
+    let [(_, id, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!(job.rows, 2);
+    bench.core.loaded((key, id), Ok(refused()), bench.now);
+    bench.core.drop_lane(next);
+    assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
+}
+
+#[test]
 fn a_drain_waits_for_a_job_but_not_for_what_no_job_brings() {
     let mut bench = loading("x");
     let (key, id, _) = first_job(&mut bench);
