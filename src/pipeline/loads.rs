@@ -1,19 +1,21 @@
 //! The driver's part of the load path: objects are stored, jobs followed, and what is spent deleted.
 
-use std::{io::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use flate2::{Compression, write::GzEncoder};
 
 use crate::{
     delivery::action::Stage,
     fault::{Fault, FaultKind},
     table::TableRef,
-    write::load::{
-        LoadJobs, Objects,
-        chain::{ChainId, Slot},
-        job::{LoadFormat, LoadJob},
-        run::{self, JobEnd},
+    write::{
+        gzip::Gzip,
+        load::{
+            LoadJobs, Objects,
+            chain::{ChainId, Slot},
+            job::{LoadFormat, LoadJob},
+            run::{self, JobEnd},
+        },
     },
 };
 
@@ -23,6 +25,7 @@ pub struct Loads {
     objects: Arc<dyn Objects>,
     prefix: String,
     nonce: String,
+    gzip: Arc<Gzip>,
 }
 
 impl std::fmt::Debug for Loads {
@@ -39,7 +42,7 @@ impl Loads {
         prefix: String,
         nonce: String,
     ) -> Self {
-        Self { jobs, objects, prefix, nonce }
+        Self { jobs, objects, prefix, nonce, gzip: Arc::default() }
     }
 
     /// Stores rows as an object and gives its address.
@@ -50,7 +53,8 @@ impl Loads {
         let nonce = format!("{}-{worker}", self.nonce);
         let name = stage.chain.object(&self.prefix, stage.first, &nonce, stage.id.0);
         let Stage { body, format, .. } = stage;
-        let object = tokio::task::spawn_blocking(move || object(&body, format)).await;
+        let gzip = Arc::clone(&self.gzip);
+        let object = tokio::task::spawn_blocking(move || object(&gzip, &body, format)).await;
         let object = object.map_err(|_| not_compressed())??;
         self.objects.put(&name, object).await?;
         Ok(self.objects.uri(&name))
@@ -88,13 +92,9 @@ impl Loads {
     }
 }
 
-fn object(rows: &[u8], format: LoadFormat) -> Result<Bytes, Fault> {
+fn object(gzip: &Gzip, rows: &Bytes, format: LoadFormat) -> Result<Bytes, Fault> {
     match format {
-        LoadFormat::NdjsonGz => {
-            let mut gzip = GzEncoder::new(Vec::with_capacity(rows.len() / 8), Compression::fast());
-            let written = gzip.write_all(rows).and_then(|()| gzip.finish());
-            written.map(Bytes::from).map_err(|_| not_compressed())
-        }
+        LoadFormat::NdjsonGz => gzip.compress(rows).map_err(|_| not_compressed()),
         LoadFormat::Avro => Err(Fault::refused(
             FaultKind::InvalidRequest,
             "format",

@@ -23,9 +23,9 @@ use crate::{
     table::TableRef,
     write::{
         Write, WriteOutcome, WriteRequest,
+        gzip::Gzip,
         insert_all::{
             client::{Attempt, Client},
-            gzip::Gzip,
             rate::ByteRate,
             retry::{OnRetry, RetryPolicy},
             settings::{BODY_BYTES_HARD_MAX, InsertAllSettings},
