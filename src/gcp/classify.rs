@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     fault::{Certainty, Fault, FaultKind},
-    rest::{RestError, RestResponse},
+    rest::{Rest, RestError, RestRequest, RestResponse},
 };
 
 /// A message is cut to this many characters.
@@ -75,6 +75,15 @@ pub fn answer_fault(answer: &RestResponse) -> Fault {
         retry_after: retry_after(&answer.headers),
         source: None,
     }
+}
+
+/// Makes a call of which any answer but a success is a fault.
+///
+/// # Errors
+/// As [`call_fault`] and [`answer_fault`] say.
+pub async fn succeed(rest: &dyn Rest, request: RestRequest) -> Result<RestResponse, Fault> {
+    let answer = rest.call(request).await.map_err(call_fault)?;
+    if (200..300).contains(&answer.status) { Ok(answer) } else { Err(answer_fault(&answer)) }
 }
 
 /// The fault behind a call without an answer.

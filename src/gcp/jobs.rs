@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     fault::{Fault, FaultKind},
     gcp::{
-        classify::{Item, answer_fault, call_fault, job_fault},
+        classify::{Item, job_fault, succeed},
         tables::names,
     },
     rest::{Rest, RestRequest, RestResponse},
@@ -54,9 +54,7 @@ impl Jobs {
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let answer = self.rest.call(RestRequest { method, path, headers, body }).await;
-        let answer = answer.map_err(call_fault)?;
-        if (200..300).contains(&answer.status) { Ok(answer) } else { Err(answer_fault(&answer)) }
+        succeed(&*self.rest, RestRequest { method, path, headers, body }).await
     }
 
     async fn create(&self, job: &LoadJob) -> Result<Inserted, Fault> {

@@ -15,7 +15,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     fault::{Fault, FaultKind},
-    gcp::classify::{answer_fault, call_fault},
+    gcp::classify::succeed,
     rest::{Rest, RestRequest, RestResponse},
     write::load::{ListedObject, ObjectPage, Objects},
 };
@@ -66,9 +66,7 @@ impl Bucket {
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         }
-        let answer = self.rest.call(RestRequest { method, path, headers, body }).await;
-        let answer = answer.map_err(call_fault)?;
-        if (200..300).contains(&answer.status) { Ok(answer) } else { Err(answer_fault(&answer)) }
+        succeed(&*self.rest, RestRequest { method, path, headers, body }).await
     }
 
     /// `ifGenerationMatch=0`: the object must not exist. Names are this process's own, so that one

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     catalog::{Catalog, TableDescription},
     fault::{Fault, FaultKind},
-    gcp::classify::{Item, answer_fault, call_fault, job_fault},
+    gcp::classify::{Item, job_fault, succeed},
     rest::{Rest, RestRequest, RestResponse},
     schema::diff::Change,
     table::{ColumnKind, TableLayout, TableRef, TableSchema},
@@ -64,9 +64,7 @@ impl Tables {
             let etag = HeaderValue::from_str(etag).map_err(|_| unreadable())?;
             headers.insert(IF_MATCH, etag);
         }
-        let answer = self.rest.call(RestRequest { method, path, headers, body: bytes }).await;
-        let answer = answer.map_err(call_fault)?;
-        if (200..300).contains(&answer.status) { Ok(answer) } else { Err(answer_fault(&answer)) }
+        succeed(&*self.rest, RestRequest { method, path, headers, body: bytes }).await
     }
 
     async fn look(&self, table: &TableRef) -> Result<Option<TableDescription>, Fault> {
