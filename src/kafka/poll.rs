@@ -205,11 +205,16 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
     }
 
     fn assign(&mut self, lanes: Vec<TopicPartition>) {
-        let owned = self.lanes.assign(lanes);
-        self.ownership.claim(&owned);
         // Answers the rebalance at once; the lanes join the assignment as their recovery completes,
         // so that a broker's silence about one of them does not hold up the rest.
         self.log_failure("assign", self.client.incremental_assign(&TopicPartitionList::new()));
+        self.take_over(lanes);
+    }
+
+    /// Makes lanes ours under a new epoch, and asks where they go on.
+    fn take_over(&mut self, lanes: Vec<TopicPartition>) {
+        let owned = self.lanes.assign(lanes);
+        self.ownership.claim(&owned);
         if owned.is_empty() {
             return;
         }
@@ -249,11 +254,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         self.handler.lost(&owned);
         let assigned = self.lanes.remove(&owned);
         self.log_failure("unassign", self.unassign(&assigned));
-        let lanes = owned.into_iter().map(|owned| owned.lane).collect();
-        let owned = self.lanes.assign(lanes);
-        self.ownership.claim(&owned);
-        self.handler.recovering(&owned);
-        self.ask(owned.into_iter().map(|lane| (lane, None)).collect());
+        self.take_over(owned.into_iter().map(|owned| owned.lane).collect());
     }
 
     fn commit_finally(&self, commits: Vec<LaneCommit>) {
