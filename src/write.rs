@@ -1,5 +1,6 @@
 //! The port to the write paths: one encoded batch in, one outcome out.
 
+pub mod gzip;
 pub mod insert_all;
 pub mod load;
 mod stable_hash;
