@@ -60,8 +60,8 @@ pub struct Lane<O> {
     pub bytes: usize,
     /// How far it was acknowledged when the source was last told to hold back.
     pub watermark_at_hold: i64,
-    /// Whether it has not moved while the others were held back for it.
-    pub stuck: bool,
+    /// What [`bytes`](Self::bytes) was when it had not moved while the others were held back for it.
+    pub stuck: Option<usize>,
     /// Whether the source was told to pause it.
     pub paused: bool,
     /// Whether a record was ignored because the lane was paused: what comes lies behind a gap, until
@@ -88,7 +88,7 @@ impl<O> Lane<O> {
             phase: Phase::Running,
             bytes: 0,
             watermark_at_hold: start,
-            stuck: false,
+            stuck: None,
             paused: false,
             deaf: false,
             halt: None,

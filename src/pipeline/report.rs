@@ -254,7 +254,7 @@ impl Report {
         self.halts.retain(lanes);
         for (slot, lane) in core.lanes() {
             records += lane.tracker.unresolved() as i64;
-            stuck += i64::from(lane.stuck);
+            stuck += i64::from(lane.stuck.is_some());
             if lanes.contains_key(&slot) {
                 self.halts.note(&self.telemetry, slot, lane);
                 lanes::show(&self.telemetry, lane, waits.get(&slot), now);

@@ -88,22 +88,33 @@ impl<E: Encoder> Core<E> {
                 self.stop(now);
             }
             Pressure::Free if shares.moving >= shares.room => self.hold(now),
-            Pressure::Hold | Pressure::Stop if shares.has_room() => self.free(),
+            Pressure::Hold | Pressure::Stop if shares.has_room() => self.pressure = Pressure::Free,
             _ => {}
         }
+        self.go_on(&shares);
     }
 
     /// Ends a hold or a stop that is no longer needed.
     pub(super) fn let_go(&mut self) {
-        if self.pressure != Pressure::Free && self.shares().has_room() {
-            self.free();
+        let shares = self.shares();
+        if shares.has_room() {
+            self.pressure = Pressure::Free;
         }
+        self.go_on(&shares);
     }
 
-    fn free(&mut self) {
-        self.pressure = Pressure::Free;
-        for (slot, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.stuck) {
-            resume(&mut self.actions, *slot, lane);
+    /// Resumes the lanes that nothing pauses any more. One that was stuck is so no more once it has
+    /// moved and what is left of it is a quarter of the room. That is asked at every look, not when
+    /// it moves: there may be room only later, and what it has left may never move by itself.
+    fn go_on(&mut self, shares: &Shares) {
+        for (slot, lane) in self.lanes.iter_mut().filter(|(_, lane)| lane.paused) {
+            let has_moved = |payload: usize| lane.bytes < payload;
+            if lane.stuck.is_some_and(has_moved) && lane.bytes <= shares.lane_payload_max {
+                lane.stuck = None;
+            }
+            if lane.stuck.is_none() && self.pressure != Pressure::Stop {
+                resume(&mut self.actions, *slot, lane);
+            }
         }
     }
 
@@ -135,14 +146,14 @@ impl<E: Encoder> Core<E> {
             return;
         }
         self.seal_all();
-        let moving = self.lanes.values().filter(|lane| !lane.stuck && lane.bytes > 0);
+        let moving = self.lanes.values().filter(|lane| lane.stuck.is_none() && lane.bytes > 0);
         let (count, bytes) =
             moving.fold((0, 0), |(count, sum), lane| (count + 1, sum + lane.bytes));
         for (slot, lane) in &mut self.lanes {
             // One record that waits does not make a lane stuck that takes hardly any memory.
             let is_large = lane.bytes > 0 && lane.bytes.saturating_mul(count) >= bytes;
             if is_large && lane.tracker.watermark() == lane.watermark_at_hold {
-                lane.stuck = true;
+                lane.stuck.get_or_insert(lane.bytes);
                 pause(&mut self.actions, *slot, lane);
             }
             lane.watermark_at_hold = lane.tracker.watermark();
@@ -163,7 +174,7 @@ impl<E: Encoder> Core<E> {
         let rows = waiting.sum::<usize>() * ROW_PER_PAYLOAD;
         let used = (self.memory_bytes + rows).saturating_sub(gone + held);
         let payload: usize = self.lanes.values().map(Lane::bytes_under_way).sum();
-        let stuck = self.lanes.values().filter(|lane| lane.stuck || lane.halt.is_some());
+        let stuck = self.lanes.values().filter(|lane| lane.stuck.is_some() || lane.halt.is_some());
         let stuck = part(used, stuck.map(Lane::bytes_under_way).sum(), payload);
         let max = self.settings.memory_bytes_max;
         let left = max.saturating_sub(gone + held + stuck) / 2;
@@ -181,21 +192,6 @@ impl<E: Encoder> Core<E> {
     pub(super) fn pause_lane(&mut self, slot: LaneSlot) {
         if let Some(lane) = self.lanes.get_mut(&slot) {
             pause(&mut self.actions, slot, lane);
-        }
-    }
-
-    /// A lane has moved: it is stuck no more once what is left of it is a quarter of the room.
-    pub(super) fn unlimit_lane(&mut self, slot: LaneSlot) {
-        if self.lanes.get(&slot).is_none_or(|lane| !lane.paused) {
-            return;
-        }
-        let payload_max = self.shares().lane_payload_max;
-        let Some(lane) = self.lanes.get_mut(&slot) else { return };
-        if lane.bytes <= payload_max {
-            lane.stuck = false;
-        }
-        if !lane.stuck && self.pressure != Pressure::Stop {
-            resume(&mut self.actions, slot, lane);
         }
     }
 

@@ -144,7 +144,7 @@ impl<E: Encoder> Core<E> {
         }
         lane.budget.reset();
         self.place_held(slot, now);
-        self.unlimit_lane(slot);
+        self.flow(now);
         true
     }
 }

@@ -194,7 +194,6 @@ impl<E: Encoder> Core<E> {
         if is_full {
             self.close(key);
         }
-        self.unlimit_lane(key.lane);
     }
 
     /// The timer of a chain: its next job is due, or one that failed is to be tried again.
@@ -366,7 +365,6 @@ impl<E: Encoder> Core<E> {
         self.note_node(key);
         self.discard(key.lane, loading.objects, Some(end));
         self.end_halt(key.lane);
-        self.unlimit_lane(key.lane);
     }
 
     /// Another owner's job has the id, with another end: what is staged here may lie on both sides

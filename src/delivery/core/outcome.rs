@@ -206,7 +206,6 @@ impl<E: Encoder> Core<E> {
             self.moved.push(place.lane);
         }
         self.end_halt(place.lane);
-        self.unlimit_lane(place.lane);
     }
 
     #[cfg(test)]

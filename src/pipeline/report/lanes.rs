@@ -88,7 +88,7 @@ pub(super) fn show(
         ),
         (None, Phase::Draining, _) => (LaneState::Draining, None),
         (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
-        (None, Phase::Running, None) if lane.stuck => (
+        (None, Phase::Running, None) if lane.stuck.is_some() => (
             LaneState::Paused,
             Some("what it holds is not acknowledged, and the others need the memory".to_owned()),
         ),

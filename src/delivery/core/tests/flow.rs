@@ -73,6 +73,20 @@ fn a_hold_that_lasts_pauses_the_lanes_that_do_not_move_and_the_others_go_on() {
 }
 
 #[test]
+fn a_stuck_lane_goes_on_although_one_record_of_it_waits() {
+    let mut bench = bench(MEMORY, 9);
+    let large = "p".repeat(MEMORY / 20);
+    bench.take(0, &format!("w {large} {large} {large}"));
+    bench.take(4, &"p".repeat(MEMORY / 10));
+    assert!(bench.is_holding());
+    let writes = bench.writes();
+    assert!(matches!(bench.stall()[..], [Action::Pause(LANE)]));
+    // The last answers that it gets. Their memory is given back after their rows are resolved.
+    writes.into_iter().for_each(|(id, _)| bench.ack(id));
+    assert!(matches!(bench.actions()[..], [Action::Resume(LANE, 5)]));
+}
+
+#[test]
 fn a_slow_remote_alone_pauses_nobody() {
     let mut bench = bench(MEMORY, 9);
     bench.take(0, "x y z");
