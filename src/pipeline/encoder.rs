@@ -92,7 +92,8 @@ pub struct TopicEncoder {
     tables: Vec<TableRef>,
     table_numbers: Map<TableRef, TableIx>,
     plans: Map<PlanKey, SlotId>,
-    slots: Map<SlotId, Slot>,
+    /// By their ids, which count them. Every row asks for its slot more than once.
+    slots: Vec<Slot>,
     needs: Map<NeedId, Need>,
     needed: Map<PlanKey, NeedId>,
     record_names: Map<SchemaKey, Arc<str>>,
@@ -123,7 +124,7 @@ impl TopicEncoder {
             tables: Vec::new(),
             table_numbers: Map::default(),
             plans: Map::default(),
-            slots: Map::default(),
+            slots: Vec::new(),
             needs: Map::default(),
             needed: Map::default(),
             record_names: Map::default(),
@@ -141,7 +142,7 @@ impl TopicEncoder {
         let state = self.needs.get_mut(&need)?;
         let settings = Arc::clone(self.topics.get(state.key.settings as usize)?);
         let table = self.tables.get(state.key.table.0 as usize)?.clone();
-        let known = self.plans.get(&state.key).and_then(|slot| self.slots.get(slot));
+        let known = self.plans.get(&state.key).and_then(|slot| self.slots.get(slot.0 as usize));
         Some(Request {
             value: self.payloads.source(state.key.value),
             key: self.payloads.source(state.key.key),
@@ -166,13 +167,21 @@ impl TopicEncoder {
         // Where the table is as it was, so are the rows: the slot stays, or looking again and again
         // would leave slots behind without end.
         let known = self.plans.get(&key).copied();
-        let same = |id: &SlotId| self.slots.get(id).is_some_and(|slot| slot.schema == schema);
-        let id = known.filter(same).unwrap_or_else(|| {
-            self.last_id += 1;
-            SlotId(self.last_id)
-        });
-        self.slots.insert(id, Slot { key, plan, schema, refused, satisfied });
-        self.plans.insert(key, id);
+        let same = |id: &SlotId| self.slot(*id).is_some_and(|slot| slot.schema == schema);
+        let same = known.filter(same).and_then(|id| self.slots.get_mut(id.0 as usize));
+        let slot = Slot { key, plan, schema, refused, satisfied };
+        match same {
+            Some(known) => *known = slot,
+            None => {
+                let id = SlotId(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+                self.slots.push(slot);
+                self.plans.insert(key, id);
+            }
+        }
+    }
+
+    fn slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(id.0 as usize)
     }
 
     /// Forgets a need that can never be met; the next record of its kind asks again.
@@ -184,7 +193,7 @@ impl TopicEncoder {
 
     /// The table of a slot.
     pub fn table_of(&self, slot: SlotId) -> TableRef {
-        let ix = self.slots.get(&slot).map_or(TableIx(0), |slot| slot.key.table);
+        let ix = self.slot(slot).map_or(TableIx(0), |slot| slot.key.table);
         self.tables.get(ix.0 as usize).cloned().unwrap_or_else(|| TableRef {
             project: Arc::clone(&self.project),
             dataset: "".into(),
@@ -374,8 +383,7 @@ impl Encoder for TopicEncoder {
     }
 
     fn limits(&self, slot: SlotId) -> BatchLimits {
-        let settings =
-            self.slots.get(&slot).and_then(|slot| self.topics.get(slot.key.settings as usize));
+        let settings = self.slot(slot).and_then(|slot| self.topics.get(slot.key.settings as usize));
         let batch = settings.map(|settings| settings.batch).unwrap_or_default();
         BatchLimits { body_bytes: batch.bytes_max, rows: batch.rows_max, linger: batch.linger() }
     }
@@ -385,14 +393,14 @@ impl Encoder for TopicEncoder {
         if self.defect == Some(crate::delivery::defect::Defect::WideningTakenForBad) {
             return false;
         }
-        let column = self.slots.get(&slot).and_then(|slot| slot.schema.at(field));
+        let column = self.slot(slot).and_then(|slot| slot.schema.at(field));
         column.is_some_and(|column| diff::fit(from, &column.kind) == Fit::Widen)
     }
 
     fn outdated(&mut self, slot: SlotId) -> NeedId {
         // Rows of one writer schema all need the same columns, so they all wait. Schemaless records
         // differ: those that came back wait, the others go on with the plan there is.
-        let key = self.slots.get(&slot).map(|slot| slot.key);
+        let key = self.slot(slot).map(|slot| slot.key);
         if let Some(key) = key.filter(|key| key.value != SchemaKey::Json)
             && self.plans.get(&key) == Some(&slot)
         {
@@ -417,7 +425,7 @@ impl TopicEncoder {
             &mut Vec<u8>,
         ) -> Result<(), RowError>,
     ) -> Result<(), NotEncoded> {
-        let Some(found) = self.slots.get(&slot) else { return Ok(()) };
+        let Some(found) = self.slots.get(slot.0 as usize) else { return Ok(()) };
         let payload = self.cut.payload(record);
         let Err(error) = form(&found.plan, &payload, &origin.label, body) else { return Ok(()) };
         let reason = Reason {
@@ -437,7 +445,7 @@ impl TopicEncoder {
 
     /// What records wait for that the slot's plan does not serve; other records go on with it.
     fn look_again(&mut self, slot: SlotId) -> NeedId {
-        let key = self.slots.get(&slot).map(|slot| slot.key);
+        let key = self.slot(slot).map(|slot| slot.key);
         let need = self.need(key.unwrap_or(PlanKey {
             settings: 0,
             table: TableIx(0),

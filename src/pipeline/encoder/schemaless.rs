@@ -17,7 +17,7 @@ impl TopicEncoder {
         record: &Record<'_>,
         error: Reason,
     ) -> NotEncoded {
-        let Some(slot) = self.slots.get(&slot) else { return NotEncoded::Bad(Box::new(error)) };
+        let Some(slot) = self.slot(slot) else { return NotEncoded::Bad(Box::new(error)) };
         let inferred = infer::infer_beside(record.value.unwrap_or_default(), &slot.schema.columns);
         let ty = match inferred {
             Ok(ty) => ty,

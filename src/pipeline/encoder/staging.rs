@@ -29,7 +29,7 @@ impl TopicEncoder {
     }
 
     pub(super) fn staging_of(&self, slot: SlotId) -> Option<Staging> {
-        let key = self.slots.get(&slot)?.key;
+        let key = self.slot(slot)?.key;
         let settings = self.topics.get(key.settings as usize)?;
         let format = LoadFormat::NdjsonGz;
         let object_bytes = settings.load.settings.object_bytes;
