@@ -251,16 +251,18 @@ impl<E: Encoder> Core<E> {
         })
     }
 
-    /// Forgets a lane. Whatever is under way for it goes on, and its answers are ignored.
-    pub fn drop_lane(&mut self, slot: LaneSlot) {
+    /// Forgets lanes. Whatever is under way for them goes on, and its answers are ignored.
+    pub fn drop_lanes(&mut self, slots: &[LaneSlot]) {
         #[cfg(test)]
         if self.has(crate::delivery::defect::Defect::CommitAfterRevoke) {
             return;
         }
-        if let Some(lane) = self.lanes.remove(&slot) {
-            self.release_memory(lane.held.memory_bytes());
+        for slot in slots {
+            if let Some(lane) = self.lanes.remove(slot) {
+                self.release_memory(lane.held.memory_bytes());
+            }
         }
-        self.drop_chains(slot);
+        self.drop_chains();
         self.let_go();
     }
 

@@ -17,11 +17,21 @@ pub enum Defect {
     StaleAfterResume,
     /// A value that a widened column takes, and its narrower past did not, is taken for a bad one.
     WideningTakenForBad,
+    /// A load job's id names its end: two owners that cut a slot differently both load it.
+    EndOffsetInJobId,
+    /// A job that failed is tried again under its own id.
+    FailedJobIdReused,
+    /// Rows count as stored once their object is uploaded.
+    CommitAfterUpload,
+    /// A job's objects are deleted when it is done, before the offsets are committed.
+    ObjectsDeletedBeforeCommit,
+    /// A job that is done is taken for one that has succeeded.
+    DoneTakenForSuccess,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::CommitBeforeAcknowledgement,
         Self::IdentityWithoutTopic,
         Self::NackDoesNotBlock,
@@ -29,5 +39,10 @@ impl Defect {
         Self::AnswerLostTakenForRefused,
         Self::StaleAfterResume,
         Self::WideningTakenForBad,
+        Self::EndOffsetInJobId,
+        Self::FailedJobIdReused,
+        Self::CommitAfterUpload,
+        Self::ObjectsDeletedBeforeCommit,
+        Self::DoneTakenForSuccess,
     ];
 }

@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Rows up to this many bytes are compressed where they are: another thread would take longer to wake.
+const INLINE_BYTES: usize = 32 * 1024;
+
 /// Jobs and objects, as the workers use them.
 pub struct Loads {
     jobs: Arc<dyn LoadJobs>,
@@ -54,8 +57,12 @@ impl Loads {
         let name = stage.chain.object(&self.prefix, stage.first, &nonce, stage.id.0);
         let Stage { body, format, .. } = stage;
         let gzip = Arc::clone(&self.gzip);
-        let object = tokio::task::spawn_blocking(move || object(&gzip, &body, format)).await;
-        let object = object.map_err(|_| not_compressed())??;
+        let object = if body.len() <= INLINE_BYTES {
+            object(&gzip, &body, format)?
+        } else {
+            let object = tokio::task::spawn_blocking(move || object(&gzip, &body, format)).await;
+            object.map_err(|_| not_compressed())??
+        };
         self.objects.put(&name, object).await?;
         Ok(self.objects.uri(&name))
     }

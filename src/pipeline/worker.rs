@@ -226,8 +226,8 @@ impl<M: Messages> Worker<M> {
             }
             Message::Drop(slots, done) => {
                 self.shared.commits.note(self.core.progress());
+                self.core.drop_lanes(&slots);
                 for slot in &slots {
-                    self.core.drop_lane(*slot);
                     if let Some(gone) = self.lanes.remove(slot) {
                         self.spent.retain(|spent| spent.lane != gone);
                     }

@@ -12,15 +12,15 @@
 use std::time::{Duration, Instant};
 
 use super::{Core, Place as RecordPlace, Sent, Timer, Way};
+#[cfg(test)]
+use crate::delivery::defect::Defect;
 use crate::{
     batch::LaneSlot,
-    dead_letter::{Reason, Stage as FailedStage},
     delivery::{
         action::{Action, BatchId, ChainKey, LoadId, Stage},
         chain::{Chain, Loading, OBJECTS_MAX, Place, Staged},
         disposition::{self, Disposition},
         encoder::Encoder,
-        lane::Phase,
     },
     fault::Fault,
     record::Record,
@@ -30,6 +30,8 @@ use crate::{
         run::JobEnd,
     },
 };
+
+mod failure;
 
 impl<E: Encoder> Core<E> {
     /// Whether a record's row is to be staged now. Otherwise it is in the table already, or put aside
@@ -178,6 +180,11 @@ impl<E: Encoder> Core<E> {
         };
         for run in &object.runs {
             lane.tracker.settle(run.span, run.records);
+            #[cfg(test)]
+            if self.defect == Some(Defect::CommitAfterUpload) {
+                lane.tracker.resolve_settled(run.span, run.records);
+                self.moved.push(key.lane);
+            }
         }
         let payload = sent.batch.rows().iter().map(crate::batch::Row::payload_bytes).sum();
         lane.bytes = lane.bytes.saturating_sub(payload);
@@ -270,6 +277,11 @@ impl<E: Encoder> Core<E> {
             end,
             rows,
         };
+        #[cfg(test)]
+        let job = match self.defect {
+            Some(Defect::EndOffsetInJobId) => LoadJob { id: format!("{}-{end}", job.id), ..job },
+            _ => job,
+        };
         chain.unloaded = chain.unloaded.saturating_sub(rows);
         chain.last_job = Some(now);
         let id = LoadId(0);
@@ -314,6 +326,13 @@ impl<E: Encoder> Core<E> {
         let loading = chain.and_then(|chain| chain.loading.take_if(|loading| is_this(loading)));
         // The lane is gone: its next owner finds the job.
         let Some(loading) = loading else { return };
+        #[cfg(test)]
+        let result = match result {
+            Ok(JobEnd::Failed(_)) if self.has(Defect::DoneTakenForSuccess) => {
+                Ok(JobEnd::Loaded { end: loading.job.end })
+            }
+            result => result,
+        };
         match result {
             Ok(JobEnd::Loaded { end }) if end == loading.job.end => self.arrived(key, loading),
             Ok(JobEnd::Loaded { .. }) => self.overtaken(key, loading),
@@ -325,21 +344,6 @@ impl<E: Encoder> Core<E> {
         }
         self.arm(key, now);
         self.flow(now);
-    }
-
-    fn reload_after(
-        &mut self,
-        wait: Duration,
-        key: ChainKey,
-        mut loading: Loading,
-        fault: Fault,
-        now: Instant,
-    ) {
-        loading.fault = Some(fault);
-        if let Some(chain) = self.chains.get_mut(&key) {
-            chain.loading = Some(loading);
-        }
-        self.at(now + wait, Timer::Load(key));
     }
 
     /// The job's rows are in the table.
@@ -357,86 +361,21 @@ impl<E: Encoder> Core<E> {
         }
         let mut moved = false;
         for run in loading.objects.iter().flat_map(|object| &object.runs) {
+            #[cfg(test)]
+            if self.defect == Some(Defect::CommitAfterUpload) {
+                break;
+            }
             moved |= lane.tracker.resolve_settled(run.span, run.records);
         }
         if moved && !self.moved.contains(&key.lane) {
             self.moved.push(key.lane);
         }
         self.note_node(key);
-        self.discard(key.lane, loading.objects, Some(end));
+        let committed = Some(end);
+        #[cfg(test)]
+        let committed = committed.filter(|_| !self.has(Defect::ObjectsDeletedBeforeCommit));
+        self.discard(key.lane, loading.objects, committed);
         self.end_halt(key.lane);
-    }
-
-    /// Another owner's job has the id, with another end: what is staged here may lie on both sides
-    /// of it.
-    fn overtaken(&mut self, key: ChainKey, loading: Loading) {
-        self.discard(key.lane, loading.objects, None);
-        self.restart(key.lane);
-    }
-
-    /// Takes nothing more in for the lane, and has it given up and taken over again.
-    fn restart(&mut self, slot: LaneSlot) {
-        let Some(lane) = self.lanes.get_mut(&slot) else { return };
-        lane.phase = Phase::Draining;
-        self.actions.push_back(Action::Restart(slot));
-    }
-
-    fn job_failed(&mut self, key: ChainKey, mut loading: Loading, fault: Fault, now: Instant) {
-        let Some(chain) = self.chains.get_mut(&key) else { return };
-        let Place::End(slot) = chain.place else { return };
-        let next = slot.again();
-        chain.place = Place::End(next);
-        match disposition::of_request(&fault) {
-            Disposition::Retry | Disposition::RetrySlowly => {
-                loading.job.id = chain.facts.id.job(next);
-                // Failed jobs count, too, against what the table may have in a day.
-                let wait = wait(&self.settings, &fault, next.attempt, loading.id.0);
-                let wait = wait.max(chain.facts.interval);
-                self.reload_after(wait, key, loading, fault, now);
-            }
-            // The table is not what the rows were encoded for: they are read and encoded again.
-            Disposition::Replan => {
-                if let Some(object) = loading.objects.first() {
-                    let need = self.encoder.outdated(object.slot);
-                    self.waiting.entry(need).or_default();
-                    self.prepare(need);
-                }
-                self.discard(key.lane, loading.objects, None);
-                self.restart(key.lane);
-            }
-            Disposition::Split => self.suspect(key, loading, &fault, now),
-        }
-    }
-
-    /// A row of the job is bad: fewer of them next time, until it is alone.
-    fn suspect(&mut self, key: ChainKey, mut loading: Loading, fault: &Fault, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&key.lane) else { return };
-        // Of several rows, each keeps what it holds until the job is over.
-        let is_alone = loading.job.rows == 1;
-        let only = loading.objects.first_mut().filter(|_| is_alone);
-        match only.and_then(|object| object.suspect.take()) {
-            Some(batch) => {
-                if let Some(row) = batch.rows().first() {
-                    lane.tracker.unsettle(row.span, 1);
-                    let reason = Reason {
-                        stage: FailedStage::Write,
-                        message: fault.message.clone(),
-                        field: None,
-                        schema_id: None,
-                    };
-                    let place = RecordPlace { lane: row.lane, span: row.span };
-                    self.refuse(place, &batch.record(row), reason, now);
-                }
-                self.release_memory(batch.memory_bytes());
-                self.discard(key.lane, loading.objects, None);
-            }
-            None => {
-                let rows_max = (loading.job.rows / 2).max(1);
-                self.suspicions.insert((lane.lane.clone(), key.table), rows_max);
-                self.discard(key.lane, loading.objects, None);
-                self.restart(key.lane);
-            }
-        }
     }
 
     fn discard(&mut self, slot: LaneSlot, objects: Vec<Staged>, committed: Option<i64>) {
@@ -454,25 +393,26 @@ impl<E: Encoder> Core<E> {
         chains.map(|(_, chain)| chain.unloaded + chain.waiting.rows().len() as u64).sum()
     }
 
-    /// The lane is gone. Its jobs go on, and their objects stay; objects of no job are useless.
-    pub(super) fn drop_chains(&mut self, slot: LaneSlot) {
-        let of_lane = |way: &&Way| way.chain().is_some_and(|key| key.lane == slot);
-        let ways: Vec<Way> = self.open.keys().filter(of_lane).copied().collect();
+    /// Forgets the chains of lanes that are gone. Their jobs go on, and the jobs' objects stay; objects of
+    /// no job are useless.
+    pub(super) fn drop_chains(&mut self) {
+        let is_gone = |key: &ChainKey| !self.lanes.contains_key(&key.lane);
+        let of_gone = |way: &&Way| way.chain().is_some_and(|key| is_gone(&key));
+        let ways: Vec<Way> = self.open.keys().filter(of_gone).copied().collect();
+        let keys: Vec<ChainKey> = self.chains.keys().filter(|key| is_gone(key)).copied().collect();
         for way in ways {
             self.filled.remove(&way);
             if let Some(open) = self.open.remove(&way) {
                 self.release_memory(open.batch.memory_bytes());
             }
         }
-        let keys: Vec<ChainKey> =
-            self.chains.keys().filter(|key| key.lane == slot).copied().collect();
         for key in keys {
             let Some(chain) = self.chains.remove(&key) else { continue };
             let loading = chain.loading.iter().flat_map(|loading| &loading.objects);
             let memory =
                 chain.waiting.memory_bytes() + loading.map(Staged::memory_bytes).sum::<usize>();
             self.release_memory(memory);
-            self.discard(slot, chain.staged, None);
+            self.discard(key.lane, chain.staged, None);
         }
     }
 }

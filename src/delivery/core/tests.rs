@@ -385,7 +385,7 @@ fn a_lane_that_is_gone_ignores_what_comes_back() {
     let mut bench = bench(1 << 20, 9);
     bench.take(0, "x y z b1");
     let actions = bench.actions();
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     for action in actions {
         match action {
             Action::Write(write) => bench.core.written(write.id, WriteOutcome::Acked, bench.now),
@@ -421,7 +421,7 @@ fn nothing_is_repeated_for_lanes_that_are_gone() {
     let mut bench = bench(1 << 20, 9);
     bench.take(0, "x y z b1");
     let actions = bench.actions();
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     for action in actions {
         let fault = Fault::unknown(FaultKind::Transient, "r", "m");
         match action {

@@ -1,8 +1,9 @@
-//! BigQuery: the simulator's pure core.
+//! BigQuery and Cloud Storage: the simulator's pure core.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io::Read, time::Duration};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{plan::Plan, records::EPOCH_MS};
@@ -11,10 +12,21 @@ use crate::{
     rest::{RestRequest, RestResponse},
     sim::{
         self, SimSettings,
-        bigquery::tables::TablePath,
+        bigquery::{
+            jobs::job::{Job, State},
+            tables::TablePath,
+        },
+        faults::{FaultAction, FaultRule, FaultScript},
         message::{Request, Response, Step},
+        settings::LoadSettings,
     },
 };
+
+/// Where rows are staged.
+pub(crate) const BUCKET: &str = "stage";
+
+/// Every table that topics write to.
+const TABLES: [&str; 3] = ["ab", "c0", "c1"];
 
 /// A row that was stored just now.
 #[derive(Debug)]
@@ -36,6 +48,8 @@ pub(crate) struct Applied {
     pub(crate) rows: Vec<StoredRow>,
     /// Rows dropped because their insertIds were known.
     pub(crate) duplicates: u64,
+    /// The rows of an object that a job was made of which has not failed, if that object was deleted.
+    pub(crate) deleted: Vec<(TopicPartition, i64)>,
     /// The answer.
     pub(crate) answer: RestResponse,
 }
@@ -55,14 +69,26 @@ impl BigQuery {
             alter_delay_ms: plan.alter_delay_ms,
             dedupe_ms: plan.dedupe_ms,
             request_bytes_max: plan.core.body_bytes_max,
+            load: LoadSettings {
+                pending_ms: plan.loading.pending_ms,
+                running_ms: plan.loading.running_ms,
+                ..LoadSettings::default()
+            },
             ..SimSettings::default()
         };
-        Self { core: sim::Core::new(settings), seen: BTreeMap::new() }
+        let mut core = sim::Core::new(settings);
+        core.set_faults(job_faults(plan));
+        Self { core, seen: BTreeMap::new() }
+    }
+
+    /// Load jobs fail no more.
+    pub(crate) fn heal(&mut self) {
+        self.core.set_faults(FaultScript::default());
     }
 
     /// Applies a request.
     pub(crate) fn apply(&mut self, now_ms: u64, request: RestRequest) -> Applied {
-        let table = inserts_into(&request).map(str::to_owned);
+        let deleted = self.needed_rows(&request);
         let before = self.core.counters().duplicates;
         let RestRequest { method, path, headers, body } = request;
         let request = Request::new(method, &path, headers, body);
@@ -71,10 +97,26 @@ impl BigQuery {
             unreachable!("the history has faults of its own")
         };
         Applied {
-            rows: table.map(|table| self.new_rows(&table)).unwrap_or_default(),
+            // Jobs end whenever somebody asks for anything.
+            rows: TABLES.iter().flat_map(|table| self.new_rows(table)).collect(),
+            deleted,
             duplicates: self.core.counters().duplicates - before,
             answer: RestResponse { status, headers, body },
         }
+    }
+
+    fn needed_rows(&self, request: &RestRequest) -> Vec<(TopicPartition, i64)> {
+        let Some(name) = deleted_object(request) else { return Vec::new() };
+        let uri = format!("gs://{BUCKET}/{name}");
+        let reads = |job: &Job| {
+            let sources = job.configuration["load"]["sourceUris"].as_array();
+            sources.is_some_and(|sources| sources.iter().any(|source| *source == uri))
+        };
+        let failed = |job: &Job| matches!(&job.state, State::Done(end) if end.error.is_some());
+        let mut jobs = self.core.bigquery().jobs.all();
+        let is_needed = jobs.any(|(_, job)| reads(job) && !failed(job));
+        let object = self.core.gcs().object(BUCKET, &name).filter(|_| is_needed);
+        object.map(|object| staged_rows(&object.media)).unwrap_or_default()
     }
 
     fn new_rows(&mut self, table: &str) -> Vec<StoredRow> {
@@ -97,6 +139,73 @@ impl BigQuery {
     }
 }
 
+/// Load jobs that fail, run for longer, or carry a warning.
+fn job_faults(plan: &Plan) -> FaultScript {
+    let chance = plan.chances.job as f64 / 1_000.0;
+    let error = |status, reason: &str| FaultAction::Refuse {
+        status,
+        reason: reason.to_owned(),
+        message: String::new(),
+    };
+    let (status, reason, message) = (500, "internalError".to_owned(), String::new());
+    let faults = [
+        error(503, "backendError"),
+        error(403, "quotaExceeded"),
+        FaultAction::FailAfter { status, reason, message },
+        FaultAction::Slow { ms: 8_000 },
+    ];
+    let rules = faults.map(|fault| FaultRule {
+        operation: "jobs.run".to_owned(),
+        table: None,
+        nth: None,
+        every: None,
+        probability: Some(chance),
+        times: None,
+        fault,
+    });
+    FaultScript { seed: plan.records ^ plan.heal_ms, rules: rules.into() }
+}
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// It writes rows.
+    InsertAll,
+    /// It stores an object.
+    Upload,
+    /// It creates a load job.
+    JobInsert,
+    /// Anything else.
+    Other,
+}
+
+impl Service {
+    /// What the request is for.
+    pub(crate) fn of(request: &RestRequest) -> Self {
+        let is_post = request.method == Method::POST;
+        match request.path.as_str() {
+            _ if inserts_into(request).is_some() => Self::InsertAll,
+            path if path.starts_with("/upload/") => Self::Upload,
+            path if is_post && path.ends_with("/jobs") => Self::JobInsert,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The object that a request deletes.
+fn deleted_object(request: &RestRequest) -> Option<String> {
+    let (_, name) = request.path.split_once("/o/")?;
+    let name = percent_decode_str(name).decode_utf8().ok()?;
+    (request.method == Method::DELETE).then(|| name.into_owned())
+}
+
+/// The records whose rows are in an object.
+fn staged_rows(media: &[u8]) -> Vec<(TopicPartition, i64)> {
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(media).read_to_string(&mut text).unwrap();
+    text.lines().map(|line| coordinate(&serde_json::from_str(line).unwrap())).collect()
+}
+
 /// The table that an insertAll is for.
 pub(crate) fn inserts_into(request: &RestRequest) -> Option<&str> {
     request.path.strip_suffix("/insertAll")?.rsplit('/').next()
@@ -105,17 +214,17 @@ pub(crate) fn inserts_into(request: &RestRequest) -> Option<&str> {
 /// The records in an insertAll.
 pub(crate) fn coordinates(request: &RestRequest) -> Vec<(TopicPartition, i64)> {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
-    let rows = body["rows"].as_array().unwrap().iter().map(|row| {
-        let cell = |name: &str| &row["json"][name];
-        let number = |name: &str| match cell(name) {
-            Value::String(text) => text.parse().unwrap(),
-            cell => cell.as_i64().unwrap(),
-        };
-        let topic = cell("_kafka_topic").as_str().unwrap().to_owned();
-        let partition = number("_kafka_partition") as i32;
-        (TopicPartition::new(topic, partition), number("_kafka_offset"))
-    });
-    rows.collect()
+    body["rows"].as_array().unwrap().iter().map(|row| coordinate(&row["json"])).collect()
+}
+
+fn coordinate(row: &Value) -> (TopicPartition, i64) {
+    let number = |name: &str| match &row[name] {
+        Value::String(text) => text.parse().unwrap(),
+        cell => cell.as_i64().unwrap(),
+    };
+    let topic = row["_kafka_topic"].as_str().unwrap().to_owned();
+    let partition = number("_kafka_partition") as i32;
+    (TopicPartition::new(topic, partition), number("_kafka_offset"))
 }
 
 /// An answer of BigQuery's that the service did not give.

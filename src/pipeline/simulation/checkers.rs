@@ -1,10 +1,13 @@
-//! What must hold in every history (`lost`, `duplicate`, `both`, `phantom`, `corrupt`, `regress`,
+//! What must hold in every history (`lost`, `duplicate`, `twice`, `early`, `both`, `phantom`, `corrupt`, `regress`,
 //! `zombie commit`; `stuck`, `memory` and `pause` are looked at where they show).
 //!
 //! A row may be stored twice only if a hand-over explains it: the lane's owner was killed, lost its
 //! lane, or had to give it up undrained or uncommitted, and the offset lies between what was
 //! committed and what was delivered then. Or if BigQuery had forgotten the insertId when a request of
 //! unknown outcome was repeated.
+//!
+//! A row that comes by a load job is never there twice, whatever happens; and its object is not deleted
+//! before its offset is committed (`early`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -163,6 +166,15 @@ impl Checkers {
         }
     }
 
+    /// An object of a job that did not fail was deleted; its rows are these.
+    pub(crate) fn deleted(&self, rows: &[(TopicPartition, i64)], history: &mut History, now: u64) {
+        if let Some((lane, offset)) =
+            rows.iter().find(|(lane, offset)| self.committed_max(lane) <= *offset)
+        {
+            history.violation(now, format!("early: the object of {lane}@{offset} was deleted"));
+        }
+    }
+
     /// A client gave up on a request with this record.
     pub(crate) fn ambiguous(&mut self, lane: &TopicPartition, offset: i64) {
         self.ambiguous.insert((lane.clone(), offset));
@@ -232,6 +244,10 @@ impl Checkers {
         now: u64,
     ) {
         history.mark(Mark::Duplicate);
+        if self.contents.is_loaded(lane) {
+            let rows = &outcome.rows;
+            return history.violation(now, format!("twice: {lane}@{offset} loaded at {rows:?}"));
+        }
         let exposed = self.lanes.get(lane).is_some_and(|state| {
             state.exposed.iter().any(|(from, to)| (*from..*to).contains(&offset))
         });

@@ -67,6 +67,17 @@ pub(crate) enum Mark {
     Duplicate,
     Deduplicated,
     Shutdown,
+    Staged,
+    StageFault,
+    ChainFound,
+    LocateFault,
+    JobCreated,
+    JobExists,
+    JobLoaded,
+    JobFailed,
+    JobUnknown,
+    ObjectDeleted,
+    LaneRestarted,
 }
 
 impl Mark {
@@ -83,7 +94,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 60] = [
+    pub(crate) const SET: [Self; 71] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -144,6 +155,17 @@ impl Mark {
         Self::Duplicate,
         Self::Deduplicated,
         Self::Shutdown,
+        Self::Staged,
+        Self::StageFault,
+        Self::ChainFound,
+        Self::LocateFault,
+        Self::JobCreated,
+        Self::JobExists,
+        Self::JobLoaded,
+        Self::JobFailed,
+        Self::JobUnknown,
+        Self::ObjectDeleted,
+        Self::LaneRestarted,
     ];
 }
 

@@ -158,9 +158,9 @@ pub(crate) struct Env {
     pub(crate) registered: BTreeMap<u32, u64>,
     /// Until when each broker is away.
     pub(crate) brokers: [u64; 3],
-    /// The process that sends the next insertAll stops with it under way.
+    /// The process that sends the next rows stops with them under way.
     pub(crate) stop_next_writer: bool,
-    /// The next insertAll is not answered.
+    /// The next write of rows is not answered.
     pub(crate) ambiguous_next: bool,
 }
 
@@ -183,7 +183,7 @@ impl Env {
     ) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
-        let contents = Contents::new(rng.bits(), plan.mix);
+        let contents = Contents::new(rng.bits(), plan.mix, plan.loading);
         Self {
             now: 0,
             base: tokio::time::Instant::now(),

@@ -4,7 +4,7 @@
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{bigquery::inserts_into, env::Who};
+use super::{bigquery::Service, env::Who};
 use crate::{
     fault::{Fault, FaultKind},
     registry::{RegisteredSchema, Registry, RegistryError},
@@ -24,9 +24,9 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Whether it writes rows.
-    pub(crate) fn is_insert(&self) -> bool {
-        matches!(&self.ask, Ask::Rest(request, _) if inserts_into(request).is_some())
+    /// Whether it brings rows.
+    pub(crate) fn is_write(&self) -> bool {
+        matches!(&self.ask, Ask::Rest(request, _) if Service::of(request) != Service::Other)
     }
 }
 

@@ -44,12 +44,52 @@ pub(crate) struct Chances {
     pub(crate) registry: u64,
     /// Dead letters that fail.
     pub(crate) letter: u64,
+    /// Load jobs that end with an error.
+    pub(crate) job: u64,
     /// Commits without an answer.
     pub(crate) commit_lost: u64,
     /// Commits that arrive after the client has given up.
     pub(crate) commit_late: u64,
     /// Commits that are refused by a coordinator that loads.
     pub(crate) commit_refused: u64,
+}
+
+/// Load jobs and what they read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loading {
+    /// Whether topics `a`, `b`, `c` are loaded; the others are streamed.
+    pub(crate) topics: [bool; 3],
+    /// How long a job waits.
+    pub(crate) pending_ms: u64,
+    /// How long it runs.
+    pub(crate) running_ms: u64,
+    /// Bytes of rows in one object.
+    pub(crate) object_bytes: usize,
+    /// How old a row may get.
+    pub(crate) freshness_ms: u64,
+}
+
+impl Loading {
+    /// Whether the topic's rows are loaded.
+    pub(crate) fn loads(&self, topic: &str) -> bool {
+        let index = ["a", "b", "c"].iter().position(|name| *name == topic);
+        index.is_some_and(|index| self.topics[index])
+    }
+
+    fn draw(rng: &mut Rng, fat: bool) -> Self {
+        let some = rng.chance(600);
+        Self {
+            topics: [(); 3].map(|()| some && rng.chance(600)),
+            pending_ms: if rng.chance(100) {
+                rng.between(0, 20_000)
+            } else {
+                rng.between(0, 2_000)
+            },
+            running_ms: rng.between(0, 3_000),
+            object_bytes: if fat { 12_000 } else { rng.between(1_024, 4_500) as usize },
+            freshness_ms: rng.between(500, 8_000),
+        }
+    }
 }
 
 /// The parameters.
@@ -79,6 +119,8 @@ pub(crate) struct Plan {
     pub(crate) registry_delay_ms: u64,
     /// The batches' limits.
     pub(crate) batch: BatchSettings,
+    /// Load jobs.
+    pub(crate) loading: Loading,
     /// The dead-letter budget.
     pub(crate) budget: BudgetSettings,
     /// Topics `b` and `c` have no dead-letter topic until faults stop: bad records halt their lanes.
@@ -133,6 +175,7 @@ impl Plan {
                 rows_max: rng.between(2, 24) as usize,
                 linger_ms: rng.between(100, 2_000),
             },
+            loading: Loading::draw(rng, fat),
             budget: if tight {
                 BudgetSettings { ratio: 0.04, window: 50, run: 2 }
             } else {
@@ -161,6 +204,7 @@ fn chances(rng: &mut Rng, heavy: u64) -> Chances {
         table: draw(80),
         registry: draw(100),
         letter: draw(200),
+        job: draw(80),
         commit_lost: draw(60),
         commit_late: draw(30),
         commit_refused: draw(60),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{
+    bigquery::BUCKET,
     env::{Env, Who},
     line::Line,
 };
@@ -12,24 +13,32 @@ use crate::{
     committer::ownership::Ownership,
     dead_letter::Reason,
     delivery::{
-        action::{BatchId, Write as WriteAction},
+        action::{BatchId, ChainKey, LoadId, Stage, Write as WriteAction},
         defect::Defect,
         encoder::NeedId,
     },
-    gcp::tables::Tables,
+    fault::Fault,
+    gcp::{jobs::Jobs, objects::Bucket, tables::Tables},
     jitter::Jitter,
     pipeline::{
         commit::Commits,
         encoder::{Prepared, request::Request},
+        loads::Loads,
         prepare::Preparer,
         schema_gate::{GateSettings, SchemaGate, Shared},
     },
     rest::Rest,
+    table::TableRef,
     write::{
         Write, WriteOutcome, WriteRequest,
         insert_all::{
             InsertAll,
             settings::{InsertAllSettings, RetrySettings},
+        },
+        load::{
+            chain::{ChainId, Slot},
+            job::LoadJob,
+            run::JobEnd,
         },
     },
 };
@@ -52,12 +61,21 @@ pub(crate) enum Done {
     Written(BatchId, WriteOutcome),
     /// A plan was prepared, or refused.
     Prepared(NeedId, Result<Prepared, Box<Reason>>),
+    /// Rows were stored as an object, or not.
+    Staged(BatchId, Result<String, Fault>),
+    /// A chain's end was found, or not.
+    Located(ChainKey, Result<Slot, Fault>),
+    /// A load job came to its end, or to none.
+    Loaded(ChainKey, LoadId, Result<JobEnd, Fault>),
+    /// Objects were deleted, or were not.
+    Discarded,
 }
 
 /// What the workers of a process share.
 #[derive(Clone)]
 pub(crate) struct Process {
     writer: Arc<dyn Write>,
+    loads: Arc<Loads>,
     preparer: Arc<Preparer>,
     /// The commit loop.
     pub(crate) commits: Arc<Commits>,
@@ -85,6 +103,12 @@ impl Process {
             on_event: Arc::new(|_, _| {}),
         });
         let telemetry = Arc::clone(&env.telemetry);
+        let loads = Loads::new(
+            Arc::new(Jobs::new(Arc::clone(&rest), None)),
+            Arc::new(Bucket::new(Arc::clone(&rest), BUCKET)),
+            "kcbq/".to_owned(),
+            format!("r{}l{}", who.replica, who.life),
+        );
         let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
         let ownership = Ownership::default();
@@ -96,6 +120,7 @@ impl Process {
                 Arc::new(|_, _| {}),
                 jitter,
             )),
+            loads: Arc::new(loads),
             preparer: Arc::new(preparer),
             commits: Arc::new(Commits::new(telemetry)),
             ownership: Arc::new(ownership),
@@ -109,6 +134,54 @@ impl Process {
         env.spawn(who, async move {
             let outcome = writer.write(WriteRequest { table, body, rows }).await;
             Finished { who, worker, done: Done::Written(id, outcome) }
+        });
+    }
+
+    /// Stores rows as an object.
+    pub(crate) fn stage(&self, env: &mut Env, who: Who, worker: usize, stage: Stage) {
+        let (loads, id) = (Arc::clone(&self.loads), stage.id);
+        env.spawn(who, async move {
+            let done = Done::Staged(id, loads.stage(worker, stage).await);
+            Finished { who, worker, done }
+        });
+    }
+
+    /// Finds a chain's end.
+    pub(crate) fn locate(
+        &self,
+        env: &mut Env,
+        who: Who,
+        worker: usize,
+        (key, chain, table, from): (ChainKey, ChainId, TableRef, Slot),
+    ) {
+        let loads = Arc::clone(&self.loads);
+        env.spawn(who, async move {
+            let done = Done::Located(key, loads.locate(&chain, &table, from).await);
+            Finished { who, worker, done }
+        });
+    }
+
+    /// Sees a load job through.
+    pub(crate) fn load(
+        &self,
+        env: &mut Env,
+        who: Who,
+        worker: usize,
+        (key, id, job): (ChainKey, LoadId, LoadJob),
+    ) {
+        let loads = Arc::clone(&self.loads);
+        env.spawn(who, async move {
+            let done = Done::Loaded(key, id, loads.run(&job).await);
+            Finished { who, worker, done }
+        });
+    }
+
+    /// Deletes objects.
+    pub(crate) fn discard(&self, env: &mut Env, who: Who, worker: usize, uris: Vec<String>) {
+        let loads = Arc::clone(&self.loads);
+        env.spawn(who, async move {
+            loads.discard(uris).await;
+            Finished { who, worker, done: Done::Discarded }
         });
     }
 

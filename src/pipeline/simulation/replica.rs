@@ -63,6 +63,8 @@ pub(crate) struct Replica {
     pub(crate) lost: bool,
     /// Pauses and resumes that the poll thread has not taken yet; the last word for a lane wins.
     board: BTreeMap<(usize, LaneSlot), Option<i64>>,
+    /// Lanes that are to be given up and taken over again.
+    restarts: Vec<(usize, LaneSlot)>,
     /// Lanes that were lost while they were given up.
     pub(crate) gone: Vec<OwnedLane>,
     /// What is known to have landed, by assignment.
@@ -89,6 +91,7 @@ impl Replica {
             revoking: None,
             lost: false,
             board: BTreeMap::new(),
+            restarts: Vec::new(),
             gone: Vec::new(),
             landed: BTreeMap::new(),
             slots: 0,
@@ -171,6 +174,7 @@ impl Replica {
         } else {
             self.recover(env);
             if env.healed.is_some() || env.rng.chance(700) {
+                self.restart(env);
                 self.carry_out(env);
             }
             self.fetch(env);
@@ -179,11 +183,13 @@ impl Replica {
             return;
         }
         for index in 0..self.workers.len() {
-            let flow = self.workers[index].turn(env, self.member);
-            self.board.extend(flow.into_iter().map(|flow| match flow {
-                Flow::Pause(slot) => ((index, slot), None),
-                Flow::Resume(slot, next) => ((index, slot), Some(next)),
-            }));
+            for flow in self.workers[index].turn(env, self.member) {
+                match flow {
+                    Flow::Pause(slot) => drop(self.board.insert((index, slot), None)),
+                    Flow::Resume(slot, next) => drop(self.board.insert((index, slot), Some(next))),
+                    Flow::Restart(slot) => self.restarts.push((index, slot)),
+                }
+            }
         }
         if env.now >= self.commit_due && self.flight.is_none() && !self.lost {
             self.commit_due = env.now + 500;
@@ -295,8 +301,7 @@ impl Replica {
                 high: env.checkers.end(lane),
             };
             self.process.commits.assigned(&assigned, owned.slot, facts);
-            let assigned = (owned.slot, lane, owned.epoch);
-            self.workers[owned.worker].assign(assigned, offset, start.genesis);
+            self.workers[owned.worker].assign(owned.slot, &assigned);
         }
     }
 
@@ -319,6 +324,34 @@ impl Replica {
             owned.next = last + 1;
             let parcel = Parcel { slot: owned.slot, lane: lane.clone(), records };
             self.workers[owned.worker].inbox.push_back(parcel);
+        }
+    }
+
+    /// Gives lanes up and takes them over again under a new epoch, from the committed offset. Waits for a
+    /// commit in flight, as the poll thread does at the ownership lock.
+    fn restart(&mut self, env: &mut Env) {
+        if self.flight.is_some() {
+            return;
+        }
+        for (worker, slot) in std::mem::take(&mut self.restarts) {
+            let mut lanes = self.lanes.iter();
+            let found = lanes.find(|(_, owned)| owned.worker == worker && owned.slot == slot);
+            let Some((lane, owned)) = found.map(|(lane, owned)| (lane.clone(), owned.of(lane)))
+            else {
+                continue;
+            };
+            env.log(format_args!("restart {:?} {lane}", self.who));
+            self.process.ownership.release(std::slice::from_ref(&owned));
+            self.lanes.remove(&lane);
+            self.workers[worker].drop_lane(slot);
+            self.process.commits.give_up(&[owned.clone()]);
+            self.landed.remove(&(lane.clone(), owned.epoch));
+            if self.member.is_some() && env.group.holder.get(&lane).copied() == self.member {
+                env.checkers.unclean(&lane, "restarted");
+            }
+            self.assign(env, &lane);
+            let again = self.lanes.get(&lane).map(|owned| owned.of(&lane));
+            self.process.ownership.claim(&again.into_iter().collect::<Vec<_>>());
         }
     }
 

@@ -1,6 +1,6 @@
 //! The topics' settings, as the configuration would give them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::plan::Plan;
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     schema::{columns::ColumnRules, policy::Policy},
     table::{Granularity, Partitioning, TableLayout},
     transcode::settings::{Format, RowSettings},
+    write::load::settings::LoadSettings,
 };
 
 /// All topics.
@@ -27,6 +28,9 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
         }),
         ..TableLayout::default()
     };
+    let object_bytes = plan.loading.object_bytes;
+    // The day's quota is not what these minutes are about.
+    let load = LoadSettings { jobs_per_table_day: 1_000_000, object_bytes };
     let topic = |name, format, key: Option<Format>, table, layout: &TableLayout| {
         Arc::new(TopicSettings {
             matcher: TopicMatch::parse(name).unwrap(),
@@ -34,9 +38,12 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             key: key.map(payload),
             table: TableTemplate::parse(table).unwrap(),
             dataset: "d".into(),
-            write: WriteMode::Streaming,
-            freshness: std::time::Duration::from_secs(60),
-            load: TopicLoad::default(),
+            write: match plan.loading.loads(name) {
+                true => WriteMode::Load,
+                false => WriteMode::Streaming,
+            },
+            freshness: Duration::from_millis(plan.loading.freshness_ms),
+            load: TopicLoad { group: "g".into(), epoch: 0, settings: load },
             dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),
             dead_letter_budget: plan.budget,
             null_value: NullValue::Skip,

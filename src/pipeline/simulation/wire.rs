@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 
 use super::{
     avro,
-    bigquery::{self, Applied},
+    bigquery::{self, Applied, Service},
     coverage::Mark,
     env::{Env, Event, Who},
     line::{Ask, Call, RestAnswer, SchemaAnswer},
@@ -72,22 +72,19 @@ pub(crate) fn send(env: &mut Env, call: Call) {
     let Call { who, ask } = call;
     let (fate, what) = match &ask {
         Ask::Schema(id, _) => (schema_fate(env), format!("schema {id}")),
-        Ask::Rest(request, _) => match bigquery::inserts_into(request) {
-            Some(table) => {
-                let what = format!("insertAll {table} bytes {}", request.body.len());
-                let fate = insert_fate(env);
-                if fate.is_doubtful() {
-                    for (lane, offset) in bigquery::coordinates(request) {
-                        env.checkers.ambiguous(&lane, offset);
-                    }
+        Ask::Rest(request, _) => {
+            let fate = match Service::of(request) {
+                Service::InsertAll => insert_fate(env),
+                Service::Upload | Service::JobInsert => load_fate(env),
+                Service::Other => table_fate(env),
+            };
+            if fate.is_doubtful() && Service::of(request) == Service::InsertAll {
+                for (lane, offset) in bigquery::coordinates(request) {
+                    env.checkers.ambiguous(&lane, offset);
                 }
-                (fate, what)
             }
-            None => {
-                let name = request.path.rsplit('/').next().unwrap_or_default();
-                (table_fate(env), format!("{} {name}", request.method))
-            }
-        },
+            (fate, format!("{} {} bytes {}", request.method, request.path, request.body.len()))
+        }
     };
     env.log(format_args!("call {who:?} {what} {fate:?}"));
     let delay = match fate {
@@ -123,8 +120,7 @@ fn refusal(env: &mut Env, marks: [Mark; 3]) -> Fate {
 }
 
 fn insert_fate(env: &mut Env) -> Fate {
-    if env.ambiguous_next {
-        env.ambiguous_next = false;
+    if std::mem::take(&mut env.ambiguous_next) {
         return Fate::LoseAnswer;
     }
     let chances = env.chances();
@@ -134,6 +130,17 @@ fn insert_fate(env: &mut Env) -> Fate {
     if env.rng.chance(chances.stop_rows) {
         env.mark(Mark::RowsStopped);
         return Fate::StopRows(["stopped", "backendError"][env.rng.index(2)]);
+    }
+    doubtful_fate(env)
+}
+
+fn load_fate(env: &mut Env) -> Fate {
+    if std::mem::take(&mut env.ambiguous_next) {
+        return Fate::LoseAnswer;
+    }
+    let chances = env.chances();
+    if env.rng.chance(chances.refuse) {
+        return refusal(env, [Mark::Refused, Mark::Throttled, Mark::QuotaExceeded]);
     }
     doubtful_fate(env)
 }
@@ -230,10 +237,10 @@ fn schema(env: &mut Env, id: u32, fate: Fate) -> SchemaAnswer {
 
 fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
     let method = request.method.clone();
-    let is_insert = bigquery::inserts_into(&request).is_some();
+    let service = Service::of(&request);
     let is_query = request.path.ends_with("/queries");
     let name = request.path.rsplit('/').next().unwrap_or_default().to_owned();
-    let Applied { rows, duplicates, answer } = env.bigquery.apply(env.now, request);
+    let Applied { rows, duplicates, deleted, answer } = env.bigquery.apply(env.now, request);
     for _ in 0..duplicates {
         env.mark(Mark::Deduplicated);
     }
@@ -241,7 +248,13 @@ fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
         env.log(format_args!("stored {}@{} in {}", row.lane, row.offset, row.table));
         env.checkers.stored(row, &mut env.history, env.now);
     }
-    if is_insert {
+    if !deleted.is_empty() {
+        env.mark(Mark::ObjectDeleted);
+        env.checkers.deleted(&deleted, &mut env.history, env.now);
+    }
+    if service == Service::JobInsert {
+        env.mark(if answer.status == 409 { Mark::JobExists } else { Mark::JobCreated });
+    } else if service == Service::InsertAll {
         mark_rows(env, &answer);
     } else if answer.status == 412 {
         env.mark(Mark::SchemaRace);

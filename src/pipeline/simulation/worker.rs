@@ -14,14 +14,15 @@ use super::{
 use crate::{
     batch::LaneSlot,
     delivery::{
-        action::{Action, BatchId, LetterId, Progress},
+        action::{Action, BatchId, LetterId, LoadId, Progress},
         core::{Core, Pressure},
         encoder::NeedId,
         lane::{Halt, Until},
     },
-    pipeline::encoder::TopicEncoder,
+    pipeline::encoder::{TopicEncoder, staging::KnownTopic},
     record::{Headers, Record, TopicPartition},
-    write::WriteOutcome,
+    source::{AssignedLane, OwnedLane},
+    write::{WriteOutcome, load::run::JobEnd},
 };
 
 /// Records of one lane between the poll thread and the core.
@@ -42,6 +43,26 @@ pub(crate) enum Flow {
     Pause(LaneSlot),
     /// Fetch again from there.
     Resume(LaneSlot, i64),
+    /// Give the lane up and take it over again.
+    Restart(LaneSlot),
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    /// Rows on their way, or an object.
+    Batch(BatchId),
+    /// A load job.
+    Load(LoadId),
+}
+
+/// Objects that may be deleted once an offset of the lane is committed.
+#[derive(Debug)]
+struct Spent {
+    slot: LaneSlot,
+    lane: TopicPartition,
+    offset: i64,
+    uris: Vec<String>,
 }
 
 /// What of a lane was not resolved when it was given up.
@@ -68,9 +89,10 @@ pub(crate) struct Worker {
     process: Process,
     /// Records on their way in.
     pub(crate) inbox: VecDeque<Parcel>,
-    writes: BTreeSet<BatchId>,
+    effects: BTreeSet<Effect>,
     /// Those whose lanes are lost.
-    zombies: BTreeSet<BatchId>,
+    zombies: BTreeSet<Effect>,
+    spent: Vec<Spent>,
 }
 
 impl Worker {
@@ -80,19 +102,29 @@ impl Worker {
         encoder.defect = env.defect;
         let mut core = Core::new(encoder, env.plan.core);
         core.defect = env.defect;
-        let (writes, zombies) = Default::default();
-        Self { who, index, core, process, inbox: VecDeque::new(), writes, zombies }
+        Self {
+            who,
+            index,
+            core,
+            process,
+            inbox: VecDeque::new(),
+            effects: BTreeSet::new(),
+            zombies: BTreeSet::new(),
+            spent: Vec::new(),
+        }
     }
 
     /// Takes over a lane, as the production worker does.
-    pub(crate) fn assign(
-        &mut self,
-        (slot, lane, epoch): (LaneSlot, &TopicPartition, u64),
-        start: i64,
-        genesis: bool,
-    ) {
-        self.core.assign(slot, lane.clone(), epoch, start);
-        if genesis {
+    pub(crate) fn assign(&mut self, slot: LaneSlot, assigned: &AssignedLane) {
+        let OwnedLane { lane, epoch } = assigned.lane.clone();
+        let partitions = assigned.topic_partitions.unwrap_or(1);
+        let known = KnownTopic { id: None, partitions };
+        self.core.encoder_mut().learn_topic(&lane.topic, known);
+        self.core.assign(slot, lane, epoch, assigned.start);
+        if let Some(metadata) = &assigned.metadata {
+            self.core.recall(slot, metadata.nodes.clone());
+        }
+        if assigned.genesis {
             self.process.commits.note(self.core.progress_of(slot).into_iter().collect());
         }
     }
@@ -107,7 +139,8 @@ impl Worker {
         self.note_progress();
         let left = self.left(slot);
         let progress = self.core.progress_of(slot);
-        self.core.drop_lane(slot);
+        self.core.drop_lanes(&[slot]);
+        self.spent.retain(|spent| spent.slot != slot);
         (left, progress)
     }
 
@@ -122,17 +155,17 @@ impl Worker {
 
     /// All lanes are lost: whatever is answered from now on is nobody's.
     pub(crate) fn is_lost(&mut self) {
-        self.zombies.extend(&self.writes);
+        self.zombies.extend(&self.effects);
     }
 
     /// Logs where everything stands.
     pub(crate) fn describe(&self, env: &mut Env) {
         let core = &self.core;
         let (memory, pressure, idle) = (core.memory_bytes(), core.pressure(), core.is_idle());
-        let (parcels, writes) = (self.inbox.len(), self.writes.len());
+        let (parcels, effects) = (self.inbox.len(), &self.effects);
         env.log(format_args!(
             "  worker {} memory {memory} pressure {pressure:?} idle {idle} parcels {parcels} \
-             writes {writes}",
+             under way {effects:?}",
             self.index
         ));
         for (slot, lane) in core.lanes() {
@@ -164,7 +197,7 @@ impl Worker {
 
     /// Whether requests are without an answer.
     pub(crate) fn is_writing(&self) -> bool {
-        !self.writes.is_empty()
+        !self.effects.is_empty()
     }
 
     /// Takes in what is queued, does what is due, starts what the core asks for.
@@ -178,6 +211,7 @@ impl Worker {
         self.core.tick(env.instant());
         self.operator(env);
         let flow = self.act(env);
+        self.delete_spent(env);
         // A pause does not stop what one poll has brought already; batches grow by doubling.
         let bound = 2 * env.plan.core.memory_bytes_max + POLL_BYTES;
         if self.core.memory_bytes() > bound {
@@ -258,8 +292,33 @@ impl Worker {
                         "write {who:?}.{worker} {:?} {} rows {}",
                         write.id, write.table.table, write.rows
                     ));
-                    self.writes.insert(write.id);
+                    self.effects.insert(Effect::Batch(write.id));
                     self.process.write(env, who, worker, write);
+                }
+                Action::Stage(stage) => {
+                    env.log(format_args!(
+                        "stage {who:?}.{worker} {:?} {} rows {} from {}",
+                        stage.id, stage.chain, stage.rows, stage.first
+                    ));
+                    self.effects.insert(Effect::Batch(stage.id));
+                    self.process.stage(env, who, worker, stage);
+                }
+                Action::Locate { key, chain, table, from } => {
+                    env.log(format_args!("locate {who:?}.{worker} {chain} from {from:?}"));
+                    self.process.locate(env, who, worker, (key, chain, table, from));
+                }
+                Action::Load { id, key, job } => {
+                    env.log(format_args!(
+                        "load {who:?}.{worker} {} to {} rows {}",
+                        job.id, job.end, job.rows
+                    ));
+                    self.effects.insert(Effect::Load(id));
+                    self.process.load(env, who, worker, (key, id, job));
+                }
+                Action::Discard(slot, uris, committed) => self.discard(env, slot, uris, committed),
+                Action::Restart(slot) => {
+                    env.mark(Mark::LaneRestarted);
+                    flow.push(Flow::Restart(slot));
                 }
                 Action::DeadLetter { id, letter } => {
                     letters::send(env, (who, worker, id), letter);
@@ -267,11 +326,33 @@ impl Worker {
                 Action::Prepare(need) => self.prepare(env, need),
                 Action::Pause(slot) => flow.push(Flow::Pause(slot)),
                 Action::Resume(slot, next) => flow.push(Flow::Resume(slot, next)),
-                // No topic of these histories is loaded: left without an answer, it is found stuck.
-                other => env.log(format_args!("not simulated: {other:?}")),
             }
         }
         flow
+    }
+
+    fn discard(
+        &mut self,
+        env: &mut Env,
+        slot: LaneSlot,
+        uris: Vec<String>,
+        committed: Option<i64>,
+    ) {
+        let mut lanes = self.core.lanes().filter(|(found, _)| *found == slot);
+        match (committed, lanes.next().map(|(_, lane)| lane.lane.clone())) {
+            (None, _) => self.process.discard(env, self.who, self.index, uris),
+            (Some(offset), Some(lane)) => self.spent.push(Spent { slot, lane, offset, uris }),
+            (Some(_), None) => {}
+        }
+    }
+
+    fn delete_spent(&mut self, env: &mut Env) {
+        let commits = &self.process.commits;
+        let is_due = |spent: &mut Spent| commits.committed(&spent.lane) >= Some(spent.offset);
+        let due: Vec<Spent> = self.spent.extract_if(.., is_due).collect();
+        for Spent { uris, .. } in due {
+            self.process.discard(env, self.who, self.index, uris);
+        }
     }
 
     fn prepare(&mut self, env: &mut Env, need: NeedId) {
@@ -287,13 +368,32 @@ impl Worker {
         let (who, index) = (self.who, self.index);
         match done {
             Done::Written(id, outcome) => {
-                self.writes.remove(&id);
-                if self.zombies.remove(&id) {
-                    env.mark(Mark::ZombieAnswer);
-                }
+                self.answered(env, Effect::Batch(id));
                 env.log(format_args!("outcome {who:?}.{index} {id:?} {}", name(&outcome)));
                 self.core.written(id, outcome, now);
             }
+            Done::Staged(id, result) => {
+                self.answered(env, Effect::Batch(id));
+                env.log(format_args!("staged {who:?}.{index} {id:?} {result:?}"));
+                env.mark(if result.is_ok() { Mark::Staged } else { Mark::StageFault });
+                self.core.staged(id, result, now);
+            }
+            Done::Located(key, result) => {
+                env.log(format_args!("located {who:?}.{index} {key:?} {result:?}"));
+                env.mark(if result.is_ok() { Mark::ChainFound } else { Mark::LocateFault });
+                self.core.located(key, result, now);
+            }
+            Done::Loaded(key, id, result) => {
+                self.answered(env, Effect::Load(id));
+                env.log(format_args!("loaded {who:?}.{index} {key:?} {id:?} {result:?}"));
+                env.mark(match result {
+                    Ok(JobEnd::Loaded { .. }) => Mark::JobLoaded,
+                    Ok(JobEnd::Failed(_)) => Mark::JobFailed,
+                    Err(_) => Mark::JobUnknown,
+                });
+                self.core.loaded((key, id), result, now);
+            }
+            Done::Discarded => {}
             Done::Prepared(need, Ok(prepared)) => {
                 let (columns, refused) = (prepared.schema.columns.len(), prepared.refused.len());
                 env.log(format_args!("prepared {who:?}.{index} {columns} refused {refused}"));
@@ -305,6 +405,13 @@ impl Worker {
                 self.core.encoder_mut().dismiss(need);
                 self.core.prepared(need, Err(reason), now);
             }
+        }
+    }
+
+    fn answered(&mut self, env: &mut Env, effect: Effect) {
+        self.effects.remove(&effect);
+        if self.zombies.remove(&effect) {
+            env.mark(Mark::ZombieAnswer);
         }
     }
 

@@ -233,7 +233,7 @@ impl World {
         match replica.stopped_until.checked_sub(env.now).filter(|left| *left > 0) {
             Some(left) => env.after(left, Event::Calls(call)),
             None => {
-                let writes = call.is_insert();
+                let writes = call.is_write();
                 wire::send(env, call);
                 if writes && std::mem::take(&mut env.stop_next_writer) {
                     self.stop(index, self.env.plan.session_ms + 3_000);
@@ -290,6 +290,7 @@ impl World {
         env.healed = Some(env.now);
         env.group.away_until = env.group.away_until.min(env.now);
         env.brokers = [0; 3];
+        env.bigquery.heal();
         for replica in &mut self.replicas {
             replica.stopped_until = replica.stopped_until.min(env.now);
         }

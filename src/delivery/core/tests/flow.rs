@@ -200,7 +200,7 @@ fn records_that_wait_count_as_the_rows_that_they_will_be() {
 #[test]
 fn what_is_on_its_way_for_lanes_that_are_gone_holds_nobody() {
     let (mut bench, _) = half_full();
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     assert!(!bench.is_holding());
     bench.take_of(OTHER, 0, "o1");
     assert!(!bench.is_holding());

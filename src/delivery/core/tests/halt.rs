@@ -135,7 +135,7 @@ fn a_drain_waits_for_what_can_finish_and_not_for_what_a_halt_holds() {
     // Nor is it tried again: the drain would have to wait for it.
     bench.wait(2 * RETRY);
     assert!(bench.core.is_drained(LANE) && bench.actions().is_empty());
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     assert_eq!(bench.core.memory_bytes(), 0);
 }
 
@@ -158,7 +158,7 @@ fn a_drain_does_not_wait_for_what_is_tried_again_and_still_waits() {
     assert!(matches!(bench.until(), Some(Until::Tried(_))));
     bench.core.drain(&[LANE]);
     assert!(bench.core.is_drained(LANE) && bench.mark() == 0);
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     bench.core.prepared(NeedId(7), Ok(()), bench.now);
     assert_eq!(bench.core.memory_bytes(), 0);
 }

@@ -188,7 +188,7 @@ fn another_owners_job_decides_and_the_lane_is_taken_over_again() {
     assert_eq!((asked.restarts, asked.discarded), (1, vec![(job.sources, None)]));
     assert_eq!(bench.mark(), 0);
     bench.take(3, "u");
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
 }
 
@@ -220,7 +220,7 @@ fn a_bad_row_is_alone_in_the_end_and_goes_to_the_dead_letter() {
         }
         let mark = bench.core.progress_of(lane).map_or(0, |progress| progress.offset);
         if asked.restarts > 0 || lane == LANE {
-            bench.core.drop_lane(lane);
+            bench.core.drop_lanes(&[lane]);
             lane = LaneSlot(lane.0 + 1);
             bench.core.assign(lane, TopicPartition::new("t", 0), 1, mark);
             bench.take_of(lane, mark, &rows[mark as usize..].join(" "));
@@ -237,7 +237,7 @@ fn suspects_that_go_together_again_leave_no_memory_behind() {
     let mut bench = loading("x y");
     let (key, id, _) = first_job(&mut bench);
     bench.core.loaded((key, id), Ok(refused()), bench.now);
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     let next = LaneSlot(2);
     bench.core.assign(next, TopicPartition::new("t", 0), 2, 0);
     bench.take_of(next, 0, "x y z");
@@ -253,7 +253,7 @@ fn suspects_that_go_together_again_leave_no_memory_behind() {
     let [(_, id, job)] = bench.asked().jobs.try_into().unwrap();
     assert_eq!(job.rows, 2);
     bench.core.loaded((key, id), Ok(refused()), bench.now);
-    bench.core.drop_lane(next);
+    bench.core.drop_lanes(&[next]);
     assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
 }
 
@@ -267,7 +267,7 @@ fn a_drain_waits_for_a_job_but_not_for_what_no_job_brings() {
     assert!(!bench.core.is_drained(LANE));
     bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 1 }), bench.now);
     assert!(bench.core.is_drained(LANE) && bench.mark() == 1);
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     let discarded = bench.asked().discarded;
     assert_eq!(discarded.last(), Some(&(vec!["y;".to_owned()], None)));
     assert_eq!((bench.core.memory_bytes(), bench.core.is_idle()), (0, true));
@@ -278,7 +278,7 @@ fn a_lane_that_is_gone_leaves_its_job_and_its_objects_alone() {
     let mut bench = loading("x");
     let (key, id, _) = first_job(&mut bench);
     bench.take(1, "y");
-    bench.core.drop_lane(LANE);
+    bench.core.drop_lanes(&[LANE]);
     assert_eq!(bench.store_objects().discarded, []);
     bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 1 }), bench.now);
     assert_eq!(bench.asked().discarded, []);

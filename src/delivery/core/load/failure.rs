@@ -1,0 +1,121 @@
+//! Load jobs that did not bring their rows: the call failed, the job failed, or it was another owner's.
+
+use std::time::{Duration, Instant};
+
+#[cfg(test)]
+use crate::delivery::defect::Defect;
+use crate::{
+    batch::LaneSlot,
+    dead_letter::{Reason, Stage},
+    delivery::{
+        action::{Action, ChainKey},
+        chain::{Loading, Place},
+        core::{Core, Place as RecordPlace, Timer},
+        disposition::{self, Disposition},
+        encoder::Encoder,
+        lane::Phase,
+    },
+    fault::Fault,
+};
+
+use super::wait;
+
+impl<E: Encoder> Core<E> {
+    pub(super) fn reload_after(
+        &mut self,
+        wait: Duration,
+        key: ChainKey,
+        mut loading: Loading,
+        fault: Fault,
+        now: Instant,
+    ) {
+        loading.fault = Some(fault);
+        if let Some(chain) = self.chains.get_mut(&key) {
+            chain.loading = Some(loading);
+        }
+        self.at(now + wait, Timer::Load(key));
+    }
+
+    /// Another owner's job has the id, with another end: what is staged here may lie on both sides
+    /// of it.
+    pub(super) fn overtaken(&mut self, key: ChainKey, loading: Loading) {
+        self.discard(key.lane, loading.objects, None);
+        self.restart(key.lane);
+    }
+
+    /// Takes nothing more in for the lane, and has it given up and taken over again.
+    fn restart(&mut self, slot: LaneSlot) {
+        let Some(lane) = self.lanes.get_mut(&slot) else { return };
+        lane.phase = Phase::Draining;
+        self.actions.push_back(Action::Restart(slot));
+    }
+
+    pub(super) fn job_failed(
+        &mut self,
+        key: ChainKey,
+        mut loading: Loading,
+        fault: Fault,
+        now: Instant,
+    ) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        let Place::End(slot) = chain.place else { return };
+        let next = slot.again();
+        #[cfg(test)]
+        let next = match self.defect {
+            Some(Defect::FailedJobIdReused) => slot,
+            _ => next,
+        };
+        chain.place = Place::End(next);
+        match disposition::of_request(&fault) {
+            Disposition::Retry | Disposition::RetrySlowly => {
+                loading.job.id = chain.facts.id.job(next);
+                // Failed jobs count, too, against what the table may have in a day.
+                let wait = wait(&self.settings, &fault, next.attempt, loading.id.0);
+                let wait = wait.max(chain.facts.interval);
+                self.reload_after(wait, key, loading, fault, now);
+            }
+            // The table is not what the rows were encoded for: they are read and encoded again.
+            Disposition::Replan => {
+                if let Some(object) = loading.objects.first() {
+                    let need = self.encoder.outdated(object.slot);
+                    self.waiting.entry(need).or_default();
+                    self.prepare(need);
+                }
+                self.discard(key.lane, loading.objects, None);
+                self.restart(key.lane);
+            }
+            Disposition::Split => self.suspect(key, loading, &fault, now),
+        }
+    }
+
+    /// A row of the job is bad: fewer of them next time, until it is alone.
+    fn suspect(&mut self, key: ChainKey, mut loading: Loading, fault: &Fault, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&key.lane) else { return };
+        // Of several rows, each keeps what it holds until the job is over.
+        let is_alone = loading.job.rows == 1;
+        let only = loading.objects.first_mut().filter(|_| is_alone);
+        match only.and_then(|object| object.suspect.take()) {
+            Some(batch) => {
+                if let Some(row) = batch.rows().first() {
+                    lane.tracker.unsettle(row.span, 1);
+                    let reason = Reason {
+                        stage: Stage::Write,
+                        message: fault.message.clone(),
+                        field: None,
+                        schema_id: None,
+                    };
+                    let place = RecordPlace { lane: row.lane, span: row.span };
+                    self.refuse(place, &batch.record(row), reason, now);
+                }
+                self.release_memory(batch.memory_bytes());
+                self.discard(key.lane, loading.objects, None);
+            }
+            None => {
+                let rows_max = (loading.job.rows / 2).max(1);
+                self.suspicions.insert((lane.lane.clone(), key.table), rows_max);
+                self.discard(key.lane, loading.objects, None);
+                self.restart(key.lane);
+            }
+        }
+    }
+}
