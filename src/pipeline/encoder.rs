@@ -3,6 +3,7 @@
 //! A *plan key* is everything that decides how a record is encoded: the topic's settings, the table,
 //! and the writer schemas of value and key. Each key has a plan, or a need that is being prepared.
 
+mod destination;
 pub mod origin;
 pub mod payload;
 pub mod request;
@@ -31,9 +32,6 @@ use crate::{
 use origin::Origin;
 use payload::{Cut, Payloads, SchemaKey};
 use request::{Request, Samples};
-
-/// Tables that one worker writes at most: a header chosen by producers must not create any number.
-const TABLES_MAX: usize = 10_000;
 
 /// What decides how a record is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -218,51 +216,6 @@ impl TopicEncoder {
             outdated: false,
         });
         id
-    }
-
-    fn table_ix(&mut self, table: TableRef) -> Result<TableIx, Box<Reason>> {
-        if let Some(known) = self.table_numbers.get(&table) {
-            return Ok(*known);
-        }
-        if self.tables.len() >= TABLES_MAX {
-            return Err(destination(format!(
-                "this process already writes {TABLES_MAX} tables; narrow the `table` template"
-            )));
-        }
-        let ix = TableIx(u32::try_from(self.tables.len()).unwrap_or(u32::MAX));
-        self.tables.push(table.clone());
-        self.table_numbers.insert(table, ix);
-        Ok(ix)
-    }
-
-    fn named_table(&mut self, origin: &Origin, name: &str) -> Result<TableIx, Box<Reason>> {
-        let project = Arc::clone(&self.project);
-        let dataset = Arc::clone(&origin.settings.dataset);
-        self.table_ix(TableRef { project, dataset, table: name.into() })
-    }
-
-    /// The table of a record; `None` until the record's schema is known.
-    fn destination(
-        &mut self,
-        origin: &Origin,
-        record: &Record<'_>,
-        value: SchemaKey,
-    ) -> Result<Option<TableIx>, Box<Reason>> {
-        if let Some(table) = origin.table {
-            return Ok(Some(table));
-        }
-        let template = &origin.settings.table;
-        let name = self.record_names.get(&value).cloned();
-        if template.uses_record_name() && name.is_none() && value.has_record_name() {
-            return Ok(None);
-        }
-        let header = |wanted: &str| {
-            let found = record.headers.iter().find(|(name, _)| *name == wanted)?;
-            std::str::from_utf8(found.1?).ok()
-        };
-        let resolved = template.resolve(&origin.lane.topic, header, name.as_deref());
-        let name = resolved.map_err(|missing| destination(missing.to_string()))?;
-        self.named_table(origin, &name).map(Some)
     }
 
     fn plan_route(&mut self, key: PlanKey) -> Route {
@@ -482,10 +435,6 @@ pub fn with_columns(schema: &TableSchema, wanted: &[Column]) -> Vec<Column> {
         }
     }
     columns
-}
-
-fn destination(message: String) -> Box<Reason> {
-    Box::new(Reason { stage: Stage::Destination, message, field: None, schema_id: None })
 }
 
 fn null_value() -> Box<Reason> {

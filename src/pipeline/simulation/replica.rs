@@ -344,7 +344,7 @@ impl Replica {
             self.process.ownership.release(std::slice::from_ref(&owned));
             self.lanes.remove(&lane);
             self.workers[worker].drop_lane(slot);
-            self.process.commits.give_up(&[owned.clone()]);
+            self.process.commits.give_up(std::slice::from_ref(&owned));
             self.landed.remove(&(lane.clone(), owned.epoch));
             if self.member.is_some() && env.group.holder.get(&lane).copied() == self.member {
                 env.checkers.unclean(&lane, "restarted");
