@@ -27,3 +27,5 @@ mod sim_contract_jobs;
 mod sim_contract_load;
 #[cfg(test)]
 mod sim_contract_registry;
+#[cfg(test)]
+mod slot_model;
