@@ -2,7 +2,7 @@
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /sim/v1/rows[?table=p.d.t]` | the stored rows as NDJSON, one object per row with its `table`; in ledger mode `topic`, `partition`, `offset`, `hash`. `/sim/v1/ledger` is the same |
+//! | `GET /sim/v1/rows[?table=p.d.t]` | the stored rows as NDJSON, one object per row with its `table`; in ledger mode `topic`, `partition`, `offset`, `hash`, and of those with `&topic=t`, `&partition=0`, `&from=17` only what is at or behind that offset. `/sim/v1/ledger` is the same |
 //! | `GET /sim/v1/tables` | the tables with their row counts |
 //! | `GET /sim/v1/counters` | [`Counters`](crate::sim::counters::Counters) |
 //! | `GET`, `POST`, `DELETE /sim/v1/faults` | shows, replaces, removes the fault script |
@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::sim::{
+    bigquery::store::Span,
     core::Core,
     message::{Request, Response},
     registry::Preload,
@@ -27,7 +28,7 @@ pub const PREFIX: &str = "/sim/v1/";
 pub fn handle(core: &mut Core, request: &Request, now: Duration) -> Response {
     let what = request.path.strip_prefix(PREFIX).unwrap_or_default();
     match (request.method.as_str(), what) {
-        ("GET", "rows" | "ledger") => dump(core, request.parameter("table").as_deref()),
+        ("GET", "rows" | "ledger") => dump(core, request),
         ("GET", "tables") => tables(core),
         ("GET", "counters") => shown(&core.counters),
         ("GET", "faults") => shown(core.faults.script()),
@@ -78,14 +79,18 @@ fn tables(core: &Core) -> Response {
     Response::json(200, &json!(tables))
 }
 
-fn dump(core: &Core, wanted: Option<&str>) -> Response {
+fn dump(core: &Core, request: &Request) -> Response {
+    let wanted = request.parameter("table");
+    let Some(span) = span(request) else {
+        return refused("`partition` and `from` must be numbers");
+    };
     let mut body = String::new();
     for (path, table) in core.bigquery.tables() {
         let name = format!("{}.{}.{}", path.project, path.dataset, path.table);
-        if wanted.is_some_and(|wanted| wanted != name) {
+        if wanted.as_ref().is_some_and(|wanted| *wanted != name) {
             continue;
         }
-        for mut line in table.store.dump() {
+        for mut line in table.store.dump(&span) {
             if let Some(line) = line.as_object_mut() {
                 line.shift_insert(0, "table".into(), json!(name));
             }
@@ -94,6 +99,16 @@ fn dump(core: &Core, wanted: Option<&str>) -> Response {
         }
     }
     Response::with_type(200, "application/x-ndjson", body)
+}
+
+fn span(request: &Request) -> Option<Span> {
+    let partition = request.parameter("partition").map(|text| text.parse());
+    let from = request.parameter("from").map(|text| text.parse());
+    Some(Span {
+        topic: request.parameter("topic").map(Into::into),
+        partition: partition.transpose().ok()?,
+        from: from.transpose().ok()?,
+    })
 }
 
 fn preload(core: &mut Core, request: &Request) -> Response {

@@ -229,3 +229,30 @@ async fn ledgers_and_counts_take_loaded_rows_too() {
         assert_eq!(counted, [Some(2), Some(1), Some(1)]);
     }
 }
+
+#[tokio::test]
+async fn a_part_of_the_ledger_is_read_without_the_rest() {
+    let fixture = Fixture::new(SimSettings { store: StoreMode::Ledger, ..SimSettings::default() });
+    let lab = fixture.lab().await;
+    let fields = json!([{"name": "a", "type": "INTEGER"}, {"name": "_kafka_topic", "type": "STRING"},
+        {"name": "_kafka_partition", "type": "INTEGER"}, {"name": "_kafka_offset", "type": "INTEGER"}]);
+    lab.subject.patch("t", json!({"schema": {"fields": fields}})).await;
+    for (topic, partition, offset) in [("o", 3, 41), ("o", 3, 42), ("o", 4, 42), ("p", 3, 42)] {
+        let row =
+            json!({"_kafka_topic": topic, "_kafka_partition": partition, "_kafka_offset": offset});
+        lab.subject.insert("t", &[row]).await;
+    }
+    for (query, rows) in [
+        ("", 4),
+        ("?topic=o", 3),
+        ("?topic=o&partition=3", 2),
+        ("?topic=o&partition=3&from=42", 1),
+        ("?from=43", 0),
+    ] {
+        let request = json_request(Method::GET, &format!("/sim/v1/ledger{query}"), None);
+        let dump = fixture.rest.call(request).await.unwrap().body;
+        assert_eq!(dump.split(|byte| *byte == b'\n').count() - 1, rows, "{query}");
+    }
+    let request = json_request(Method::GET, "/sim/v1/ledger?from=x", None);
+    assert_eq!(fixture.rest.call(request).await.unwrap().status, 400);
+}

@@ -32,6 +32,25 @@ pub struct LedgerRow {
     pub hash: u64,
 }
 
+/// A part of the ledger: everything, unless something is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Only this topic.
+    pub topic: Option<String>,
+    /// Only this partition.
+    pub partition: Option<i32>,
+    /// Only this offset and what follows.
+    pub from: Option<i64>,
+}
+
+impl Span {
+    fn has(&self, row: &LedgerRow) -> bool {
+        self.partition.is_none_or(|partition| partition == row.partition)
+            && self.from.is_none_or(|from| from <= row.offset)
+            && self.topic.as_deref().is_none_or(|topic| topic == &*row.topic)
+    }
+}
+
 impl Store {
     /// An empty store.
     pub fn new(mode: StoreMode) -> Self {
@@ -87,10 +106,11 @@ impl Store {
         &self.ledger
     }
 
-    /// One JSON object per row, in whatever form the mode keeps; empty in `Count`.
-    pub fn dump(&self) -> impl Iterator<Item = Value> + '_ {
+    /// One JSON object per row, in whatever form the mode keeps; empty in `Count`. Of a ledger only
+    /// what `span` has.
+    pub fn dump<'a>(&'a self, span: &'a Span) -> impl Iterator<Item = Value> + 'a {
         let rows = self.rows.iter().map(|row| json!({"row": row}));
-        let ledger = self.ledger.iter().map(|row| {
+        let ledger = self.ledger.iter().filter(|row| span.has(row)).map(|row| {
             json!({
                 "topic": row.topic.as_ref(),
                 "partition": row.partition,

@@ -17,7 +17,7 @@ use crate::rig::{broker::Broker, clients::Lane, random::Random};
 /// How often at most the ledger is read again until it stands still.
 const SETTLE_LOOKS: usize = 5;
 
-/// How long the group may take to meet again after the broker's restart.
+/// How long the group may take to begin to meet again after the broker's restart.
 const MEETING: Duration = Duration::from_secs(10);
 
 /// The boundaries, and how often at most each is passed before the process kills itself there.
@@ -274,16 +274,15 @@ impl Game<'_> {
     /// Kills the broker while everybody works, and starts it again.
     fn restart_broker(&mut self, broker: &mut Broker, crew: &mut Crew) -> Result<()> {
         let every: BTreeSet<Lane> = self.stage.lanes.iter().cloned().collect();
-        let wanted: Vec<Lane> = every.iter().cloned().collect();
-        let committed = self.stage.observer.committed(&wanted)?;
+        let committed = self.committed(&every)?;
         let away = broker.restart()?;
         let cause = format!("broker, away {:.1} s", away.as_secs_f64());
-        let mut round = self.expose(&every, cause)?;
         // Nobody can commit until the group has met again, and everybody goes on writing what was
-        // fetched: whatever was not committed when the broker died may be read again.
+        // fetched: whatever was not committed when the broker died may be read again. Where the broker
+        // was away for longer than a session, the first to come back even owns everything for a while.
         thread::sleep(MEETING);
-        round.exposed = self.stored_from(&committed)?;
-        round.uncommitted = round.exposed.values().map(|offsets| offsets.len() as u64).sum();
+        crew.wait_settled(self.stage)?;
+        let round = self.expose(&committed, cause)?;
         println!("{}", round.line());
         self.rounds.push(round);
         crew.check_alive()
@@ -303,7 +302,8 @@ impl Game<'_> {
         // What the dead process had sent is in the simulator's hands now; nobody else owns its
         // lanes before its session ends.
         thread::sleep(Duration::from_millis(250));
-        let round = self.expose(&lanes, cause)?;
+        let committed = self.committed(&lanes)?;
+        let round = self.expose(&committed, cause)?;
         Ok(Round {
             owned,
             in_flight,
@@ -312,14 +312,14 @@ impl Game<'_> {
         })
     }
 
-    /// What is stored and not committed of `lanes`, once the simulator has dealt with everything that
-    /// the dead had sent: on a busy machine it may still be reading.
-    fn expose(&self, lanes: &BTreeSet<Lane>, cause: String) -> Result<Round> {
+    /// What is stored at or behind these offsets, once the simulator has dealt with everything that the
+    /// dead had sent: on a busy machine it may still be reading.
+    fn expose(&self, committed: &BTreeMap<Lane, i64>, cause: String) -> Result<Round> {
         let at_seconds = self.began.elapsed().as_secs_f64();
-        let mut exposed = self.stored_uncommitted(lanes)?;
+        let mut exposed = self.stored_from(committed)?;
         for _ in 0..SETTLE_LOOKS {
             thread::sleep(Duration::from_millis(100));
-            let later = self.stored_uncommitted(lanes)?;
+            let later = self.stored_from(committed)?;
             let settled = later == exposed;
             exposed = later;
             if settled {
@@ -339,10 +339,9 @@ impl Game<'_> {
         })
     }
 
-    fn stored_uncommitted(&self, lanes: &BTreeSet<Lane>) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
+    fn committed(&self, lanes: &BTreeSet<Lane>) -> Result<BTreeMap<Lane, i64>> {
         let wanted: Vec<Lane> = lanes.iter().cloned().collect();
-        let committed = self.stage.observer.committed(&wanted)?;
-        self.stored_from(&committed)
+        self.stage.observer.committed(&wanted)
     }
 
     /// What is stored at or behind these offsets.
@@ -350,15 +349,11 @@ impl Game<'_> {
         &self,
         committed: &BTreeMap<Lane, i64>,
     ) -> Result<BTreeMap<Lane, BTreeSet<i64>>> {
-        let ledger = self.stage.simulator.ledger(&self.stage.http)?;
-        let mut stored: BTreeMap<Lane, BTreeSet<i64>> = BTreeMap::new();
-        for entry in ledger {
-            let from = committed.get(&entry.lane).copied().unwrap_or(i64::MAX);
-            if entry.offset >= from {
-                stored.entry(entry.lane).or_default().insert(entry.offset);
-            }
-        }
-        Ok(stored)
+        let stored = |(lane, from): (&Lane, &i64)| {
+            let offsets = self.stage.simulator.stored(&self.stage.http, lane, *from)?;
+            Ok((lane.clone(), offsets))
+        };
+        committed.iter().map(stored).collect()
     }
 
     fn began_check(&mut self, crew: &mut Crew) -> Result<()> {

@@ -1,6 +1,10 @@
 //! `kcbq sim` as a process: BigQuery and schema registry, the ledger and the counters behind them.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -97,7 +101,19 @@ impl Simulator {
 
     /// Every row that was stored, in the order of arrival.
     pub(crate) fn ledger(&self, http: &Http) -> Result<Vec<Entry>> {
-        let answer = http.get(&format!("{}/sim/v1/ledger", self.endpoint()))?;
+        self.read_ledger(http, "")
+    }
+
+    /// The offsets of one lane that were stored, from `from` on. Quick, however much is stored: who asks
+    /// what a dead process left behind must have the answer before the next owner is at work.
+    pub(crate) fn stored(&self, http: &Http, lane: &Lane, from: i64) -> Result<BTreeSet<i64>> {
+        let (topic, partition) = lane;
+        let query = format!("?topic={topic}&partition={partition}&from={from}");
+        Ok(self.read_ledger(http, &query)?.iter().map(|entry| entry.offset).collect())
+    }
+
+    fn read_ledger(&self, http: &Http, query: &str) -> Result<Vec<Entry>> {
+        let answer = http.get(&format!("{}/sim/v1/ledger{query}", self.endpoint()))?;
         ensure!(answer.status == 200, "the ledger answers {}", answer.status);
         answer.body.lines().filter(|line| !line.is_empty()).map(read_entry).collect()
     }
