@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, bail, ensure};
 
 use super::{Options, Path, Stage, crew::Crew, feed::Feed};
-use crate::rig::{broker::Broker, clients::Lane, random::Random};
+use crate::rig::{broker::Broker, clients::Lane, random::Random, sink::Sink};
 
 /// How often at most the ledger is read again until it stands still.
 const SETTLE_LOOKS: usize = 5;
@@ -89,6 +89,7 @@ pub(crate) fn play(
         },
         boundary: 0,
         retries: 0,
+        guest: None,
     };
     let mut broker_is_due = true;
     while game.counted() < options.rounds {
@@ -154,6 +155,8 @@ struct Game<'a> {
     boundaries: &'static [(&'static str, u64)],
     boundary: usize,
     retries: u32,
+    /// Comes and goes to move lanes.
+    guest: Option<Sink>,
 }
 
 impl Game<'_> {
@@ -222,6 +225,7 @@ impl Game<'_> {
             }
         };
         let round = self.bury(crew, victim, cause, (owned, in_flight))?;
+        self.see_off_guest()?;
         self.retries += 1;
         if round.counts || self.retries > 3 {
             (self.boundary, self.retries) = (self.boundary + 1, 0);
@@ -245,7 +249,11 @@ impl Game<'_> {
             }
             if !nudged && crew.replicas[armed].lanes.iter().any(|lane| lane.state == "running") {
                 nudged = true;
-                self.nudge(crew, name)?;
+                self.nudge(name)?;
+            }
+            // What the death leaves behind is looked at before the guest has it: nobody waits for it here.
+            if self.guest.as_ref().is_some_and(|guest| guest.is_owning(&self.stage.http)) {
+                self.see_off_guest()?;
             }
             if Instant::now() > end {
                 return Ok(false);
@@ -254,21 +262,25 @@ impl Game<'_> {
         }
     }
 
-    fn nudge(&mut self, crew: &mut Crew, name: &str) -> Result<()> {
+    fn nudge(&mut self, name: &str) -> Result<()> {
         match name {
             "alter_before" | "alter_after" => {
                 self.feed.evolve(self.stage)?;
             }
             "revoke_drained" | "assigned" => {
-                let mut guest = self.stage.plan.start(&self.stage.place, "guest", None)?;
-                // The armed replica may die first, and the guest wait for the dead one's session.
-                guest.wait_owning(&self.stage.http, Duration::from_secs(60))?;
-                guest.stop(Duration::from_secs(60))?;
-                crew.look(self.stage);
+                self.guest = Some(self.stage.plan.start(&self.stage.place, "guest", None)?);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// The guest leaves once it owns something: that is one more rebalance.
+    fn see_off_guest(&mut self) -> Result<()> {
+        let Some(mut guest) = self.guest.take() else { return Ok(()) };
+        // The armed replica may have died first, and the guest wait for the dead one's session.
+        guest.wait_owning(&self.stage.http, Duration::from_secs(60))?;
+        guest.stop(Duration::from_secs(60))
     }
 
     /// Kills the broker while everybody works, and starts it again.

@@ -170,8 +170,7 @@ impl Sink {
     pub(crate) fn wait_owning(&mut self, http: &Http, timeout: Duration) -> Result<()> {
         let end = Instant::now() + timeout;
         loop {
-            let lanes = self.lanes(http).unwrap_or_default();
-            if lanes.iter().any(|lane| lane.state != "recovering") {
+            if self.is_owning(http) {
                 return Ok(());
             }
             if let Some(status) = self.exited()? {
@@ -182,6 +181,12 @@ impl Sink {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Whether it owns a lane that is past its start.
+    pub(crate) fn is_owning(&self, http: &Http) -> bool {
+        let lanes = self.lanes(http).unwrap_or_default();
+        lanes.iter().any(|lane| lane.state != "recovering")
     }
 
     /// How it ended, if it has.
