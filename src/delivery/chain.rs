@@ -1,6 +1,9 @@
 //! One chain of slots, as its present owner sees it: what is staged for which job.
 
-use std::{mem::size_of, time::Instant};
+use std::{
+    mem::size_of,
+    time::{Duration, Instant},
+};
 
 use crate::{
     batch::{Batch, SpanId},
@@ -18,6 +21,9 @@ use crate::{
 /// A job takes 10,000 addresses
 /// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>).
 pub const OBJECTS_MAX: usize = 9_000;
+
+/// From a job to the last one before rows are streamed, at most.
+const END_JOB: Duration = Duration::from_secs(60);
 
 /// Rows of one object that share a span: what remains of them once they are staged.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +140,8 @@ pub struct Chain {
     pub last_job: Option<Instant>,
     /// Rows that no job brings yet, staged or to be staged.
     pub unloaded: u64,
+    /// No such row lies below this offset.
+    pub unloaded_from: i64,
     /// No more rows than this in a job: a row among more of them is bad.
     pub rows_max: u64,
 }
@@ -153,6 +161,7 @@ impl Chain {
             loading: None,
             last_job: None,
             unloaded: 0,
+            unloaded_from: i64::MAX,
             rows_max,
         }
     }
@@ -170,6 +179,22 @@ impl Chain {
         match self.place {
             Place::Unknown(slot) | Place::Sought(slot) | Place::End(slot) => slot.node,
         }
+    }
+
+    /// Whether no job can have brought the record at `offset`; `false` while nobody knows.
+    pub fn is_new(&self, offset: i64) -> bool {
+        matches!(self.place, Place::End(slot) if offset >= slot.node)
+    }
+
+    /// Whether rows that no job brings yet have streamed rows behind them, of which `streamed` is the last:
+    /// they are not left to the next owner, who would stream those once more.
+    pub fn is_owed(&self, streamed: i64) -> bool {
+        self.unloaded > 0 && self.unloaded_from < streamed
+    }
+
+    /// When the last job before rows are streamed may be created.
+    pub fn end_job(&self, now: Instant) -> Instant {
+        self.last_job.map_or(now, |last| now.max(last + self.facts.interval.min(END_JOB)))
     }
 
     /// When the next job may be created.

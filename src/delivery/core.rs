@@ -108,6 +108,8 @@ struct Sent {
     replans: u32,
     /// The fault of the last attempt, while it waits for the next.
     fault: Option<Fault>,
+    /// An attempt had an unknown outcome: some rows may be stored.
+    is_doubtful: bool,
 }
 
 /// Records that cannot be encoded yet.
@@ -232,7 +234,8 @@ impl<E: Encoder> Core<E> {
 
     /// Stops taking in records of these lanes and sends what is open, so that they finish soon. What is
     /// staged for a job that does not exist yet is left to the next owner, who reads it again: a job
-    /// apiece for every rebalance would use up the table's quota.
+    /// apiece for every rebalance would use up the table's quota. Only where rows behind it are streamed
+    /// already, the job is made: the next owner would stream them once more.
     pub fn drain(&mut self, slots: &[LaneSlot]) {
         for slot in slots {
             if let Some(lane) = self.lanes.get_mut(slot) {
@@ -240,6 +243,13 @@ impl<E: Encoder> Core<E> {
             }
         }
         self.seal_all();
+        let is_owed = |(key, chain): &(&ChainKey, &Chain)| {
+            let lane = self.lanes.get(&key.lane).filter(|_| slots.contains(&key.lane));
+            lane.is_some_and(|lane| chain.is_owed(lane.streamed))
+        };
+        let owed = self.chains.iter().filter(is_owed).map(|(key, _)| *key);
+        let owed: Vec<ChainKey> = owed.collect();
+        owed.into_iter().for_each(|key| self.close(key));
     }
 
     /// Whether nothing of this lane is under way. What a halt holds back is not, nor what no job
@@ -362,6 +372,7 @@ impl<E: Encoder> Core<E> {
                     self.seal(way);
                 }
             }
+            Timer::Resend(id) if self.is_stranded(id) => self.change_way(id, now),
             Timer::Resend(id) => self.resend(id),
             Timer::Relook(need) => self.prepare(need),
             Timer::Letter(id) => self.send_letter(id),
@@ -388,7 +399,7 @@ impl<E: Encoder> Core<E> {
         self.close_body(way, batch.body_mut());
         let body = batch.take_body();
         let oversized = body.len() > self.settings.body_bytes_max && batch.rows().len() > 1;
-        let sent = Sent { way, batch, body, attempts: 0, replans, fault: None };
+        let sent = Sent { way, batch, body, attempts: 0, replans, fault: None, is_doubtful: false };
         self.recharge(before, sent.batch.memory_bytes());
         if oversized && way.chain().is_none() {
             return self.split(sent);

@@ -137,10 +137,17 @@ pub trait Encoder {
     /// Writes the framing behind the last row. It changes nothing of what is there.
     fn close_body(&self, body: &mut Vec<u8>);
 
-    /// How rows of the slot are staged for a load job; `None` while they are streamed. Asked for every
-    /// row: the answer may change from one to the next.
+    /// How rows of the slot are staged where load jobs bring them; `None` where they never do. With an
+    /// answer, a load job of an earlier owner may have brought any row, so the end of its chain is
+    /// looked up before the first row, whichever way it goes.
     fn staging(&self, _slot: SlotId) -> Option<Staging> {
         None
+    }
+
+    /// Whether rows of the slot are staged now, where they can be. The answer changes between two calls
+    /// of the driver, from one row to the next.
+    fn is_staged(&self, slot: SlotId) -> bool {
+        self.staging(slot).is_some()
     }
 
     /// Appends the record's row as it stands in staged objects. Otherwise as [`encode`](Self::encode).

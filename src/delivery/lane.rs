@@ -54,6 +54,8 @@ pub struct Lane<O> {
     pub origin: O,
     /// Its progress.
     pub tracker: Tracker,
+    /// The last offset of a row that was streamed.
+    pub streamed: i64,
     /// Where it stands in its life.
     pub phase: Phase,
     /// Payload bytes taken in and not resolved.
@@ -85,6 +87,7 @@ impl<O> Lane<O> {
             epoch,
             origin,
             tracker: Tracker::new(start),
+            streamed: i64::MIN,
             phase: Phase::Running,
             bytes: 0,
             watermark_at_hold: start,

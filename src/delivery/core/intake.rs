@@ -7,7 +7,7 @@ use crate::{
     batch::{Batch, LaneSlot},
     delivery::{
         action::{Action, BatchId, ChainKey},
-        encoder::{BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId},
+        encoder::{BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId, Staging},
         lane::Phase,
     },
     record::Record,
@@ -50,11 +50,17 @@ impl<E: Encoder> Core<E> {
             return Intake::Ignored;
         }
         let route = self.encoder.route(&lane.origin, record);
+        let is_new = |staging: Staging| {
+            let chain = self.chains.get(&ChainKey { lane: slot, table: staging.table });
+            chain.is_some_and(|chain| chain.is_new(record.offset))
+        };
         let group = match &route {
-            Route::Row(slot) => match self.encoder.staging(*slot) {
-                Some(staging) => GROUP_STAGED | u64::from(staging.table.0),
-                None => {
-                    let way = Way::Streamed(*slot);
+            Route::Row(row) => match self.encoder.staging(*row) {
+                Some(staging) if self.encoder.is_staged(*row) || !is_new(staging) => {
+                    GROUP_STAGED | u64::from(staging.table.0)
+                }
+                _ => {
+                    let way = Way::Streamed(*row);
                     Self::open_batch(&mut self.open, &mut self.last_id, way).id.0
                 }
             },
@@ -88,14 +94,27 @@ impl<E: Encoder> Core<E> {
     /// Puts a record, new or one that comes back, where `route` says.
     pub(super) fn place(&mut self, place: Place, record: &Record<'_>, route: Route, now: Instant) {
         match route {
-            Route::Row(slot) => match self.put(slot, place, record, now) {
-                Ok(()) => {}
-                Err(NotEncoded::Wait(need)) => self.wait(need, place, record, 0),
-                Err(NotEncoded::Bad(reason)) => self.refuse(place, record, *reason, now),
-            },
+            Route::Row(slot) => {
+                let put = self.put(slot, place, record, now);
+                self.placed(put, place, record, now);
+            }
             Route::Skip => self.resolve(place, 1, record.bytes()),
             Route::Wait(need) => self.wait(need, place, record, 0),
             Route::Bad(reason) => self.refuse(place, record, *reason, now),
+        }
+    }
+
+    fn placed(
+        &mut self,
+        put: Result<(), NotEncoded>,
+        place: Place,
+        record: &Record<'_>,
+        now: Instant,
+    ) {
+        match put {
+            Ok(()) => {}
+            Err(NotEncoded::Wait(need)) => self.wait(need, place, record, 0),
+            Err(NotEncoded::Bad(reason)) => self.refuse(place, record, *reason, now),
         }
     }
 
@@ -117,17 +136,47 @@ impl<E: Encoder> Core<E> {
         record: &Record<'_>,
         now: Instant,
     ) -> Result<(), NotEncoded> {
-        let way = match self.encoder.staging(slot) {
-            None => Way::Streamed(slot),
-            Some(staging) => {
-                let key = ChainKey { lane: place.lane, table: staging.table };
-                if !self.admit(key, place, record) {
-                    return Ok(());
-                }
-                Way::Staged(slot, key, staging.format)
-            }
+        match self.way(slot, place, record) {
+            Some(way) => self.append(way, place, record, now),
+            None => Ok(()),
+        }
+    }
+
+    /// The way of a row to its table; `None` if it is there already, or put aside until that is known.
+    fn way(&mut self, slot: SlotId, place: Place, record: &Record<'_>) -> Option<Way> {
+        let Some(staging) = self.encoder.staging(slot) else { return Some(Way::Streamed(slot)) };
+        let key = ChainKey { lane: place.lane, table: staging.table };
+        let way = match self.encoder.is_staged(slot) {
+            true => Way::Staged(slot, key, staging.format),
+            false => Way::Streamed(slot),
         };
-        self.append(way, place, record, now)
+        self.admit(key, place, record).then_some(way)
+    }
+
+    /// Stages a row that streaming inserts do not take for its partition, where rows can be staged.
+    pub(super) fn stage_instead(
+        &mut self,
+        slot: SlotId,
+        place: Place,
+        record: &Record<'_>,
+        now: Instant,
+    ) -> bool {
+        if self.encoder.staging(slot).is_none() {
+            return false;
+        }
+        let Some(lane) = self.lanes.get(&place.lane) else { return true };
+        let route = self.encoder.route(&lane.origin, record);
+        let Route::Row(slot) = route else {
+            self.place(place, record, route, now);
+            return true;
+        };
+        let Some(staging) = self.encoder.staging(slot) else { return false };
+        let key = ChainKey { lane: place.lane, table: staging.table };
+        if self.admit(key, place, record) {
+            let put = self.append(Way::Staged(slot, key, staging.format), place, record, now);
+            self.placed(put, place, record, now);
+        }
+        true
     }
 
     fn append(
@@ -158,9 +207,12 @@ impl<E: Encoder> Core<E> {
         pushed?;
         if let Some(lane) = self.lanes.get_mut(&place.lane) {
             lane.budget.good();
+            if way.chain().is_none() {
+                lane.streamed = lane.streamed.max(record.offset);
+            }
         }
         match way.chain() {
-            Some(key) => self.appended(key, now),
+            Some(key) => self.appended(key, record.offset, now),
             None if rows == 1 => self.at(now + limits.linger, Timer::Seal(way, id)),
             None => {}
         }
@@ -230,23 +282,26 @@ impl<E: Encoder> Core<E> {
         self.flow(now);
     }
 
-    fn encode_again(&mut self, batch: &Batch, replans: u32, now: Instant) {
+    pub(super) fn encode_again(&mut self, batch: &Batch, replans: u32, now: Instant) {
         let mut fresh: super::Map<SlotId, Batch> = super::Map::default();
         for row in batch.rows() {
             let Some(lane) = self.lanes.get(&row.lane) else { continue };
             let place = Place { lane: row.lane, span: row.span };
             let record = batch.record(row);
             let slot = match self.encoder.route(&lane.origin, &record) {
-                Route::Row(slot) if self.encoder.staging(slot).is_none() => slot,
+                Route::Row(slot) if !self.encoder.is_staged(slot) => slot,
                 other => {
                     self.place(place, &record, other, now);
                     continue;
                 }
             };
+            let Some(way) = self.way(slot, place, &record) else { continue };
             let target = fresh.entry(slot).or_default();
-            let way = Way::Streamed(slot);
             match push(&mut self.encoder, &self.lanes, target, way, place, &record) {
                 Ok(()) => {
+                    if let Some(lane) = self.lanes.get_mut(&row.lane) {
+                        lane.streamed = lane.streamed.max(row.offset);
+                    }
                     let limits = self.encoder.limits(slot);
                     if target.body_bytes() >= limits.body_bytes
                         || target.rows().len() >= limits.rows

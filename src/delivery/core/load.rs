@@ -20,7 +20,7 @@ use crate::{
         action::{Action, BatchId, ChainKey, LoadId, Stage},
         chain::{Chain, Loading, OBJECTS_MAX, Place, Staged},
         disposition::{self, Disposition},
-        encoder::Encoder,
+        encoder::{Encoder, TableIx},
     },
     fault::Fault,
     record::Record,
@@ -34,7 +34,7 @@ use crate::{
 mod failure;
 
 impl<E: Encoder> Core<E> {
-    /// Whether a record's row is to be staged now. Otherwise it is in the table already, or put aside
+    /// Whether a record's row is to go its way now. Otherwise it is in the table already, or put aside
     /// until the chain's end is known.
     pub(super) fn admit(&mut self, key: ChainKey, place: RecordPlace, record: &Record<'_>) -> bool {
         let Some(chain) = self.chain(key) else { return true };
@@ -113,10 +113,33 @@ impl<E: Encoder> Core<E> {
     }
 
     /// A row was added to an open batch of the chain.
-    pub(super) fn appended(&mut self, key: ChainKey, now: Instant) {
+    pub(super) fn appended(&mut self, key: ChainKey, offset: i64, now: Instant) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
+        let before = if chain.unloaded > 0 { chain.unloaded_from } else { i64::MAX };
+        chain.unloaded_from = before.min(offset);
         chain.unloaded += 1;
         self.arm(key, now);
+    }
+
+    /// Rows of the table are staged from now on, or no more: then the last job does not wait for others.
+    pub fn switched(&mut self, table: TableIx, is_staged: bool, now: Instant) {
+        let of_table = self.chains.keys().filter(|key| key.table == table);
+        let keys: Vec<ChainKey> = of_table.copied().collect();
+        for key in keys {
+            let Some(chain) = self.chains.get_mut(&key) else { continue };
+            let due = chain.end_job(now);
+            if !is_staged && chain.due.is_some_and(|before| before > due) {
+                chain.due = Some(due);
+                self.at(due, Timer::Load(key));
+            }
+        }
+        let ids: Vec<BatchId> = self.sent.keys().copied().collect();
+        for id in ids.into_iter().filter(|_| is_staged) {
+            if self.is_stranded(id) {
+                self.change_way(id, now);
+            }
+        }
+        self.flow(now);
     }
 
     /// Hands a batch to the driver, to be stored as an object.
@@ -223,7 +246,7 @@ impl<E: Encoder> Core<E> {
     }
 
     /// The next job is wanted for everything that was taken in so far.
-    fn close(&mut self, key: ChainKey) {
+    pub(super) fn close(&mut self, key: ChainKey) {
         self.seal_below(key, i64::MAX);
         let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get_mut(&key.lane))
         else {
@@ -387,10 +410,15 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    /// Rows of the lane that no job brings yet, and records whose chain is not found yet.
+    /// Rows of the lane that no job brings soon, and records whose chain is not found yet.
     pub(super) fn unloaded(&self, slot: LaneSlot) -> u64 {
         let chains = self.chains.iter().filter(|(key, _)| key.lane == slot);
-        chains.map(|(_, chain)| chain.unloaded + chain.waiting.rows().len() as u64).sum()
+        let streamed = self.lanes.get(&slot).map_or(i64::MIN, |lane| lane.streamed);
+        let of = |chain: &Chain| {
+            let unloaded = if chain.is_owed(streamed) { 0 } else { chain.unloaded };
+            unloaded + chain.waiting.rows().len() as u64
+        };
+        chains.map(|(_, chain)| of(chain)).sum()
     }
 
     /// Forgets the chains of lanes that are gone. Their jobs go on, and the jobs' objects stay; objects of

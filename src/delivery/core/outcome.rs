@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Core, Place, Sent, Timer};
+use super::{Core, Place, Sent, Timer, Way};
 use crate::{
     batch::{Batch, LaneSlot, SpanId},
     dead_letter::{Reason, Stage},
@@ -11,7 +11,7 @@ use crate::{
         disposition::{self, Disposition},
         encoder::{Encoder, SlotId},
     },
-    fault::{Fault, FaultKind},
+    fault::{Certainty, Fault, FaultKind},
     write::{RowFault, WriteOutcome},
 };
 
@@ -71,9 +71,25 @@ impl<E: Encoder> Core<E> {
         now: Instant,
     ) {
         let due = now + wait.max(fault.retry_after.unwrap_or(Duration::ZERO));
+        sent.is_doubtful |= fault.certainty == Certainty::Unknown;
         sent.fault = Some(fault);
         self.sent.insert(id, sent);
         self.at(due, Timer::Resend(id));
+    }
+
+    /// Whether a request was refused as a whole, by a path that rows of its table do not go any more.
+    pub(super) fn is_stranded(&self, id: BatchId) -> bool {
+        self.sent.get(&id).is_some_and(|sent| {
+            let is_refused = sent.fault.is_some() && !sent.is_doubtful;
+            is_refused && matches!(sent.way, Way::Streamed(slot) if self.encoder.is_staged(slot))
+        })
+    }
+
+    /// Stages the rows of a stranded request.
+    pub(super) fn change_way(&mut self, id: BatchId, now: Instant) {
+        let Some(sent) = self.sent.remove(&id) else { return };
+        self.encode_again(&sent.batch, sent.replans, now);
+        self.release_memory(sent.batch.memory_bytes());
     }
 
     /// Finds the row that the request was refused for, by halves; a single row is to blame itself.
@@ -101,9 +117,14 @@ impl<E: Encoder> Core<E> {
         self.replan(sent, may_pass, now);
         for (index, row) in sent.batch.rows().iter().enumerate() {
             if let Some(rejected) = find(index).filter(|_| !may_pass(index)) {
-                let reason = refusal(&rejected.fault, rejected.field.clone());
                 let place = Place { lane: row.lane, span: row.span };
-                self.refuse(place, &sent.batch.record(row), reason, now);
+                let record = sent.batch.record(row);
+                let is_old = rejected.fault.kind == FaultKind::PartitionOutOfRange;
+                if is_old && self.stage_instead(sent.way.slot(), place, &record, now) {
+                    continue;
+                }
+                let reason = refusal(&rejected.fault, rejected.field.clone());
+                self.refuse(place, &record, reason, now);
             }
         }
         if !unsent.is_empty() {
@@ -139,7 +160,15 @@ impl<E: Encoder> Core<E> {
             Fault::refused(FaultKind::Transient, "backendError", "BigQuery left these rows out")
         });
         let replans = sent.replans;
-        let again = Sent { way: sent.way, batch, body, attempts, replans, fault };
+        let again = Sent {
+            way: sent.way,
+            batch,
+            body,
+            attempts,
+            replans,
+            fault,
+            is_doubtful: sent.is_doubtful,
+        };
         self.charge(again.batch.memory_bytes());
         self.sent.insert(id, again);
         if own_fault {

@@ -26,8 +26,8 @@ mod load;
 struct Fake {
     policy: BadRecordPolicy,
     ready: Rc<Cell<bool>>,
-    /// Whether rows are staged for load jobs.
-    loads: Rc<Cell<bool>>,
+    /// Whether rows are staged for load jobs; `None` where they never are.
+    loads: Rc<Cell<Option<bool>>>,
 }
 
 impl Encoder for Fake {
@@ -66,7 +66,11 @@ impl Encoder for Fake {
     fn staging(&self, slot: SlotId) -> Option<Staging> {
         let table = TableIx(slot.0);
         let staging = Staging { table, format: LoadFormat::NdjsonGz, object_bytes: 1 << 20 };
-        self.loads.get().then_some(staging)
+        self.loads.get().map(|_| staging)
+    }
+
+    fn is_staged(&self, _: SlotId) -> bool {
+        self.loads.get() == Some(true)
     }
 
     fn encode_staged(
@@ -127,7 +131,7 @@ fn reason() -> Reason {
 struct Bench {
     core: Core<Fake>,
     ready: Rc<Cell<bool>>,
-    loads: Rc<Cell<bool>>,
+    loads: Rc<Cell<Option<bool>>>,
     now: Instant,
 }
 
@@ -145,7 +149,7 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
         retry_slowly: waits(Duration::from_secs(30)),
         halt_retry: Duration::from_secs(600),
     };
-    let loads = Rc::new(Cell::new(false));
+    let loads = Rc::new(Cell::new(None));
     let fake = Fake { policy, ready: Rc::clone(&ready), loads: Rc::clone(&loads) };
     let mut bench = Bench { core: Core::new(fake, settings), ready, loads, now: Instant::now() };
     bench.core.assign(LANE, TopicPartition::new("t", 0), 1, 0);

@@ -53,7 +53,7 @@ impl Bench {
 /// A lane whose rows are staged, and whose chains end where they begin.
 fn loading(values: &str) -> Bench {
     let mut bench = bench(1 << 20, 9);
-    bench.loads.set(true);
+    bench.loads.set(Some(true));
     bench.take(0, values);
     let located = bench.asked().located;
     for (key, from) in located {
@@ -116,7 +116,7 @@ fn a_job_does_not_wait_for_what_came_after_it_was_wanted() {
 #[test]
 fn what_an_earlier_owner_has_loaded_is_done_with() {
     let mut bench = bench(1 << 20, 9);
-    bench.loads.set(true);
+    bench.loads.set(Some(true));
     let node = bench.core.encoder().chain(&(), TableIx(0)).unwrap().id.short().to_owned();
     bench.core.recall(LANE, [(node, 1)].into());
     bench.take(1, "x y z");
@@ -134,7 +134,7 @@ fn what_an_earlier_owner_has_loaded_is_done_with() {
 #[test]
 fn a_job_waits_for_dead_letters_and_for_rows_that_wait_below_its_end() {
     let mut bench = bench(1 << 20, 9);
-    bench.loads.set(true);
+    bench.loads.set(Some(true));
     bench.take(0, "x b w y");
     let mut letter = None;
     for action in bench.actions() {
@@ -195,7 +195,7 @@ fn another_owners_job_decides_and_the_lane_is_taken_over_again() {
 #[test]
 fn a_bad_row_is_alone_in_the_end_and_goes_to_the_dead_letter() {
     let mut bench = bench(1 << 20, 9);
-    bench.loads.set(true);
+    bench.loads.set(Some(true));
     let rows = ["x", "y", "POISON", "z"];
     let (mut loaded, mut letters, mut slot) = (Vec::new(), Vec::new(), Slot::at(BASE));
     let mut lane = LANE;
@@ -288,7 +288,7 @@ fn a_lane_that_is_gone_leaves_its_job_and_its_objects_alone() {
 #[test]
 fn a_switch_to_streaming_neither_waits_for_the_job_nor_repeats_a_row() {
     let mut bench = loading("x");
-    bench.loads.set(false);
+    bench.loads.set(Some(false));
     bench.take(1, "u v y");
     bench.wait(10);
     let [Action::Write(write), Action::Stage(stage)] = &bench.actions()[..] else { panic!() };
@@ -300,4 +300,100 @@ fn a_switch_to_streaming_neither_waits_for_the_job_nor_repeats_a_row() {
     assert_eq!((job.end, job.rows), (4, 1));
     bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 4 }), bench.now);
     assert_eq!((bench.mark(), bench.core.memory_bytes()), (4, 0));
+}
+
+#[test]
+fn rows_are_streamed_only_once_it_is_known_which_of_them_jobs_have_brought() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(false));
+    bench.take(0, "x y z");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(Slot { node: 2, ..from }), bench.now);
+    bench.take(3, "u");
+    bench.wait(1);
+    let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
+    assert_eq!(&write.body[..], b"[z,u]");
+    bench.core.written(write.id, WriteOutcome::Acked, bench.now);
+    assert_eq!((bench.mark(), bench.core.memory_bytes(), bench.core.is_idle()), (4, 0, true));
+}
+
+#[test]
+fn the_last_job_before_rows_are_streamed_does_not_wait_for_its_time() {
+    let mut bench = loading("x");
+    bench.loads.set(Some(false));
+    bench.core.switched(TableIx(0), false, bench.now);
+    bench.wait(0);
+    bench.store_objects();
+    let [(key, id, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!((job.end, job.rows), (1, 1));
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 1 }), bench.now);
+    // Soon after a job it does: jobs are few.
+    bench.loads.set(Some(true));
+    bench.core.switched(TableIx(0), true, bench.now);
+    bench.take(1, "y");
+    bench.loads.set(Some(false));
+    bench.core.switched(TableIx(0), false, bench.now);
+    bench.wait(59);
+    assert_eq!(bench.store_objects().jobs, []);
+    bench.wait(1);
+    bench.store_objects();
+    assert_eq!(bench.asked().jobs.len(), 1);
+}
+
+#[test]
+fn rows_that_streaming_has_refused_are_staged_and_those_of_which_nobody_knows_are_not() {
+    let quota = || Fault::refused(FaultKind::QuotaExceeded, "quotaExceeded", "m");
+    for (first, is_moved) in [(quota(), true), (transient(), false)] {
+        let mut bench = bench(1 << 20, 9);
+        bench.loads.set(Some(false));
+        bench.take(0, "x y");
+        let [(key, from)] = bench.asked().located.try_into().unwrap();
+        bench.core.located(key, Ok(from), bench.now);
+        bench.wait(1);
+        let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
+        let outcome = match is_moved {
+            true => WriteOutcome::Refused(first),
+            false => WriteOutcome::Unknown(first),
+        };
+        bench.core.written(write.id, outcome, bench.now);
+        bench.loads.set(Some(true));
+        bench.core.switched(TableIx(0), true, bench.now);
+        bench.wait(10);
+        if is_moved {
+            assert_eq!(bench.store_objects().staged[0].1, "x;y;");
+            let [(_, id, job)] = bench.asked().jobs.try_into().unwrap();
+            assert_eq!((job.end, job.rows), (2, 2));
+            bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 2 }), bench.now);
+        } else {
+            let [Action::Write(again)] = &bench.actions()[..] else { panic!() };
+            assert_eq!(&again.body[..], b"[x,y]");
+            bench.core.written(again.id, WriteOutcome::Acked, bench.now);
+        }
+        assert_eq!((bench.mark(), bench.core.memory_bytes()), (2, 0));
+    }
+}
+
+#[test]
+fn a_row_for_a_partition_that_streaming_does_not_reach_is_loaded() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(false));
+    bench.take(0, "past y");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    bench.wait(1);
+    let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
+    let fault = Fault::refused(FaultKind::PartitionOutOfRange, "invalid", "m");
+    let rejected = vec![RowFault { row: 0, fault, field: None, taken_for: None }];
+    let outcome = WriteOutcome::Partial { rejected, unsent: Vec::new() };
+    bench.core.written(write.id, outcome, bench.now);
+    assert_eq!(bench.asked().letters, []);
+    // A row behind it is streamed already, so it is loaded before the lane is given up.
+    bench.core.drain(&[LANE]);
+    bench.wait(0);
+    assert_eq!(bench.store_objects().staged[0].1, "past;");
+    let [(_, id, job)] = bench.asked().jobs.try_into().unwrap();
+    assert!(!bench.core.is_drained(LANE));
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: job.end }), bench.now);
+    assert!(bench.core.is_drained(LANE));
+    assert_eq!((bench.mark(), bench.core.memory_bytes()), (2, 0));
 }
