@@ -105,7 +105,7 @@ fn span(request: &Request) -> Option<Span> {
     let partition = request.parameter("partition").map(|text| text.parse());
     let from = request.parameter("from").map(|text| text.parse());
     Some(Span {
-        topic: request.parameter("topic").map(Into::into),
+        topic: request.parameter("topic"),
         partition: partition.transpose().ok()?,
         from: from.transpose().ok()?,
     })

@@ -249,7 +249,7 @@ async fn a_part_of_the_ledger_is_read_without_the_rest() {
         ("?topic=o&partition=3&from=42", 1),
         ("?from=43", 0),
     ] {
-        let request = json_request(Method::GET, &format!("/sim/v1/ledger{query}"), None);
+        let request = json_request(Method::GET, format!("/sim/v1/ledger{query}"), None);
         let dump = fixture.rest.call(request).await.unwrap().body;
         assert_eq!(dump.split(|byte| *byte == b'\n').count() - 1, rows, "{query}");
     }
