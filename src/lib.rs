@@ -16,6 +16,7 @@ pub mod telemetry;
 // Pure logic: no clock, no I/O, no vendor client.
 pub mod batch;
 pub mod delivery;
+pub mod path;
 pub mod schema;
 pub mod transcode;
 

@@ -14,6 +14,7 @@ pub mod encoder;
 pub mod fingerprint;
 pub mod lag;
 pub mod loads;
+pub mod paths;
 pub mod prepare;
 pub mod report;
 pub mod schema_gate;
@@ -88,6 +89,8 @@ pub struct Parts {
     pub letters: Option<Arc<dyn DeadLetters>>,
     /// Load jobs and their objects; `None` where no topic is loaded.
     pub loads: Option<Arc<loads::Loads>>,
+    /// The write paths of the tables that choose theirs.
+    pub paths: Arc<paths::Paths>,
     /// Prepares plans.
     pub preparer: Arc<Preparer>,
     /// Commits offsets.
@@ -240,8 +243,12 @@ fn make_worker<M: Messages>(
     index: usize,
     inbox: mpsc::Receiver<Message<M>>,
 ) -> Result<Worker<M>, PipelineError> {
-    let encoder = TopicEncoder::new(Arc::clone(&parts.project), parts.topics.clone())
-        .ok_or(PipelineError::NoTopics)?;
+    let encoder = TopicEncoder::new(
+        Arc::clone(&parts.project),
+        parts.topics.clone(),
+        Arc::clone(&parts.paths),
+    )
+    .ok_or(PipelineError::NoTopics)?;
     let settings = CoreSettings {
         body_bytes_max: parts.body_bytes_max,
         memory_bytes_max: parts.limits.bytes_in_flight / parts.limits.workers().max(1),
@@ -253,6 +260,7 @@ fn make_worker<M: Messages>(
         writer: Arc::clone(&parts.writer),
         letters: parts.letters.clone(),
         loads: parts.loads.clone(),
+        paths: Arc::clone(&parts.paths),
         preparer: Arc::clone(&parts.preparer),
         commits: Arc::clone(commits),
         flow: Arc::clone(flow),

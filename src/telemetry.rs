@@ -23,8 +23,8 @@ pub use self::{
     liveness::{Liveness, Stuck, Thresholds},
     metrics::{METRICS, MetricDoc, Metrics},
     status::{
-        BrokerStatus, LaneState, LaneStatus, LastError, ProcessStatus, Snapshot, Status,
-        TableState, TableStatus,
+        BrokerStatus, LaneState, LaneStatus, LastError, PathStatus, ProcessStatus, Snapshot,
+        Status, TableState, TableStatus,
     },
 };
 
@@ -241,7 +241,10 @@ pub struct TableTelemetry {
     pub waiting_rows: IntGauge,
     /// See [`Metrics::staged_bytes`].
     pub staged_bytes: IntCounter,
+    /// See [`Metrics::takes_load_path`].
+    pub takes_load_path: IntGauge,
     load_jobs: prometheus::IntCounterVec,
+    path_switches: prometheus::IntCounterVec,
     schema_changes: prometheus::IntCounterVec,
     retries: prometheus::IntCounterVec,
     label: Box<str>,
@@ -258,7 +261,9 @@ impl TableTelemetry {
             end_to_end_seconds: metrics.end_to_end_seconds.with_label_values(labels),
             waiting_rows: metrics.waiting_rows.with_label_values(labels),
             staged_bytes: metrics.staged_bytes.with_label_values(labels),
+            takes_load_path: metrics.takes_load_path.with_label_values(labels),
             load_jobs: metrics.load_jobs.clone(),
+            path_switches: metrics.path_switches.clone(),
             schema_changes: metrics.schema_changes.clone(),
             retries: metrics.retries.clone(),
             label: label.into(),
@@ -273,6 +278,11 @@ impl TableTelemetry {
     /// Counts what became of a load job; see [`Metrics::load_jobs`].
     pub fn load_job(&self, outcome: &'static str) {
         self.load_jobs.with_label_values(&[&*self.label, outcome]).inc();
+    }
+
+    /// Counts a switch of the write path; see [`Metrics::path_switches`].
+    pub fn switched(&self, path: &'static str, cause: &'static str) {
+        self.path_switches.with_label_values(&[&*self.label, path, cause]).inc();
     }
 
     /// Counts one request that is sent again. `cause` is `fault::FaultKind::name`.

@@ -34,6 +34,7 @@ mod tidy {
         ("source", &["committer", "record"]),
         // Pure logic.
         ("batch", &["record", "table"]),
+        ("path", &[]),
         ("delivery", &["batch", "dead_letter", "fault", "record", "table", "write"]),
         ("schema", &["table"]),
         ("transcode", &["record", "schema", "table"]),
@@ -52,6 +53,7 @@ mod tidy {
                 "failpoint",
                 "fault",
                 "jitter",
+                "path",
                 "record",
                 "registry",
                 "schema",

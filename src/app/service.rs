@@ -35,6 +35,7 @@ use crate::{
         lag,
         loads::Loads,
         now_ms,
+        paths::Paths,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
     },
@@ -111,7 +112,7 @@ impl Service {
             tokio::task::spawn_blocking(move || source(&settings)).await??
         };
         let (ends, parts) = (source.watermarks(), parts(&settings, &source, &telemetry)?);
-        let ages = Arc::clone(&parts.ages);
+        let (ages, paths) = (Arc::clone(&parts.ages), Arc::clone(&parts.paths));
         let (pipeline, dispatcher, control) = Pipeline::start(parts)?;
         let listener = TcpListener::bind(settings.admin.listen)
             .await
@@ -121,7 +122,7 @@ impl Service {
         let stop_admin = CancellationToken::new();
         let admin = Admin::new(&settings.admin, Arc::clone(&telemetry), Arc::new(Lanes(control)));
         tasks.spawn(serve(listener, admin, stop_admin.clone()));
-        let lag = lag::run(Arc::clone(&telemetry), ends, ages, stop_admin.clone());
+        let lag = lag::run(Arc::clone(&telemetry), ends, ages, paths, stop_admin.clone());
         tasks.spawn(async move {
             lag.await;
             Ok(())
@@ -230,6 +231,7 @@ fn parts(
         writer: Arc::new(writer),
         letters: letters(settings)?,
         loads: loads(settings, jobs)?,
+        paths: Arc::new(Paths::new(settings.gcs.is_some())),
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),

@@ -18,7 +18,10 @@ use crate::{
         BadRecordPolicy, BatchLimits, ChainFacts, Encoder, NeedId, NotEncoded, Route, SlotId,
         Staging, TableIx,
     },
-    pipeline::settings::{NullValue, TopicSettings},
+    pipeline::{
+        paths::Paths,
+        settings::{NullValue, TopicSettings},
+    },
     record::{Record, TopicPartition},
     schema::{
         diff::{self, Fit},
@@ -32,6 +35,7 @@ use crate::{
 use origin::Origin;
 use payload::{Cut, Payloads, SchemaKey};
 use request::{Request, Samples};
+use staging::Followed;
 
 /// What decides how a record is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +101,9 @@ pub struct TopicEncoder {
     record_names: Map<SchemaKey, Arc<str>>,
     /// What the brokers tell of topics.
     known: HashMap<Arc<str>, staging::KnownTopic>,
+    paths: Arc<Paths>,
+    followed: Map<TableIx, Followed>,
+    switches_seen: u64,
     payloads: Payloads,
     /// The record that was routed last: its payloads are cut out once.
     cut: Cut,
@@ -113,8 +120,12 @@ impl std::fmt::Debug for TopicEncoder {
 
 impl TopicEncoder {
     /// An encoder for these topics, the first match of each topic's name counting; `None` without
-    /// any topic.
-    pub fn new(project: Arc<str>, topics: Vec<Arc<TopicSettings>>) -> Option<Self> {
+    /// any topic. Topics that choose their path follow `paths`.
+    pub fn new(
+        project: Arc<str>,
+        topics: Vec<Arc<TopicSettings>>,
+        paths: Arc<Paths>,
+    ) -> Option<Self> {
         Some(Self {
             fallback: Arc::clone(topics.first()?),
             project,
@@ -127,6 +138,9 @@ impl TopicEncoder {
             needed: Map::default(),
             record_names: Map::default(),
             known: HashMap::new(),
+            paths,
+            followed: Map::default(),
+            switches_seen: 0,
             payloads: Payloads::default(),
             cut: Cut::default(),
             last_id: 0,
@@ -243,6 +257,9 @@ impl Encoder for TopicEncoder {
         if !origin.settings.table.uses_record() {
             let name = origin.settings.table.resolve(&lane.topic, |_| None, None);
             origin.table = name.ok().and_then(|name| self.named_table(&origin, &name).ok());
+            if let Some(table) = origin.table {
+                self.follow(&origin, table);
+            }
         }
         origin
     }
@@ -303,6 +320,10 @@ impl Encoder for TopicEncoder {
 
     fn staging(&self, slot: SlotId) -> Option<Staging> {
         self.staging_of(slot)
+    }
+
+    fn is_staged(&self, slot: SlotId) -> bool {
+        self.is_staged_now(slot)
     }
 
     fn encode_staged(

@@ -3,12 +3,17 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{record::TopicPartition, source::Ends, telemetry::Telemetry};
+use crate::{
+    pipeline::paths::{self, Backlogs, Paths},
+    record::TopicPartition,
+    source::Ends,
+    telemetry::Telemetry,
+};
 
 /// How often the ends are looked at: the client knows them from its fetches.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -57,30 +62,38 @@ impl Ages {
     }
 }
 
-/// Keeps lag and ages up to date until `stop`.
+/// Keeps lag, ages and write paths up to date until `stop`.
 pub async fn run(
     telemetry: Arc<Telemetry>,
     ends: impl Ends,
     ages: Arc<Ages>,
+    paths: Arc<Paths>,
     stop: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => measure(&telemetry, &ends, &ages),
+            _ = ticks.tick() => {
+                let backlogs = measure(&telemetry, &ends, &ages);
+                paths.decide(&telemetry, &backlogs, Instant::now());
+            }
         }
     }
 }
 
-fn measure(telemetry: &Telemetry, ends: &impl Ends, ages: &Ages) {
+/// Shows what is not committed, and gives what is not read.
+fn measure(telemetry: &Telemetry, ends: &impl Ends, ages: &Ages) -> Backlogs {
     let mut lags: HashMap<Arc<str>, i64> = HashMap::new();
+    let mut unread: HashMap<Arc<str>, u64> = HashMap::new();
     for lane in telemetry.status.snapshot().lanes {
         let topic_partition = TopicPartition::new(Arc::clone(&lane.topic), lane.partition);
         let total = lags.entry(Arc::clone(&lane.topic)).or_default();
         let Some(high) = ends.high(&topic_partition).max(lane.high_watermark) else { continue };
         // Until the first commit of this assignment the start position stands for it.
         let Some(done) = lane.committed_offset.or(lane.next_offset) else { continue };
+        let left = (high - lane.next_offset.unwrap_or(done)).max(0);
+        *unread.entry(Arc::clone(&lane.topic)).or_default() += left.unsigned_abs();
         let lag = (high - done).max(0);
         *total += lag;
         telemetry.status.update_lane(&lane.topic, lane.partition, |status| {
@@ -96,12 +109,15 @@ fn measure(telemetry: &Telemetry, ends: &impl Ends, ages: &Ages) {
         topic.lag_seconds.set(age.record_seconds);
         topic.oldest_unacknowledged_seconds.set(age.waiting_seconds);
     }
+    let bytes = |(topic, records): (Arc<str>, u64)| {
+        let bytes = paths::bytes(telemetry, &topic, records);
+        (topic, bytes)
+    };
+    unread.into_iter().map(bytes).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::telemetry::LaneStatus;
 
@@ -127,7 +143,9 @@ mod tests {
         let age = |record_seconds| Age { record_seconds, waiting_seconds: 1.0 };
         ages.put(0, [(Arc::clone(&topic), age(3.0))].into());
         ages.put(1, [(Arc::clone(&topic), age(7.0))].into());
-        measure(&telemetry, &At(100), &ages);
+        let backlogs = measure(&telemetry, &At(100), &ages);
+        // Nothing was read yet: a record counts for a kilobyte.
+        assert_eq!(backlogs[&topic], 2 * 10 * 1_000);
         let topic = telemetry.topic("orders");
         assert_eq!(topic.lag_records.get(), 60 + 10);
         assert_eq!(topic.lag_seconds.get(), 7.0);

@@ -22,6 +22,7 @@ use crate::{
         encoder::{TopicEncoder, origin::Origin, request::NAME_ONLY},
         lag::{Age, Ages, TopicAges},
         now_ms,
+        paths::Paths,
     },
     source::OwnedLane,
     table::TableRef,
@@ -96,6 +97,7 @@ pub struct Report {
     behind: HashMap<LaneSlot, Behind>,
     halts: Halts,
     ages: Arc<Ages>,
+    paths: Arc<Paths>,
     worker: usize,
 }
 
@@ -107,11 +109,17 @@ impl std::fmt::Debug for Report {
 
 impl Report {
     /// Nothing reported yet.
-    pub fn new(worker: usize, ages: Arc<Ages>, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(
+        worker: usize,
+        ages: Arc<Ages>,
+        paths: Arc<Paths>,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
         Self {
             behind: HashMap::new(),
             halts: Halts::default(),
             ages,
+            paths,
             worker,
             telemetry,
             topics: HashMap::new(),
@@ -180,6 +188,7 @@ impl Report {
             }
             WriteOutcome::Refused(fault) | WriteOutcome::Unknown(fault) => {
                 table.retried(fault.kind.name());
+                self.paths.not_streamed(&name, fault);
                 0
             }
         };
@@ -391,7 +400,7 @@ mod tests {
     #[test]
     fn skipped_records_are_counted_and_ignored_ones_are_not() {
         let telemetry = Arc::new(Telemetry::new(1, Instant::now(), 0).unwrap());
-        let mut report = Report::new(0, Arc::default(), Arc::clone(&telemetry));
+        let mut report = Report::new(0, Arc::default(), Arc::default(), Arc::clone(&telemetry));
         let mut read = Read::default();
         for intake in [Intake::Taken, Intake::Skipped, Intake::Skipped, Intake::Ignored] {
             read.note(intake, 10);

@@ -40,8 +40,12 @@ pub enum NullValue {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteMode {
-    /// Streaming inserts (`tabledata.insertAll`): rows are visible within seconds, at least once.
+    /// Load jobs while they are fresh enough, while the topic is far behind, or while streaming is
+    /// refused for a quota; streaming inserts otherwise, and always without `gcs.bucket`. Each table of
+    /// each process decides for itself, and `/status` says why. At least once.
     #[default]
+    Auto,
+    /// Streaming inserts (`tabledata.insertAll`): rows are visible within seconds, at least once.
     Streaming,
     /// Load jobs: rows are staged in the bucket of `gcs` and brought by a job per partition when
     /// `freshness` and the quota of the table allow, exactly once, and free of charge.

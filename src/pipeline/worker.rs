@@ -27,6 +27,7 @@ use crate::{
         encoder::{Prepared, TopicEncoder, staging::KnownTopic},
         lag::Ages,
         loads::Loads,
+        paths::Paths,
         prepare::Preparer,
         report::{Read, Report},
     },
@@ -52,6 +53,8 @@ pub struct Shared {
     pub letters: Option<Arc<dyn DeadLetters>>,
     /// Load jobs and their objects; `None` where no topic is loaded.
     pub loads: Option<Arc<Loads>>,
+    /// The write paths of the tables that choose theirs.
+    pub paths: Arc<Paths>,
     /// Prepares plans.
     pub preparer: Arc<Preparer>,
     /// The commit loop.
@@ -146,7 +149,12 @@ impl<M: Messages> Worker<M> {
             lanes: HashMap::new(),
             drains: Vec::new(),
             spent: Vec::new(),
-            report: Report::new(index, Arc::clone(&shared.ages), Arc::clone(&shared.telemetry)),
+            report: Report::new(
+                index,
+                Arc::clone(&shared.ages),
+                Arc::clone(&shared.paths),
+                Arc::clone(&shared.telemetry),
+            ),
             pressure: Pressure::Free,
             shared,
             headers: Vec::new(),
@@ -159,6 +167,7 @@ impl<M: Messages> Worker<M> {
     /// A task panicked.
     pub async fn run(mut self) -> Result<(), WorkerError> {
         loop {
+            self.follow_paths();
             self.carry_out();
             let now = Instant::now();
             self.shared.telemetry.liveness.worker_turned(self.index, now);
@@ -175,6 +184,12 @@ impl<M: Messages> Worker<M> {
                 () = tokio::time::sleep_until(next.into()) => self.core.tick(Instant::now()),
             }
             self.finish_turn();
+        }
+    }
+
+    fn follow_paths(&mut self) {
+        for (table, is_staged) in self.core.encoder_mut().follow_paths() {
+            self.core.switched(table, is_staged, Instant::now());
         }
     }
 

@@ -134,6 +134,12 @@ metrics! {
         pub load_jobs: IntCounterVec = "kcbq_load_jobs_total" ["table", "outcome"],
         /// Bytes of rows that were staged for load jobs, before compression.
         pub staged_bytes: IntCounterVec = "kcbq_staged_bytes_total" ["table"],
+        /// Whether a table that chooses its write path (`write: auto`) takes load jobs (1) or streaming
+        /// inserts (0); 0 for other tables.
+        pub takes_load_path: IntGaugeVec = "kcbq_takes_load_path" ["table"],
+        /// Times that a table took another write path, by the new path and the cause: `backlog`,
+        /// `fresh`, `free`, `streaming_quota`, `jobs_quota`.
+        pub path_switches: IntCounterVec = "kcbq_path_switches_total" ["table", "path", "cause"],
         /// Changes to tables that BigQuery accepted: `create`, `add_column`, `relax`, `widen`.
         pub schema_changes: IntCounterVec = "kcbq_schema_changes_total" ["table", "kind"],
         /// Requests sent again, by the fault that made it necessary.

@@ -197,6 +197,17 @@ impl LaneStatus {
     }
 }
 
+/// The write path that a table has chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathStatus {
+    /// `streaming` or `load`.
+    pub path: &'static str,
+    /// Why, with the figures.
+    pub reason: String,
+    /// Since when it has been this one, in milliseconds since the epoch.
+    pub since_ms: i64,
+}
+
 /// One table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TableStatus {
@@ -213,6 +224,8 @@ pub struct TableStatus {
     pub last_change_ms: Option<i64>,
     /// Rows that wait for a column, the table or a permission.
     pub waiting_rows: u64,
+    /// The write path of its rows, where the table chooses it (`write: auto`).
+    pub path: Option<PathStatus>,
     /// Since when it has been in this state, in milliseconds since the epoch.
     pub since_ms: i64,
     /// The last error.
@@ -229,6 +242,7 @@ impl TableStatus {
             last_change: None,
             last_change_ms: None,
             waiting_rows: 0,
+            path: None,
             since_ms: now_ms,
             last_error: None,
         }

@@ -14,7 +14,7 @@ use crate::{
 const TABLES_MAX: usize = 10_000;
 
 impl TopicEncoder {
-    fn table_ix(&mut self, table: TableRef) -> Result<TableIx, Box<Reason>> {
+    fn table_ix(&mut self, origin: &Origin, table: TableRef) -> Result<TableIx, Box<Reason>> {
         if let Some(known) = self.table_numbers.get(&table) {
             return Ok(*known);
         }
@@ -26,6 +26,7 @@ impl TopicEncoder {
         let ix = TableIx(u32::try_from(self.tables.len()).unwrap_or(u32::MAX));
         self.tables.push(table.clone());
         self.table_numbers.insert(table, ix);
+        self.follow(origin, ix);
         Ok(ix)
     }
 
@@ -36,7 +37,7 @@ impl TopicEncoder {
     ) -> Result<TableIx, Box<Reason>> {
         let project = Arc::clone(&self.project);
         let dataset = Arc::clone(&origin.settings.dataset);
-        self.table_ix(TableRef { project, dataset, table: name.into() })
+        self.table_ix(origin, TableRef { project, dataset, table: name.into() })
     }
 
     /// The table of a record; `None` until the record's schema is known.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use super::{TopicEncoder, origin::Origin};
 use crate::{
     delivery::encoder::{ChainFacts, SlotId, Staging, TableIx},
-    pipeline::settings::{TopicLoad, WriteMode},
+    pipeline::{
+        paths::{self, Feed, TablePath},
+        settings::{TopicLoad, TopicSettings, WriteMode},
+    },
     write::load::{
         chain::{ChainId, ChainOf},
         job::LoadFormat,
-        pace,
     },
 };
 
@@ -22,30 +24,86 @@ pub struct KnownTopic {
     pub partitions: u32,
 }
 
+/// A table's path as this encoder follows it.
+#[derive(Debug)]
+pub(super) struct Followed {
+    path: Arc<TablePath>,
+    /// Between two calls of [`TopicEncoder::follow_paths`] it does not change.
+    is_staged: bool,
+}
+
 impl TopicEncoder {
     /// Learns what the brokers tell of a topic, before one of its lanes is assigned.
     pub fn learn_topic(&mut self, topic: &Arc<str>, known: KnownTopic) {
         self.known.insert(Arc::clone(topic), known);
     }
 
-    pub(super) fn staging_of(&self, slot: SlotId) -> Option<Staging> {
+    /// Takes over what was decided since the last call: the tables that changed their path, and whether
+    /// their rows are staged from now on.
+    pub fn follow_paths(&mut self) -> Vec<(TableIx, bool)> {
+        let switches = self.paths.switches();
+        if std::mem::replace(&mut self.switches_seen, switches) == switches {
+            return Vec::new();
+        }
+        let mut changed = Vec::new();
+        for (table, followed) in &mut self.followed {
+            let is_staged = followed.path.is_staged();
+            if std::mem::replace(&mut followed.is_staged, is_staged) != is_staged {
+                changed.push((*table, is_staged));
+            }
+        }
+        changed
+    }
+
+    /// Follows the path of a table that the lane's topic feeds.
+    pub(super) fn follow(&mut self, origin: &Origin, table: TableIx) {
+        if origin.settings.write != WriteMode::Auto {
+            return;
+        }
+        let Some(name) = self.tables.get(table.0 as usize) else { return };
+        let feed = Feed::new(&origin.settings, self.partitions(origin));
+        let path = self.paths.of(name, &origin.lane.topic, feed);
+        let is_staged = path.is_staged();
+        self.followed.entry(table).or_insert(Followed { path, is_staged });
+    }
+
+    fn settings_of(&self, slot: SlotId) -> Option<(&TopicSettings, TableIx)> {
         let key = self.slot(slot)?.key;
-        let settings = self.topics.get(key.settings as usize)?;
-        let format = LoadFormat::NdjsonGz;
+        Some((self.topics.get(key.settings as usize)?, key.table))
+    }
+
+    pub(super) fn staging_of(&self, slot: SlotId) -> Option<Staging> {
+        let (settings, table) = self.settings_of(slot)?;
+        let can_be = match settings.write {
+            WriteMode::Streaming => false,
+            WriteMode::Load => true,
+            WriteMode::Auto => self.paths.has_bucket(),
+        };
         let object_bytes = settings.load.settings.object_bytes;
-        let staging = Staging { table: key.table, format, object_bytes };
-        (settings.write == WriteMode::Load).then_some(staging)
+        can_be.then_some(Staging { table, format: LoadFormat::NdjsonGz, object_bytes })
+    }
+
+    pub(super) fn is_staged_now(&self, slot: SlotId) -> bool {
+        let Some((settings, table)) = self.settings_of(slot) else { return false };
+        match settings.write {
+            WriteMode::Streaming => false,
+            WriteMode::Load => true,
+            WriteMode::Auto => self.followed.get(&table).is_some_and(|table| table.is_staged),
+        }
+    }
+
+    fn partitions(&self, origin: &Origin) -> u32 {
+        self.known.get(&origin.lane.topic).map_or(1, |known| known.partitions)
     }
 
     pub(super) fn chain_of(&self, origin: &Origin, table: TableIx) -> Option<ChainFacts> {
         let table = self.tables.get(table.0 as usize)?;
-        let TopicLoad { group, epoch, settings } = &origin.settings.load;
+        let settings = &origin.settings;
+        let TopicLoad { group, epoch, .. } = &settings.load;
         let (lane, known) = (&origin.lane, self.known.get(&origin.lane.topic));
         let topic_id = known.and_then(|known| known.id.as_deref());
         let of = ChainOf { group, lane, topic_id, table, load_epoch: *epoch };
-        let partitions = known.map_or(1, |known| known.partitions);
-        let first = origin.settings.freshness;
-        let interval = pace::interval(first, partitions, settings.jobs_per_table_day);
+        let (first, interval) = paths::pace(settings, self.partitions(origin));
         Some(ChainFacts { id: ChainId::new(&of), table: table.clone(), first, interval })
     }
 }

@@ -132,7 +132,7 @@ impl Rig {
             on_event: Arc::new(|_, _| {}),
         }));
         let preparer = Preparer::new(None, catalog, gate, Arc::clone(&telemetry));
-        let report = Report::new(0, Arc::default(), Arc::clone(&telemetry));
+        let report = Report::new(0, Arc::default(), Arc::default(), Arc::clone(&telemetry));
         let wait = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(1) };
         let core = CoreSettings {
             body_bytes_max: 1 << 20,
@@ -141,7 +141,7 @@ impl Rig {
             retry_slowly: wait,
             halt_retry: RETRY,
         };
-        let encoder = TopicEncoder::new("p".into(), settings.topics).unwrap();
+        let encoder = TopicEncoder::new("p".into(), settings.topics, Arc::default()).unwrap();
         let mut core = Core::new(encoder, core);
         core.assign(LANE, TopicPartition::new("orders", 0), 1, 0);
         telemetry.status.put_lane(LaneStatus::new("orders".into(), 0, 1, 0));

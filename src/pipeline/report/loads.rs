@@ -58,10 +58,12 @@ impl Report {
             }
             Ok(JobEnd::Failed(fault)) => {
                 sent.table.load_job("failed");
+                self.paths.not_loaded(&sent.name, fault);
                 tracing::warn!(table, %fault, seconds, "a load job has failed; nothing of it is in the table");
             }
             Err(fault) => {
                 sent.table.load_job("unknown");
+                self.paths.not_loaded(&sent.name, fault);
                 tracing::warn!(table, %fault, "what became of a load job is not known yet; asking again");
             }
         }

@@ -78,6 +78,8 @@ pub(crate) enum Mark {
     JobUnknown,
     ObjectDeleted,
     LaneRestarted,
+    ToLoad,
+    ToStreaming,
 }
 
 impl Mark {
@@ -94,7 +96,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 71] = [
+    pub(crate) const SET: [Self; 73] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -166,6 +168,8 @@ impl Mark {
         Self::JobUnknown,
         Self::ObjectDeleted,
         Self::LaneRestarted,
+        Self::ToLoad,
+        Self::ToStreaming,
     ];
 }
 

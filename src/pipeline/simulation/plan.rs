@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::rng::Rng;
 use crate::{
     delivery::{backoff::Backoff, budget::BudgetSettings, core::CoreSettings},
-    pipeline::settings::BatchSettings,
+    pipeline::settings::{BatchSettings, WriteMode},
 };
 
 /// How often what is produced, per 1,000 records.
@@ -57,8 +57,10 @@ pub(crate) struct Chances {
 /// Load jobs and what they read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loading {
-    /// Whether topics `a`, `b`, `c` are loaded; the others are streamed.
-    pub(crate) topics: [bool; 3],
+    /// How rows of topics `a`, `b`, `c` reach BigQuery.
+    pub(crate) topics: [WriteMode; 3],
+    /// How often a process switches the path of some table that may be, per 1,000 turns of a worker.
+    pub(crate) switch: u64,
     /// How long a job waits.
     pub(crate) pending_ms: u64,
     /// How long it runs.
@@ -70,16 +72,22 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
-    /// Whether the topic's rows are loaded.
-    pub(crate) fn loads(&self, topic: &str) -> bool {
+    /// How the topic's rows reach BigQuery.
+    pub(crate) fn mode(&self, topic: &str) -> WriteMode {
         let index = ["a", "b", "c"].iter().position(|name| *name == topic);
-        index.is_some_and(|index| self.topics[index])
+        index.map_or(WriteMode::Streaming, |index| self.topics[index])
     }
 
     fn draw(rng: &mut Rng, fat: bool) -> Self {
         let some = rng.chance(600);
         Self {
-            topics: [(); 3].map(|()| some && rng.chance(600)),
+            topics: [(); 3].map(|()| match rng.between(0, 9) {
+                _ if !some => WriteMode::Streaming,
+                0..=3 => WriteMode::Load,
+                4..=6 => WriteMode::Auto,
+                _ => WriteMode::Streaming,
+            }),
+            switch: if rng.chance(500) { 2 } else { 10 },
             pending_ms: if rng.chance(100) {
                 rng.between(0, 20_000)
             } else {

@@ -24,6 +24,7 @@ use crate::{
         commit::Commits,
         encoder::{Prepared, request::Request},
         loads::Loads,
+        paths::Paths,
         prepare::Preparer,
         schema_gate::{GateSettings, SchemaGate, Shared},
     },
@@ -77,6 +78,8 @@ pub(crate) struct Process {
     writer: Arc<dyn Write>,
     loads: Arc<Loads>,
     preparer: Arc<Preparer>,
+    /// The tables' write paths.
+    pub(crate) paths: Arc<Paths>,
     /// The commit loop.
     pub(crate) commits: Arc<Commits>,
     /// What may be committed.
@@ -122,6 +125,7 @@ impl Process {
             )),
             loads: Arc::new(loads),
             preparer: Arc::new(preparer),
+            paths: Arc::new(Paths::new(true)),
             commits: Arc::new(Commits::new(telemetry)),
             ownership: Arc::new(ownership),
         }

@@ -10,7 +10,10 @@ use super::{
     plan::{Loading, Mix},
     rng::Rng,
 };
-use crate::record::{TopicPartition, push_header};
+use crate::{
+    pipeline::settings::WriteMode,
+    record::{TopicPartition, push_header},
+};
 
 /// How a record is broken on the way to its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +115,17 @@ impl Contents {
 
     /// Whether the lane's rows come by load jobs.
     pub(crate) fn is_loaded(&self, lane: &TopicPartition) -> bool {
-        self.loading.loads(&lane.topic)
+        self.loading.mode(&lane.topic) == WriteMode::Load
+    }
+
+    /// Whether a row may come by a load job.
+    fn can_be_loaded(&self, lane: &TopicPartition) -> bool {
+        self.is_loaded(lane) || self.is_switched(lane)
+    }
+
+    /// Whether they come now this way and now that.
+    pub(crate) fn is_switched(&self, lane: &TopicPartition) -> bool {
+        self.loading.mode(&lane.topic) == WriteMode::Auto
     }
 
     /// What the record at these coordinates says.
@@ -160,7 +173,7 @@ impl Contents {
         match content.kind {
             Kind::Null => Fate::Skip,
             // A load job reaches every partition.
-            Kind::Broken(Broken::Outside) if self.is_loaded(lane) && &*lane.topic != "c" => {
+            Kind::Broken(Broken::Outside) if self.can_be_loaded(lane) && &*lane.topic != "c" => {
                 Fate::Row("ab")
             }
             Kind::Broken(_) => Fate::Letter,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{coverage::Mark, env::Env, replica::Replica, worker::Left};
+use super::{checkers::STAGED, coverage::Mark, env::Env, replica::Replica, worker::Left};
 use crate::{
     committer::{LaneCommit, LaneOutcome, finals::Finals},
     record::TopicPartition,
@@ -111,7 +111,7 @@ impl Replica {
             let landed = self.landed.remove(&(owned.lane.clone(), owned.epoch));
             let clean = *left == Left::Nothing && *reached == landed;
             env.mark(match left {
-                Left::Held => Mark::DrainHeld,
+                Left::Held | Left::Staged => Mark::DrainHeld,
                 _ if clean => Mark::DrainClean,
                 _ => Mark::DrainLate,
             });
@@ -119,7 +119,8 @@ impl Replica {
             if clean {
                 continue;
             }
-            env.checkers.unclean(&owned.lane, "undrained");
+            let kept = *left == Left::Staged && *reached == landed;
+            env.checkers.unclean(&owned.lane, if kept { STAGED } else { "undrained" });
             if *left != Left::UnderWay && *reached != landed && settled && !revoking.refused {
                 let lane = &owned.lane;
                 env.violation(format!(

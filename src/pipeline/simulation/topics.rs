@@ -6,9 +6,10 @@ use super::plan::Plan;
 use crate::{
     pipeline::{
         encoder::TopicEncoder,
+        paths::Paths,
         settings::{
             BatchSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad, TopicMatch,
-            TopicSettings, WriteMode,
+            TopicSettings,
         },
     },
     schema::{columns::ColumnRules, policy::Policy},
@@ -38,10 +39,7 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             key: key.map(payload),
             table: TableTemplate::parse(table).unwrap(),
             dataset: "d".into(),
-            write: match plan.loading.loads(name) {
-                true => WriteMode::Load,
-                false => WriteMode::Streaming,
-            },
+            write: plan.loading.mode(name),
             freshness: Duration::from_millis(plan.loading.freshness_ms),
             load: TopicLoad { group: "g".into(), epoch: 0, settings: load },
             dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),
@@ -62,6 +60,6 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
 }
 
 /// The production encoder for them.
-pub(crate) fn encoder(plan: &Plan) -> TopicEncoder {
-    TopicEncoder::new("p".into(), settings(plan)).unwrap()
+pub(crate) fn encoder(plan: &Plan, paths: &Arc<Paths>) -> TopicEncoder {
+    TopicEncoder::new("p".into(), settings(plan), Arc::clone(paths)).unwrap()
 }

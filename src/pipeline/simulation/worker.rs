@@ -72,6 +72,8 @@ pub(crate) enum Left {
     Nothing,
     /// What a halt holds: nobody waits for it, the next owner reads it again.
     Held,
+    /// What is staged for a job that does not exist yet, and nothing behind it is stored.
+    Staged,
     /// The time was up.
     UnderWay,
 }
@@ -98,7 +100,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// A worker without lanes.
     pub(crate) fn new(env: &Env, who: Who, index: usize, process: Process) -> Self {
-        let mut encoder = topics::encoder(&env.plan);
+        let mut encoder = topics::encoder(&env.plan, &process.paths);
         encoder.defect = env.defect;
         let mut core = Core::new(encoder, env.plan.core);
         core.defect = env.defect;
@@ -146,10 +148,12 @@ impl Worker {
 
     fn left(&self, slot: LaneSlot) -> Left {
         let mut lanes = self.core.lanes().filter(|(found, _)| *found == slot);
+        let lane = lanes.next().map(|(_, lane)| lane);
         match self.core.is_drained(slot) {
             false => Left::UnderWay,
-            true if lanes.any(|(_, lane)| lane.tracker.unresolved() > 0) => Left::Held,
-            true => Left::Nothing,
+            true if lane.is_none_or(|lane| lane.tracker.unresolved() == 0) => Left::Nothing,
+            true if lane.is_some_and(|lane| lane.halt.is_none()) => Left::Staged,
+            true => Left::Held,
         }
     }
 
@@ -208,6 +212,7 @@ impl Worker {
             }
             self.core.intake_done(env.instant());
         }
+        self.follow_paths(env);
         self.core.tick(env.instant());
         self.operator(env);
         let flow = self.act(env);
@@ -221,6 +226,18 @@ impl Worker {
             env.mark(Mark::Throttle);
         }
         flow
+    }
+
+    /// What the production service decides by backlog and quotas is here decided by chance.
+    fn follow_paths(&mut self, env: &mut Env) {
+        if env.healed.is_none() && env.rng.chance(env.plan.loading.switch) {
+            self.process.paths.toggle(env.rng.bits());
+        }
+        for (table, is_staged) in self.core.encoder_mut().follow_paths() {
+            env.mark(if is_staged { Mark::ToLoad } else { Mark::ToStreaming });
+            env.log(format_args!("path {:?}.{} {table:?} {is_staged}", self.who, self.index));
+            self.core.switched(table, is_staged, env.instant());
+        }
     }
 
     fn take_in(&mut self, env: &mut Env, member: Option<MemberId>, parcel: &Parcel) {

@@ -1,0 +1,266 @@
+//! The write paths of the tables that choose theirs: decided once a second, followed by the workers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    fault::{Fault, FaultKind},
+    path::{self, Chooser, Path, Signals},
+    pipeline::{
+        now_ms,
+        settings::{TopicSettings, WriteMode},
+    },
+    table::TableRef,
+    telemetry::{PathStatus, Telemetry},
+    write::load,
+};
+
+/// A record's size before any was read.
+pub const RECORD_BYTES: u64 = 1_000;
+
+/// Before the first load job of a table that takes them only at times: the rows of a moment are one job.
+const FIRST_MIN: Duration = Duration::from_secs(10);
+
+/// What a topic asks of the path of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// How old a row may be when it is visible.
+    pub freshness: Duration,
+    /// From one load job of a partition to its next.
+    pub interval: Duration,
+}
+
+impl Feed {
+    /// What a topic of so many partitions asks.
+    pub fn new(settings: &TopicSettings, partitions: u32) -> Self {
+        let interval = interval(settings, partitions, Duration::ZERO);
+        Self { freshness: settings.freshness, interval }
+    }
+}
+
+/// Until the first load job of a partition, and from one to the next.
+pub fn pace(settings: &TopicSettings, partitions: u32) -> (Duration, Duration) {
+    let wanted = match settings.write {
+        WriteMode::Auto => settings.freshness.saturating_sub(path::JOB_TIME).max(FIRST_MIN),
+        WriteMode::Streaming | WriteMode::Load => settings.freshness,
+    };
+    (wanted, interval(settings, partitions, wanted))
+}
+
+/// Where rows are loaded only at times, each such time ends with a job beside the regular ones: these have
+/// half of the quota.
+fn interval(settings: &TopicSettings, partitions: u32, wanted: Duration) -> Duration {
+    let jobs = settings.load.settings.jobs_per_table_day;
+    let jobs = if settings.write == WriteMode::Auto { jobs / 2 } else { jobs };
+    load::pace::interval(wanted, partitions, jobs)
+}
+
+/// The path of one table.
+#[derive(Debug)]
+pub struct TablePath {
+    name: Arc<str>,
+    is_staged: AtomicBool,
+    streaming_refused: AtomicBool,
+    jobs_refused: AtomicBool,
+    feeds: Mutex<BTreeMap<Arc<str>, Feed>>,
+    chooser: Mutex<Chooser>,
+}
+
+impl TablePath {
+    /// Whether rows are staged for load jobs now.
+    pub fn is_staged(&self) -> bool {
+        self.is_staged.load(Ordering::Relaxed)
+    }
+
+    fn signals(&self, has_bucket: bool, backlogs: &Backlogs) -> Option<Signals> {
+        let feeds = lock(&self.feeds);
+        Some(Signals {
+            has_bucket,
+            backlog_bytes: feeds.keys().filter_map(|topic| backlogs.get(topic)).sum(),
+            freshness: feeds.values().map(|feed| feed.freshness).min()?,
+            interval: feeds.values().map(|feed| feed.interval).max()?,
+            streaming_refused: self.streaming_refused.swap(false, Ordering::Relaxed),
+            jobs_refused: self.jobs_refused.swap(false, Ordering::Relaxed),
+        })
+    }
+}
+
+/// Bytes that Kafka holds per topic and this process has not read.
+pub type Backlogs = HashMap<Arc<str>, u64>;
+
+/// The paths of all tables of the process. By default there is no bucket, and all are streamed.
+#[derive(Debug, Default)]
+pub struct Paths {
+    has_bucket: bool,
+    tables: Mutex<BTreeMap<Arc<str>, Arc<TablePath>>>,
+    switches: AtomicU64,
+}
+
+impl Paths {
+    /// Nothing decided yet: rows are streamed. Without a bucket they always are.
+    pub fn new(has_bucket: bool) -> Self {
+        Self { has_bucket, tables: Mutex::default(), switches: AtomicU64::new(0) }
+    }
+
+    /// Whether rows can be staged.
+    pub fn has_bucket(&self) -> bool {
+        self.has_bucket
+    }
+
+    /// How often some table's path was changed.
+    pub fn switches(&self) -> u64 {
+        self.switches.load(Ordering::Acquire)
+    }
+
+    /// The path of `table`, which `topic` feeds.
+    pub fn of(&self, table: &TableRef, topic: &Arc<str>, feed: Feed) -> Arc<TablePath> {
+        let mut tables = lock(&self.tables);
+        let name: Arc<str> = table.to_string().into();
+        let path = tables.entry(Arc::clone(&name)).or_insert_with(|| {
+            Arc::new(TablePath {
+                name,
+                is_staged: AtomicBool::new(false),
+                streaming_refused: AtomicBool::new(false),
+                jobs_refused: AtomicBool::new(false),
+                feeds: Mutex::default(),
+                chooser: Mutex::default(),
+            })
+        });
+        lock(&path.feeds).insert(Arc::clone(topic), feed);
+        Arc::clone(path)
+    }
+
+    /// A streaming insert into `table` failed.
+    pub fn not_streamed(&self, table: &str, fault: &Fault) {
+        if fault.kind == FaultKind::QuotaExceeded
+            && let Some(path) = lock(&self.tables).get(table)
+        {
+            path.streaming_refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A load job of `table` failed.
+    pub fn not_loaded(&self, table: &str, fault: &Fault) {
+        if fault.kind == FaultKind::QuotaExceeded
+            && let Some(path) = lock(&self.tables).get(table)
+        {
+            path.jobs_refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Decides every path, and shows it.
+    pub fn decide(&self, telemetry: &Telemetry, backlogs: &Backlogs, now: Instant) {
+        let tables: Vec<_> = lock(&self.tables).values().cloned().collect();
+        for table in tables {
+            let Some(signals) = table.signals(self.has_bucket, backlogs) else { continue };
+            let mut chooser = lock(&table.chooser);
+            let is_switched = chooser.decide(&signals, now);
+            let (path, cause) = chooser.chosen();
+            drop(chooser);
+            if is_switched {
+                table.is_staged.store(path == Path::Load, Ordering::Relaxed);
+                self.switches.fetch_add(1, Ordering::Release);
+                tracing::info!(table = %table.name, %path, reason = %cause, "rows take another path from now on");
+                telemetry.table(&table.name).switched(path.name(), cause.name());
+            }
+            show(telemetry, &table.name, path, cause.to_string());
+        }
+    }
+
+    /// Switches one of the tables, whatever would be decided.
+    #[cfg(test)]
+    pub(crate) fn toggle(&self, pick: u64) {
+        let tables = lock(&self.tables);
+        let index = pick.checked_rem(tables.len() as u64).unwrap_or_default();
+        if let Some(path) = tables.values().nth(usize::try_from(index).unwrap_or_default()) {
+            path.is_staged.fetch_xor(true, Ordering::Relaxed);
+            self.switches.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+fn show(telemetry: &Telemetry, table: &Arc<str>, path: Path, reason: String) {
+    telemetry.table(table).takes_load_path.set(i64::from(path == Path::Load));
+    let now = now_ms();
+    telemetry.status.update_table(table, now, |status| {
+        let before = status.path.take().filter(|before| before.path == path.name());
+        let since_ms = before.map_or(now, |before| before.since_ms);
+        status.path = Some(PathStatus { path: path.name(), reason, since_ms });
+    });
+}
+
+/// What `records` of a topic are in bytes, by what was read of it.
+pub fn bytes(telemetry: &Telemetry, topic: &str, records: u64) -> u64 {
+    let topic = telemetry.topic(topic);
+    let each = topic.read_bytes.get().checked_div(topic.records_read.get());
+    records.saturating_mul(each.unwrap_or(RECORD_BYTES))
+}
+
+/// A panic while the lock was held leaves nothing half-done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_far_behind_as_all_its_topics_and_as_fresh_as_the_strictest() {
+        let telemetry = Telemetry::new(1, Instant::now(), 0).unwrap();
+        let paths = Paths::new(true);
+        let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let feed = |seconds| Feed {
+            freshness: Duration::from_secs(seconds),
+            interval: Duration::from_secs(100),
+        };
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        paths.of(&table, &a, feed(60));
+        let path = paths.of(&table, &b, feed(30));
+        let backlogs = |bytes| Backlogs::from([(Arc::clone(&a), bytes), (Arc::clone(&b), bytes)]);
+        let now = Instant::now();
+        paths.decide(&telemetry, &backlogs(150_000_000), now);
+        assert_eq!((path.is_staged(), paths.switches()), (false, 0));
+        paths.decide(&telemetry, &backlogs(160_000_000), now);
+        assert_eq!((path.is_staged(), paths.switches()), (true, 1));
+        let shown = telemetry.status.snapshot().tables.remove(0).path.unwrap();
+        assert_eq!(shown.path, "load");
+        assert!(shown.reason.contains("320 MB") && shown.reason.contains("30 s"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_quota_moves_the_table_that_it_is_of() {
+        let telemetry = Telemetry::new(1, Instant::now(), 0).unwrap();
+        let paths = Paths::new(true);
+        let table =
+            |name: &str| TableRef { project: "p".into(), dataset: "d".into(), table: name.into() };
+        let minute = Duration::from_secs(60);
+        let feed = Feed { freshness: minute, interval: minute };
+        let topic: Arc<str> = "a".into();
+        let [one, other] = ["one", "other"].map(|name| paths.of(&table(name), &topic, feed));
+        let fault = |kind| Fault::refused(kind, "", "");
+        paths.not_streamed("p.d.one", &fault(FaultKind::QuotaExceeded));
+        paths.not_streamed("p.d.other", &fault(FaultKind::Transient));
+        let now = Instant::now();
+        paths.decide(&telemetry, &Backlogs::new(), now);
+        assert_eq!((one.is_staged(), other.is_staged()), (true, false));
+        paths.not_loaded("p.d.one", &fault(FaultKind::QuotaExceeded));
+        paths.decide(&telemetry, &Backlogs::new(), now + minute);
+        assert!(!one.is_staged());
+    }
+
+    #[test]
+    fn records_are_counted_in_bytes_by_what_was_read() {
+        let telemetry = Telemetry::new(1, Instant::now(), 0).unwrap();
+        assert_eq!(bytes(&telemetry, "a", 7), 7_000);
+        telemetry.topic("a").records_read.inc_by(4);
+        telemetry.topic("a").read_bytes.inc_by(100);
+        assert_eq!(bytes(&telemetry, "a", 7), 175);
+    }
+}
