@@ -3,6 +3,7 @@
 pub mod check;
 #[cfg(feature = "sim")]
 pub mod demo;
+pub mod explain;
 mod kafka_tokens;
 pub mod service;
 

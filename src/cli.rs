@@ -10,6 +10,7 @@ pub mod completions;
 pub mod config;
 #[cfg(feature = "sim")]
 pub mod demo;
+pub mod explain;
 pub mod run;
 pub mod shutdown;
 #[cfg(feature = "sim")]
@@ -38,6 +39,8 @@ enum Command {
     Run(run::Arguments),
     /// Looks for everything that can be wrong, all at once
     Check(check::Arguments),
+    /// Says how each topic would be written now, and why
+    Explain(explain::Arguments),
     #[cfg(feature = "sim")]
     /// Shows the service at work, with nothing else installed
     Demo(demo::Arguments),
@@ -61,6 +64,7 @@ impl Arguments {
         match self.command {
             Command::Run(arguments) => arguments.execute(),
             Command::Check(arguments) => arguments.execute(),
+            Command::Explain(arguments) => arguments.execute(),
             #[cfg(feature = "sim")]
             Command::Demo(arguments) => arguments.execute(),
             #[cfg(feature = "sim")]

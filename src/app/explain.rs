@@ -1,0 +1,189 @@
+//! What the service would do with each topic now, and why: `kcbq explain`.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration, time::Instant};
+
+use anyhow::Context as _;
+
+use crate::{
+    app::kafka_tokens::kafka_tokens,
+    config::Settings,
+    kafka::{admin::Cluster, topics::Topics},
+    path::{Chooser, JOB_TIME, Path, Signals},
+    pipeline::{
+        paths::{self, Feed, RECORD_BYTES},
+        settings::{TopicSettings, WriteMode},
+    },
+    record::TopicPartition,
+};
+
+/// A topic as Kafka has it.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    partitions: u32,
+    /// Records that the group has not committed.
+    backlog: u64,
+    /// Members of the group, at least one.
+    replicas: u64,
+}
+
+/// Asks Kafka for partitions and backlogs, and explains every topic. Blocks.
+///
+/// # Errors
+///
+/// Kafka does not answer.
+pub fn explain(settings: &Settings) -> anyhow::Result<String> {
+    let tokens = kafka_tokens(settings).context("kafka.security.sasl")?;
+    let cluster = Cluster::new(&settings.kafka, tokens).context("kafka")?;
+    let every = Topics::new(Vec::<&str>::new(), vec![".*"], Vec::<&str>::new())?;
+    let found = cluster.topics(&every)?;
+    let members = cluster.group()?.map_or(0, |group| group.members.len());
+    let mut text = String::new();
+    for (topic, partitions) in &found {
+        let Some(entry) = settings.topic(topic) else { continue };
+        let backlog = backlog(&cluster, topic, *partitions)?;
+        let partitions = u32::try_from(*partitions).unwrap_or(u32::MAX);
+        let seen = Seen { partitions, backlog, replicas: members.max(1) as u64 };
+        text.push_str(&describe(topic, entry, seen, settings.gcs.is_some()));
+    }
+    if text.is_empty() {
+        text.push_str("no topic matches\n");
+    }
+    Ok(text)
+}
+
+fn backlog(cluster: &Cluster, topic: &str, partitions: usize) -> anyhow::Result<u64> {
+    let topic: Arc<str> = topic.into();
+    let numbers = 0..i32::try_from(partitions).unwrap_or(i32::MAX);
+    let lanes: Vec<_> =
+        numbers.map(|number| TopicPartition::new(Arc::clone(&topic), number)).collect();
+    let positions: BTreeMap<_, _> = cluster.positions(&lanes)?;
+    let lag: i64 = positions.values().filter_map(|position| position.lag()).sum();
+    Ok(lag.unsigned_abs())
+}
+
+/// One topic's paragraph.
+fn describe(topic: &str, settings: &TopicSettings, seen: Seen, has_bucket: bool) -> String {
+    let mut text = format!(
+        "{topic}: {} partitions, {} records to read by {} replicas, freshness {} s, write: {}\n",
+        seen.partitions,
+        seen.backlog,
+        seen.replicas,
+        settings.freshness.as_secs(),
+        mode(settings.write)
+    );
+    if settings.write != WriteMode::Streaming && has_bucket {
+        push_jobs(&mut text, settings, seen.partitions);
+    }
+    let (path, reason) = decision(settings, seen, has_bucket);
+    // Writing to a String cannot fail.
+    _ = writeln!(text, "  now    {path}: {reason}");
+    text
+}
+
+fn decision(settings: &TopicSettings, seen: Seen, has_bucket: bool) -> (Path, String) {
+    let told = "as the configuration says".to_owned();
+    match settings.write {
+        WriteMode::Streaming => (Path::Streaming, told),
+        WriteMode::Load => (Path::Load, told),
+        WriteMode::Auto => {
+            let feed = Feed::new(settings, seen.partitions);
+            let signals = Signals {
+                has_bucket,
+                backlog_bytes: (seen.backlog / seen.replicas).saturating_mul(RECORD_BYTES),
+                freshness: feed.freshness,
+                interval: feed.interval,
+                streaming_refused: false,
+                jobs_refused: false,
+            };
+            let mut chooser = Chooser::default();
+            chooser.decide(&signals, Instant::now());
+            let (path, cause) = chooser.chosen();
+            (path, cause.to_string())
+        }
+    }
+}
+
+/// The quota arithmetic.
+fn push_jobs(text: &mut String, settings: &TopicSettings, partitions: u32) {
+    let (_, interval) = paths::pace(settings, partitions);
+    let seconds = interval.as_secs_f64().max(0.001);
+    let day = Duration::from_hours(24).as_secs_f64();
+    let jobs = f64::from(partitions) * day / seconds;
+    let quota = settings.load.settings.jobs_per_table_day;
+    let spare = match settings.write {
+        WriteMode::Auto => "; as many are kept for the last jobs before rows are streamed again",
+        WriteMode::Streaming | WriteMode::Load => "",
+    };
+    _ = writeln!(
+        text,
+        "  jobs   one of each partition every {seconds:.0} s: {partitions} × 86,400 / {seconds:.0} = \
+         {jobs:.0} a day of {quota}{spare}"
+    );
+    if interval + JOB_TIME > settings.freshness && settings.write == WriteMode::Load {
+        let age = (interval + JOB_TIME).as_secs();
+        let reason = if interval > settings.freshness {
+            "the quota of the table"
+        } else {
+            "a job's own time"
+        };
+        _ = writeln!(
+            text,
+            "  note   a row may be {age} s old when it is visible, more than `freshness`: {reason}"
+        );
+    }
+}
+
+fn mode(mode: WriteMode) -> &'static str {
+    match mode {
+        WriteMode::Auto => "auto",
+        WriteMode::Streaming => "streaming",
+        WriteMode::Load => "load",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn topic(lines: &str) -> Arc<TopicSettings> {
+        let text = format!(
+            "kafka: {{bootstrap_servers: a, group_id: g}}\n\
+             bigquery: {{project: p, dataset: d}}\n\
+             gcs: {{bucket: staging}}\n\
+             topics: [{{match: orders, value_format: json, {lines}}}]\n"
+        );
+        config::parse(&text, &config::Process).unwrap().topics.remove(0)
+    }
+
+    fn seen(partitions: u32, backlog: u64) -> Seen {
+        Seen { partitions, backlog, replicas: 3 }
+    }
+
+    #[test]
+    fn a_freshness_that_the_quota_does_not_allow_is_said() {
+        let text = describe("orders", &topic("write: load, freshness: 15m"), seen(64, 0), true);
+        assert!(text.contains("64 × 86,400 / 4096 = 1350 a day of 1500"), "{text}");
+        assert!(text.contains("4156 s old") && text.contains("the quota of the table"), "{text}");
+        assert!(text.contains("now    load jobs: as the configuration says"), "{text}");
+    }
+
+    #[test]
+    fn the_choice_follows_the_backlog_of_a_replica() {
+        let settings = topic("freshness: 1m");
+        let small = describe("orders", &settings, seen(4, 1_800_000), true);
+        assert!(small.contains("now    streaming inserts: the backlog is small"), "{small}");
+        let large = describe("orders", &settings, seen(4, 2_000_000), true);
+        assert!(large.contains("now    load jobs: 666 MB are to be read"), "{large}");
+        let without = describe("orders", &settings, seen(4, 2_000_000), false);
+        assert!(without.contains("no bucket") && !without.contains("jobs   "), "{without}");
+    }
+
+    #[test]
+    fn a_lax_freshness_is_met_for_nothing() {
+        let text = describe("orders", &topic("freshness: 1h"), seen(4, 0), true);
+        assert!(text.contains("now    load jobs: load jobs are free and fresh enough"), "{text}");
+        let text = describe("orders", &topic("write: streaming"), seen(4, 0), true);
+        assert!(text.contains("now    streaming inserts: as the configuration says"), "{text}");
+    }
+}
