@@ -243,13 +243,7 @@ impl<E: Encoder> Core<E> {
             }
         }
         self.seal_all();
-        let is_owed = |(key, chain): &(&ChainKey, &Chain)| {
-            let lane = self.lanes.get(&key.lane).filter(|_| slots.contains(&key.lane));
-            lane.is_some_and(|lane| chain.is_owed(lane.streamed))
-        };
-        let owed = self.chains.iter().filter(is_owed).map(|(key, _)| *key);
-        let owed: Vec<ChainKey> = owed.collect();
-        owed.into_iter().for_each(|key| self.close(key));
+        self.close_owed();
     }
 
     /// Whether nothing of this lane is under way. What a halt holds back is not, nor what no job

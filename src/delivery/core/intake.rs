@@ -270,7 +270,10 @@ impl<E: Encoder> Core<E> {
     ) {
         let Some(waiting) = self.waiting.remove(&need) else { return };
         match result {
-            Ok(()) => self.encode_again(&waiting.batch, waiting.replans, now),
+            Ok(()) => {
+                self.encode_again(&waiting.batch, waiting.replans, now);
+                self.close_owed();
+            }
             Err(reason) => {
                 for row in waiting.batch.rows() {
                     let place = Place { lane: row.lane, span: row.span };

@@ -21,6 +21,7 @@ use crate::{
         chain::{Chain, Loading, OBJECTS_MAX, Place, Staged},
         disposition::{self, Disposition},
         encoder::{Encoder, TableIx},
+        lane::Phase,
     },
     fault::Fault,
     record::Record,
@@ -91,6 +92,7 @@ impl<E: Encoder> Core<E> {
                     self.place(place, &record, route, now);
                 }
                 self.release_memory(waiting.memory_bytes());
+                self.close_owed();
             }
             Err(fault) => {
                 chain.place = Place::Unknown(Slot::at(chain.node()));
@@ -260,6 +262,17 @@ impl<E: Encoder> Core<E> {
         chain.closing = Some(lane.tracker.next());
     }
 
+    /// Wants the jobs that lanes on their way out owe: rows behind what is staged were streamed.
+    pub(super) fn close_owed(&mut self) {
+        let is_owed = |(key, chain): &(&ChainKey, &Chain)| {
+            let lane = self.lanes.get(&key.lane).filter(|lane| lane.phase == Phase::Draining);
+            lane.is_some_and(|lane| chain.is_owed(lane.streamed)) && chain.closing.is_none()
+        };
+        let owed = self.chains.iter().filter(is_owed).map(|(key, _)| *key);
+        let owed: Vec<ChainKey> = owed.collect();
+        owed.into_iter().for_each(|key| self.close(key));
+    }
+
     /// Creates the jobs that are wanted and ready.
     pub(super) fn load_ready(&mut self, now: Instant) {
         let closing = std::mem::take(&mut self.closing);
@@ -416,7 +429,9 @@ impl<E: Encoder> Core<E> {
         let streamed = self.lanes.get(&slot).map_or(i64::MIN, |lane| lane.streamed);
         let of = |chain: &Chain| {
             let unloaded = if chain.is_owed(streamed) { 0 } else { chain.unloaded };
-            unloaded + chain.waiting.rows().len() as u64
+            let waiting = chain.waiting.rows();
+            let is_awaited = waiting.first().is_some_and(|row| row.offset < streamed);
+            unloaded + if is_awaited { 0 } else { waiting.len() as u64 }
         };
         chains.map(|(_, chain)| of(chain)).sum()
     }

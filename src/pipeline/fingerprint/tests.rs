@@ -13,7 +13,7 @@ const CHANGES: &[(&str, &str, bool)] = &[
     ("table", "table: 'all_{topic}'", true),
     ("freshness", "freshness: 5m", false),
     ("load_epoch", "load_epoch: 3", false),
-    ("write", "write: streaming", false),
+    ("write", "write: streaming", true),
     ("dead_letter", "dead_letter: other.dead", false),
     ("dead_letter_budget", "dead_letter_budget: {run: 5}", false),
     ("null_value", "null_value: row", true),
