@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
 
+mod backlog;
 mod contract;
 mod isolation;
 mod kill;
@@ -20,8 +21,17 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 8] =
-    ["contract", "selftest", "odd", "isolation", "secure", "debezium", "flights", "kill"];
+const SCENARIOS: [&str; 9] = [
+    "contract",
+    "selftest",
+    "odd",
+    "isolation",
+    "secure",
+    "debezium",
+    "flights",
+    "kill",
+    "backlog",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -71,6 +81,10 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),
         "kill" => kill::run(&kill_options(binary, arguments)?),
+        "backlog" => backlog::run(&backlog::Options {
+            binary,
+            records: option(arguments, "--records", 5_000_000)?,
+        }),
         other => bail!("no scenario {other}"),
     }
 }
@@ -89,20 +103,24 @@ fn missing_parts(name: &str) -> Vec<&'static str> {
     parts.iter().filter(|(_, there)| !there).map(|(part, _)| *part).collect()
 }
 
-fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> {
-    let option = |name: &str, default: u64| -> Result<u64> {
-        let Some(at) = arguments.iter().position(|argument| argument == name) else {
-            return Ok(default);
-        };
-        let text = arguments.get(at + 1).with_context(|| format!("{name} needs a number"))?;
-        text.replace('_', "").parse().with_context(|| format!("{name} {text}"))
+/// The number behind `name`.
+fn option(arguments: &[String], name: &str, default: u64) -> Result<u64> {
+    let Some(at) = arguments.iter().position(|argument| argument == name) else {
+        return Ok(default);
     };
+    let text = arguments.get(at + 1).with_context(|| format!("{name} needs a number"))?;
+    text.replace('_', "").parse().with_context(|| format!("{name} {text}"))
+}
+
+fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> {
+    let option = |name: &str, default: u64| option(arguments, name, default);
     let path = match arguments.iter().position(|argument| argument == "--path") {
         None => kill::Path::Streaming,
         Some(at) => match arguments.get(at + 1).map(String::as_str) {
             Some("streaming") => kill::Path::Streaming,
             Some("load") => kill::Path::Load,
-            other => bail!("--path {other:?}: streaming or load"),
+            Some("auto") => kill::Path::Auto,
+            other => bail!("--path {other:?}: streaming, load or auto"),
         },
     };
     Ok(kill::Options {

@@ -31,6 +31,18 @@ pub(crate) enum Path {
     Streaming,
     /// `write: load`: none is.
     Load,
+    /// `write: auto`, switched by what BigQuery refuses: rows may be twice.
+    Auto,
+}
+
+impl Path {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Load => "load",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// What is asked for.
@@ -124,9 +136,10 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
         "batch": {"linger_ms": 200},
     });
     let (mut gcs, mut load) = (Value::Null, Value::Null);
-    if options.path == Path::Load {
-        topic["write"] = json!("load");
-        topic["freshness"] = json!("2s");
+    topic["write"] = json!(options.path.name());
+    if options.path != Path::Streaming {
+        // A minute is less than load jobs promise: without a quota in the way, rows are streamed.
+        topic["freshness"] = json!(if options.path == Path::Load { "2s" } else { "1m" });
         gcs = json!({"bucket": "stage", "endpoint": simulator.gcs()});
         // BigQuery's 1,500 would make a job a partition every four minutes.
         load = json!({"jobs_per_table_day": 1_000_000});

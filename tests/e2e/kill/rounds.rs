@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
+use serde_json::json;
 
 use super::{Options, Path, Stage, crew::Crew, feed::Feed};
 use crate::rig::{broker::Broker, clients::Lane, random::Random, sink::Sink};
@@ -43,6 +44,23 @@ const LOAD: [(&str, u64); 11] = [
     ("commit_before", 4),
     ("commit_after", 4),
     ("letter_before_send", 3),
+    ("letter_after_ack", 3),
+    ("revoke_drained", 1),
+    ("assigned", 2),
+];
+
+/// The same where the path is switched: to load jobs for a boundary of theirs, by a quota on streaming
+/// inserts that lasts as long as the round.
+const AUTO: [(&str, u64); 12] = [
+    ("write_before_send", 20),
+    ("stage_after_put", 6),
+    ("write_after_answer", 20),
+    ("load_after_insert", 3),
+    ("commit_before", 4),
+    ("load_after_done", 3),
+    ("commit_after", 4),
+    ("letter_before_send", 3),
+    ("load_before_insert", 3),
     ("letter_after_ack", 3),
     ("revoke_drained", 1),
     ("assigned", 2),
@@ -86,7 +104,9 @@ pub(crate) fn play(
         boundaries: match options.path {
             Path::Streaming => &STREAMING,
             Path::Load => &LOAD,
+            Path::Auto => &AUTO,
         },
+        switches: options.path == Path::Auto,
         boundary: 0,
         retries: 0,
         guest: None,
@@ -111,6 +131,7 @@ pub(crate) fn play(
         game.rounds.push(next);
         game.began_check(crew)?;
     }
+    game.refuse_streaming(false)?;
     crew.wait_settled(stage)?;
     Ok(game.rounds)
 }
@@ -155,6 +176,8 @@ struct Game<'a> {
     boundaries: &'static [(&'static str, u64)],
     boundary: usize,
     retries: u32,
+    /// Whether refused inserts make the replicas load.
+    switches: bool,
     /// Comes and goes to move lanes.
     guest: Option<Sink>,
 }
@@ -208,7 +231,12 @@ impl Game<'_> {
         // With every retry the boundary is nearer.
         let nth = if name == "assigned" { most } else { 1 + self.random.below(most) };
         let nth = (nth >> self.retries.min(6)).max(1);
+        let is_loading = name.starts_with("stage_") || name.starts_with("load_");
+        self.refuse_streaming(false)?;
         crew.retire(self.random.index(crew.replicas.len()))?;
+        if self.switches && is_loading {
+            self.refuse_streaming(true)?;
+        }
         crew.add(self.stage, Some(format!("{name}:{nth}")))?;
         let died = self.wait_for_death(crew, name)?;
         let victim = crew.replicas.len() - 1;
@@ -232,6 +260,15 @@ impl Game<'_> {
         }
         crew.add(self.stage, None)?;
         Ok(round)
+    }
+
+    /// BigQuery refuses streaming inserts for a quota from now on, or takes them again.
+    fn refuse_streaming(&self, is_refused: bool) -> Result<()> {
+        let fault = json!({"kind": "refuse", "status": 403, "reason": "quotaExceeded",
+            "message": "Exceeded rate limits: too many bytes streamed"});
+        let rule = json!({"operation": "tabledata.insertAll", "fault": fault});
+        let rules = if is_refused { json!([rule]) } else { json!([]) };
+        self.stage.simulator.set_faults(&self.stage.http, &rules)
     }
 
     /// Does what leads to the boundary until the last replica is dead.
