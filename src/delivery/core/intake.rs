@@ -165,6 +165,7 @@ impl<E: Encoder> Core<E> {
             return false;
         }
         let Some(lane) = self.lanes.get(&place.lane) else { return true };
+        // What is encoded must have been routed last.
         let route = self.encoder.route(&lane.origin, record);
         let Route::Row(slot) = route else {
             self.place(place, record, route, now);
