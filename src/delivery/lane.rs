@@ -101,6 +101,11 @@ impl<O> Lane<O> {
         }
     }
 
+    /// A row is streamed.
+    pub fn streams(&mut self, offset: i64) {
+        self.streamed = self.streamed.max(offset);
+    }
+
     /// Payload bytes of what is under way; what the halt holds back is not.
     pub fn bytes_under_way(&self) -> usize {
         self.bytes.saturating_sub(self.held.memory_bytes())

@@ -161,9 +161,7 @@ impl<E: Encoder> Core<E> {
         record: &Record<'_>,
         now: Instant,
     ) -> bool {
-        if self.encoder.staging(slot).is_none() {
-            return false;
-        }
+        let Some(staging) = self.encoder.staging(slot) else { return false };
         let Some(lane) = self.lanes.get(&place.lane) else { return true };
         // What is encoded must have been routed last.
         let route = self.encoder.route(&lane.origin, record);
@@ -171,7 +169,6 @@ impl<E: Encoder> Core<E> {
             self.place(place, record, route, now);
             return true;
         };
-        let Some(staging) = self.encoder.staging(slot) else { return false };
         let key = ChainKey { lane: place.lane, table: staging.table };
         if self.admit(key, place, record) {
             let put = self.append(Way::Staged(slot, key, staging.format), place, record, now);
@@ -209,7 +206,7 @@ impl<E: Encoder> Core<E> {
         if let Some(lane) = self.lanes.get_mut(&place.lane) {
             lane.budget.good();
             if way.chain().is_none() {
-                lane.streamed = lane.streamed.max(record.offset);
+                lane.streams(record.offset);
             }
         }
         match way.chain() {
@@ -304,7 +301,7 @@ impl<E: Encoder> Core<E> {
             match push(&mut self.encoder, &self.lanes, target, way, place, &record) {
                 Ok(()) => {
                     if let Some(lane) = self.lanes.get_mut(&row.lane) {
-                        lane.streamed = lane.streamed.max(row.offset);
+                        lane.streams(row.offset);
                     }
                     let limits = self.encoder.limits(slot);
                     if target.body_bytes() >= limits.body_bytes

@@ -9,7 +9,10 @@
 //! 3. A failed job is followed by another attempt at the same node, once it was seen to have failed.
 //! 4. If another owner's job has decided the slot otherwise, the lane is given up and taken over again.
 
-use std::time::{Duration, Instant};
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
 
 use super::{Core, Place as RecordPlace, Sent, Timer, Way};
 #[cfg(test)]
@@ -125,23 +128,24 @@ impl<E: Encoder> Core<E> {
 
     /// Rows of the table are staged from now on, or no more: then the last job does not wait for others.
     pub fn switched(&mut self, table: TableIx, is_staged: bool, now: Instant) {
-        let of_table = self.chains.keys().filter(|key| key.table == table);
-        let keys: Vec<ChainKey> = of_table.copied().collect();
-        for key in keys {
-            let Some(chain) = self.chains.get_mut(&key) else { continue };
-            let due = chain.end_job(now);
-            if !is_staged && chain.due.is_some_and(|before| before > due) {
-                chain.due = Some(due);
-                self.at(due, Timer::Load(key));
-            }
-        }
-        let ids: Vec<BatchId> = self.sent.keys().copied().collect();
-        for id in ids.into_iter().filter(|_| is_staged) {
-            if self.is_stranded(id) {
-                self.change_way(id, now);
-            }
+        if is_staged {
+            let stranded = self.sent.keys().copied().filter(|id| self.is_stranded(*id));
+            let stranded: Vec<BatchId> = stranded.collect();
+            stranded.into_iter().for_each(|id| self.change_way(id, now));
+        } else {
+            self.hasten(table, now);
         }
         self.flow(now);
+    }
+
+    fn hasten(&mut self, table: TableIx, now: Instant) {
+        for (key, chain) in self.chains.iter_mut().filter(|(key, _)| key.table == table) {
+            let due = chain.end_job(now);
+            if chain.due.is_some_and(|before| before > due) {
+                chain.due = Some(due);
+                self.timers.push(Reverse((due, Timer::Load(*key))));
+            }
+        }
     }
 
     /// Hands a batch to the driver, to be stored as an object.
@@ -248,7 +252,7 @@ impl<E: Encoder> Core<E> {
     }
 
     /// The next job is wanted for everything that was taken in so far.
-    pub(super) fn close(&mut self, key: ChainKey) {
+    fn close(&mut self, key: ChainKey) {
         self.seal_below(key, i64::MAX);
         let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get_mut(&key.lane))
         else {

@@ -52,8 +52,17 @@ impl Bench {
 
 /// A lane whose rows are staged, and whose chains end where they begin.
 fn loading(values: &str) -> Bench {
+    chained(values, true)
+}
+
+/// A lane whose rows are streamed, although they could be staged.
+fn streaming(values: &str) -> Bench {
+    chained(values, false)
+}
+
+fn chained(values: &str, is_staged: bool) -> Bench {
     let mut bench = bench(1 << 20, 9);
-    bench.loads.set(Some(true));
+    bench.loads.set(Some(is_staged));
     bench.take(0, values);
     let located = bench.asked().located;
     for (key, from) in located {
@@ -344,11 +353,7 @@ fn the_last_job_before_rows_are_streamed_does_not_wait_for_its_time() {
 fn rows_that_streaming_has_refused_are_staged_and_those_of_which_nobody_knows_are_not() {
     let quota = || Fault::refused(FaultKind::QuotaExceeded, "quotaExceeded", "m");
     for (first, is_moved) in [(quota(), true), (transient(), false)] {
-        let mut bench = bench(1 << 20, 9);
-        bench.loads.set(Some(false));
-        bench.take(0, "x y");
-        let [(key, from)] = bench.asked().located.try_into().unwrap();
-        bench.core.located(key, Ok(from), bench.now);
+        let mut bench = streaming("x y");
         bench.wait(1);
         let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
         let outcome = match is_moved {
@@ -361,7 +366,7 @@ fn rows_that_streaming_has_refused_are_staged_and_those_of_which_nobody_knows_ar
         bench.wait(10);
         if is_moved {
             assert_eq!(bench.store_objects().staged[0].1, "x;y;");
-            let [(_, id, job)] = bench.asked().jobs.try_into().unwrap();
+            let [(key, id, job)] = bench.asked().jobs.try_into().unwrap();
             assert_eq!((job.end, job.rows), (2, 2));
             bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 2 }), bench.now);
         } else {
@@ -375,11 +380,7 @@ fn rows_that_streaming_has_refused_are_staged_and_those_of_which_nobody_knows_ar
 
 #[test]
 fn a_row_for_a_partition_that_streaming_does_not_reach_is_loaded() {
-    let mut bench = bench(1 << 20, 9);
-    bench.loads.set(Some(false));
-    bench.take(0, "past y");
-    let [(key, from)] = bench.asked().located.try_into().unwrap();
-    bench.core.located(key, Ok(from), bench.now);
+    let mut bench = streaming("past y");
     bench.wait(1);
     let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
     let fault = Fault::refused(FaultKind::PartitionOutOfRange, "invalid", "m");
@@ -391,7 +392,7 @@ fn a_row_for_a_partition_that_streaming_does_not_reach_is_loaded() {
     bench.core.drain(&[LANE]);
     bench.wait(0);
     assert_eq!(bench.store_objects().staged[0].1, "past;");
-    let [(_, id, job)] = bench.asked().jobs.try_into().unwrap();
+    let [(key, id, job)] = bench.asked().jobs.try_into().unwrap();
     assert!(!bench.core.is_drained(LANE));
     bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: job.end }), bench.now);
     assert!(bench.core.is_drained(LANE));
