@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration, tim
 use anyhow::Context as _;
 
 use crate::{
-    app::kafka_tokens::kafka_tokens,
+    app::{
+        check::probes::{self, Found},
+        kafka_tokens::kafka_tokens,
+    },
     config::Settings,
-    kafka::{admin::Cluster, topics::Topics},
+    kafka::admin::Cluster,
     path::{Chooser, JOB_TIME, Path, Signals},
     pipeline::{
         paths::{self, Feed, RECORD_BYTES},
         settings::{TopicSettings, WriteMode},
     },
-    record::TopicPartition,
 };
 
 /// A topic as Kafka has it.
@@ -34,13 +36,13 @@ struct Seen {
 pub fn explain(settings: &Settings) -> anyhow::Result<String> {
     let tokens = kafka_tokens(settings).context("kafka.security.sasl")?;
     let cluster = Cluster::new(&settings.kafka, tokens).context("kafka")?;
-    let every = Topics::new(Vec::<&str>::new(), vec![".*"], Vec::<&str>::new())?;
-    let found = cluster.topics(&every)?;
+    let fed = probes::fed(settings, &probes::all_topics(&cluster)?);
     let members = cluster.group()?.map_or(0, |group| group.members.len());
+    let backlogs = backlogs(&cluster, &fed)?;
     let mut text = String::new();
-    for (topic, partitions) in &found {
+    for (topic, partitions) in &fed {
         let Some(entry) = settings.topic(topic) else { continue };
-        let backlog = backlog(&cluster, topic, *partitions)?;
+        let backlog = backlogs.get(topic.as_str()).copied().unwrap_or_default();
         let partitions = u32::try_from(*partitions).unwrap_or(u32::MAX);
         let seen = Seen { partitions, backlog, replicas: members.max(1) as u64 };
         text.push_str(&describe(topic, entry, seen, settings.gcs.is_some()));
@@ -51,14 +53,13 @@ pub fn explain(settings: &Settings) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn backlog(cluster: &Cluster, topic: &str, partitions: usize) -> anyhow::Result<u64> {
-    let topic: Arc<str> = topic.into();
-    let numbers = 0..i32::try_from(partitions).unwrap_or(i32::MAX);
-    let lanes: Vec<_> =
-        numbers.map(|number| TopicPartition::new(Arc::clone(&topic), number)).collect();
-    let positions: BTreeMap<_, _> = cluster.positions(&lanes)?;
-    let lag: i64 = positions.values().filter_map(|position| position.lag()).sum();
-    Ok(lag.unsigned_abs())
+/// Records to read per topic.
+fn backlogs(cluster: &Cluster, fed: &Found) -> anyhow::Result<BTreeMap<Arc<str>, u64>> {
+    let mut backlogs = BTreeMap::new();
+    for (lane, position) in cluster.positions(&probes::lanes(fed))? {
+        *backlogs.entry(lane.topic).or_default() += position.lag().unwrap_or(0).unsigned_abs();
+    }
+    Ok(backlogs)
 }
 
 /// One topic's paragraph.

@@ -63,9 +63,9 @@ pub(crate) fn kafka(settings: &Settings) -> Vec<Finding> {
 }
 
 /// Topics and their numbers of partitions.
-type Found = BTreeMap<String, usize>;
+pub(crate) type Found = BTreeMap<String, usize>;
 
-fn all_topics(cluster: &Cluster) -> Result<Found, AskError> {
+pub(crate) fn all_topics(cluster: &Cluster) -> Result<Found, AskError> {
     match Topics::new(Vec::<&str>::new(), vec![".*"], Vec::<&str>::new()) {
         Ok(all) => cluster.topics(&all),
         Err(_) => Ok(Found::new()),
@@ -73,7 +73,7 @@ fn all_topics(cluster: &Cluster) -> Result<Found, AskError> {
 }
 
 /// The topics that are read.
-fn fed(settings: &Settings, found: &Found) -> Found {
+pub(crate) fn fed(settings: &Settings, found: &Found) -> Found {
     let wanted = found.iter().filter(|(topic, _)| settings.topic(topic).is_some());
     wanted.map(|(topic, partitions)| (topic.clone(), *partitions)).collect()
 }
@@ -133,6 +133,17 @@ fn collisions(settings: &Settings, fed: &Found) -> Vec<Finding> {
         .collect()
 }
 
+/// Every partition of these topics.
+pub(crate) fn lanes(fed: &Found) -> Vec<TopicPartition> {
+    fed.iter()
+        .flat_map(|(topic, partitions)| {
+            let topic: Arc<str> = topic.as_str().into();
+            let numbers = 0..i32::try_from(*partitions).unwrap_or(i32::MAX);
+            numbers.map(move |number| TopicPartition::new(Arc::clone(&topic), number))
+        })
+        .collect()
+}
+
 /// The number of members that the group has, at least one, and what there is to say.
 fn group(settings: &Settings, cluster: &Cluster, fed: &Found) -> (usize, Vec<Finding>) {
     let name = &settings.kafka.group_id;
@@ -140,15 +151,7 @@ fn group(settings: &Settings, cluster: &Cluster, fed: &Found) -> (usize, Vec<Fin
         Ok(group) => group.map_or(0, |group| group.members.len()),
         Err(error) => return (1, vec![unanswered("group", &error)]),
     };
-    let lanes: Vec<TopicPartition> = fed
-        .iter()
-        .flat_map(|(topic, partitions)| {
-            let topic: Arc<str> = topic.as_str().into();
-            let numbers = 0..i32::try_from(*partitions).unwrap_or(i32::MAX);
-            numbers.map(move |number| TopicPartition::new(Arc::clone(&topic), number))
-        })
-        .collect();
-    let positions = match cluster.positions(&lanes) {
+    let positions = match cluster.positions(&lanes(fed)) {
         Ok(positions) => positions,
         Err(error) => return (members.max(1), vec![unanswered("group", &error)]),
     };
