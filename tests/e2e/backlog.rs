@@ -149,13 +149,10 @@ impl Stage {
         println!("{jobs} load jobs; then, streamed, no record was older than {oldest:.1} s");
         ensure!(oldest <= FRESHNESS.as_secs_f64(), "a record was {oldest:.1} s old");
 
-        let refuse = json!({"kind": "refuse", "status": 403, "reason": "quotaExceeded",
-            "message": "Exceeded rate limits: too many bytes streamed"});
-        let rules = json!([{"operation": "tabledata.insertAll", "fault": refuse}]);
-        self.simulator.set_faults(&self.http, &rules)?;
+        self.simulator.refuse_streaming(&self.http, true)?;
         self.until("load jobs while streaming is refused", true, |stage| Ok(stage.is_on("load")))?;
         self.watch(Duration::from_secs(20))?;
-        self.simulator.release(&self.http)?;
+        self.simulator.refuse_streaming(&self.http, false)?;
         self.until("streaming again", true, |stage| Ok(stage.is_on("streaming")))?;
         self.sender.flush()?;
         self.observer.wait_for_no_lag(&self.lanes, PATIENCE)

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use serde_json::json;
 
 use super::{Options, Path, Stage, crew::Crew, feed::Feed};
 use crate::rig::{broker::Broker, clients::Lane, random::Random, sink::Sink};
@@ -262,13 +261,8 @@ impl Game<'_> {
         Ok(round)
     }
 
-    /// BigQuery refuses streaming inserts for a quota from now on, or takes them again.
     fn refuse_streaming(&self, is_refused: bool) -> Result<()> {
-        let fault = json!({"kind": "refuse", "status": 403, "reason": "quotaExceeded",
-            "message": "Exceeded rate limits: too many bytes streamed"});
-        let rule = json!({"operation": "tabledata.insertAll", "fault": fault});
-        let rules = if is_refused { json!([rule]) } else { json!([]) };
-        self.stage.simulator.set_faults(&self.stage.http, &rules)
+        self.stage.simulator.refuse_streaming(&self.stage.http, is_refused)
     }
 
     /// Does what leads to the boundary until the last replica is dead.

@@ -144,6 +144,14 @@ impl Simulator {
         http.post(&format!("{}/sim/v1/faults", self.endpoint()), &script)?.json().map(drop)
     }
 
+    /// BigQuery refuses streaming inserts for a quota from now on, or takes them again.
+    pub(crate) fn refuse_streaming(&self, http: &Http, is_refused: bool) -> Result<()> {
+        let fault = json!({"kind": "refuse", "status": 403, "reason": "quotaExceeded",
+            "message": "Exceeded rate limits: too many bytes streamed"});
+        let rule = json!({"operation": "tabledata.insertAll", "fault": fault});
+        self.set_faults(http, &if is_refused { json!([rule]) } else { json!([]) })
+    }
+
     /// Forgets the fault script and lets every held request pass.
     pub(crate) fn release(&self, http: &Http) -> Result<()> {
         self.set_faults(http, &json!([]))?;
