@@ -3,7 +3,12 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::sim::{
-    bigquery::{BigQuery, Route, error::ApiError, jobs::advance::JobWorld},
+    bigquery::{
+        BigQuery, Route,
+        error::ApiError,
+        jobs::advance::JobWorld,
+        load::reading::{Read, Reading},
+    },
     control,
     counters::Counters,
     faults::{FaultAction, FaultScript, Faults, held_until},
@@ -129,7 +134,9 @@ impl Core {
 
     /// Forgets tables, jobs, objects, schemas, faults, held requests and counters.
     pub fn reset(&mut self) {
+        let is_read_elsewhere = self.bigquery.jobs.is_read_elsewhere;
         *self = Self { tickets: self.tickets, ..Self::new(SimSettings::clone(&self.settings)) };
+        self.bigquery.jobs.is_read_elsewhere = is_read_elsewhere;
     }
 
     /// Applies one request at `now`, after everything that is due.
@@ -165,6 +172,24 @@ impl Core {
     fn run_jobs(&mut self, now: Duration) {
         let Self { bigquery, gcs, faults, counters, .. } = self;
         bigquery.run_jobs(now, &mut JobWorld { gcs, faults, counters });
+    }
+
+    /// From now on the files of load jobs are read outside of the core, as
+    /// [`next_reading`](Self::next_reading) hands them out: a job of a million rows takes a while, in
+    /// which BigQuery answers other requests.
+    pub fn read_elsewhere(&mut self) {
+        self.bigquery.jobs.is_read_elsewhere = true;
+    }
+
+    /// The next files to be read, and the number of their job.
+    pub fn next_reading(&mut self, now: Duration) -> Option<(u64, Reading)> {
+        self.advance(now);
+        self.bigquery.next_unread(now, &mut self.counters)
+    }
+
+    /// Ends a job whose files were read.
+    pub fn end_reading(&mut self, number: u64, read: Read, now: Duration) {
+        self.bigquery.finish_read(number, read, now, &mut self.counters);
     }
 
     /// The answer of a held request; `None` while it is still held.

@@ -1,6 +1,6 @@
 //! `kcbq sim`: all fronts on their sockets.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +11,9 @@ use crate::sim::{
     settings::SimSettings,
     simulator::Simulator,
 };
+
+/// How often load jobs are looked for that are due.
+const LOOK_FOR_LOADS: Duration = Duration::from_millis(10);
 
 /// What to serve, and where.
 #[derive(Clone, Debug)]
@@ -96,8 +99,12 @@ pub async fn serve(
         address(&gcs, options.gcs),
     );
     let simulator = Simulator::with_system_clock(options.settings);
-    simulator.with_core(|core, _| core.set_faults(options.faults));
+    simulator.with_core(|core, _| {
+        core.set_faults(options.faults);
+        core.read_elsewhere();
+    });
     let mut tasks = JoinSet::new();
+    tasks.spawn(read_loads(simulator.clone(), shutdown.clone()));
     for listener in [rest, registry, gcs] {
         tasks.spawn(accept(listener, simulator.clone(), options.wire, shutdown.clone()));
     }
@@ -106,6 +113,21 @@ pub async fn serve(
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })
+}
+
+/// Reads the files of load jobs, one job after the other, on a thread of its own.
+async fn read_loads(simulator: Simulator, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let next = simulator.with_core(|core, now| core.next_reading(now));
+        let Some((number, reading)) = next else {
+            tokio::time::sleep(LOOK_FOR_LOADS).await;
+            continue;
+        };
+        // A panic is a defect of the simulator; the job stays RUNNING.
+        if let Ok(read) = tokio::task::spawn_blocking(move || reading.read()).await {
+            simulator.with_core(|core, now| core.end_reading(number, read, now));
+        }
+    }
 }
 
 async fn accept(
@@ -128,7 +150,7 @@ async fn accept(
                 // Out of file descriptors, or the client left already: go on after a moment.
                 Err(error) => {
                     tracing::warn!(%error, "the simulator could not accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
         }

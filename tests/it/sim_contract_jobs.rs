@@ -11,7 +11,10 @@ use std::{
 use http::Method;
 use kcbq::{
     rest::{Rest, RestError},
-    sim::{SimRest, SimSettings, Simulator, StoreMode, settings::LoadSettings},
+    sim::{
+        SimRest, SimSettings, Simulator, StoreMode, bigquery::load::reading::Reading,
+        settings::LoadSettings,
+    },
 };
 use serde_json::{Value, json};
 
@@ -64,7 +67,7 @@ async fn jobs_move_by_the_clock_and_read_their_objects_when_they_begin() {
     let load = LoadSettings { pending_ms: 1_000, running_ms: 2_000, ..LoadSettings::default() };
     let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
     let lab = fixture.lab().await;
-    assert_eq!(state(&lab.run("j", "x", json!({})).await), "PENDING");
+    assert_eq!(state(&lab.begin("j", "x", json!({})).await), "PENDING");
     fixture.advance(999);
     assert_eq!(state(&lab.get("j").await), "PENDING");
     fixture.advance(1);
@@ -81,7 +84,7 @@ async fn jobs_move_by_the_clock_and_read_their_objects_when_they_begin() {
     assert_eq!((times[1] - times[0], times[2] - times[1]), (1_000, 2_000));
 
     lab.put("y", "{\"a\":3}").await;
-    lab.run("late", "y", json!({})).await;
+    lab.begin("late", "y", json!({})).await;
     fixture.advance(500);
     lab.bucket.delete("y", "").await;
     fixture.advance(500);
@@ -93,7 +96,7 @@ async fn a_job_can_be_cancelled_until_it_is_done() {
     let load = LoadSettings { running_ms: 1_000, ..LoadSettings::default() };
     let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
     let lab = fixture.lab().await;
-    lab.run("c", "x", json!({})).await;
+    lab.begin("c", "x", json!({})).await;
     let cancel = async |id: &str| {
         let path = format!("/jobs/{id}/cancel?location=US");
         lab.subject.send(Method::POST, &path, None).await.1["job"].clone()
@@ -101,9 +104,60 @@ async fn a_job_can_be_cancelled_until_it_is_done() {
     assert_eq!(error(&cancel("c").await).0, "stopped");
     fixture.advance(1_000);
     assert!(lab.rows().await.is_empty());
-    lab.run("d", "x", json!({})).await;
+    lab.begin("d", "x", json!({})).await;
     fixture.advance(1_000);
     succeeded(&cancel("d").await, 2);
+}
+
+/// Takes the next files to be read, as the front on sockets does.
+fn next_reading(fixture: &Fixture) -> Option<(u64, Reading)> {
+    fixture.rest.0.with_core(|core, now| core.next_reading(now))
+}
+
+fn end_reading(fixture: &Fixture, (number, reading): (u64, Reading)) {
+    let read = reading.read();
+    fixture.rest.0.with_core(|core, now| core.end_reading(number, read, now));
+}
+
+#[tokio::test]
+async fn requests_are_answered_while_the_files_of_a_job_are_read_elsewhere() {
+    let fixture = Fixture::new(SimSettings::default());
+    fixture.rest.0.with_core(|core, _| core.read_elsewhere());
+    let lab = fixture.lab().await;
+    assert!(next_reading(&fixture).is_none());
+    assert_eq!(state(&lab.begin("j", "x", json!({})).await), "RUNNING");
+    let reading = next_reading(&fixture).unwrap();
+    assert!(next_reading(&fixture).is_none(), "handed out once");
+    lab.subject.insert("t", &[json!({"a": 7})]).await;
+    assert_eq!(lab.rows().await.len(), 1);
+    end_reading(&fixture, reading);
+    succeeded(&lab.get("j").await, 2);
+    assert_eq!(lab.rows().await.len(), 3);
+}
+
+#[tokio::test]
+async fn files_are_read_again_where_the_table_changed_meanwhile_and_for_nothing_where_the_job_ended()
+ {
+    let fixture = Fixture::new(SimSettings::default());
+    fixture.rest.0.with_core(|core, _| core.read_elsewhere());
+    let lab = fixture.lab().await;
+    lab.put("y", "{\"a\":1,\"b\":2}").await;
+    lab.begin("j", "y", json!({"ignoreUnknownValues": true})).await;
+    let reading = next_reading(&fixture).unwrap();
+    let columns = json!([{"name": "a", "type": "INTEGER"}, {"name": "b", "type": "INTEGER"}]);
+    assert_eq!(lab.subject.patch("t", json!({"schema": {"fields": columns}})).await.0, 200);
+    end_reading(&fixture, reading);
+    assert_eq!(state(&lab.get("j").await), "RUNNING");
+    end_reading(&fixture, next_reading(&fixture).unwrap());
+    succeeded(&lab.get("j").await, 1);
+    assert_eq!(lab.rows().await, [json!({"f": [{"v": "1"}, {"v": "2"}]})]);
+
+    lab.begin("c", "x", json!({})).await;
+    let reading = next_reading(&fixture).unwrap();
+    lab.subject.send(Method::POST, "/jobs/c/cancel?location=US", None).await;
+    end_reading(&fixture, reading);
+    assert_eq!(error(&lab.get("c").await).0, "stopped");
+    assert_eq!(lab.rows().await.len(), 1);
 }
 
 #[tokio::test]
@@ -136,19 +190,19 @@ async fn a_script_decides_what_becomes_of_a_job() {
             rule(json!({"kind": "lose"})),
         ]))
         .await;
-    let job = lab.run("refused", "x", json!({})).await;
+    let job = lab.begin("refused", "x", json!({})).await;
     assert_eq!((error(&job).0, lab.rows().await.len()), ("backendError", 0));
-    let job = lab.run("warned", "x", json!({})).await;
+    let job = lab.begin("warned", "x", json!({})).await;
     assert_eq!(job["status"]["errorResult"], Value::Null);
     assert_eq!(job["status"]["errors"][0]["reason"], "internalError");
     assert_eq!(lab.rows().await.len(), 2);
-    let job = lab.run("short", "x", json!({})).await;
+    let job = lab.begin("short", "x", json!({})).await;
     succeeded(&job, 1);
     assert_eq!(lab.rows().await.len(), 3);
-    assert_eq!(state(&lab.run("pending", "x", json!({})).await), "PENDING");
-    assert_eq!(state(&lab.run("held", "x", json!({})).await), "PENDING");
-    assert_eq!(state(&lab.run("slow", "x", json!({})).await), "RUNNING");
-    assert_eq!(state(&lab.run("hangs", "x", json!({})).await), "RUNNING");
+    assert_eq!(state(&lab.begin("pending", "x", json!({})).await), "PENDING");
+    assert_eq!(state(&lab.begin("held", "x", json!({})).await), "PENDING");
+    assert_eq!(state(&lab.begin("slow", "x", json!({})).await), "RUNNING");
+    assert_eq!(state(&lab.begin("hangs", "x", json!({})).await), "RUNNING");
     fixture.advance(60_000);
     succeeded(&lab.get("pending").await, 2);
     succeeded(&lab.get("slow").await, 2);
@@ -166,18 +220,18 @@ async fn quotas_of_jobs_and_of_table_updates() {
     let fixture = Fixture::new(SimSettings { load, ..SimSettings::default() });
     let lab = fixture.lab().await;
     for n in 0..5 {
-        succeeded(&lab.run(&format!("q{n}"), "x", json!({})).await, 2);
+        succeeded(&lab.begin(&format!("q{n}"), "x", json!({})).await, 2);
     }
-    let job = lab.run("q5", "x", json!({})).await;
+    let job = lab.begin("q5", "x", json!({})).await;
     assert_eq!(error(&job).0, "rateLimitExceeded", "five updates in ten seconds");
     fixture.advance(10_000);
-    succeeded(&lab.run("q6", "x", json!({})).await, 2);
-    let job = lab.run("q7", "x", json!({})).await;
+    succeeded(&lab.begin("q6", "x", json!({})).await, 2);
+    let job = lab.begin("q7", "x", json!({})).await;
     assert_eq!(error(&job).0, "quotaExceeded", "failed jobs count");
     assert_eq!(job["status"]["errorResult"]["location"], "load_job_per_table.long");
     assert_eq!(lab.insert(lab.job("q7", "x", json!({}))).await.0, 409, "the id is used up");
     fixture.advance(86_400_000);
-    succeeded(&lab.run("q8", "x", json!({})).await, 2);
+    succeeded(&lab.begin("q8", "x", json!({})).await, 2);
     assert_eq!(lab.rows().await.len(), 14);
 }
 
@@ -199,7 +253,7 @@ async fn loads_see_a_changed_schema_at_once() {
     lab.subject.patch("t", json!({"schema": {"fields": fields}})).await;
     assert_eq!(lab.subject.refusal("t", json!({"b": "1"})).await.1, "no such field: b.");
     lab.put("b", "{\"b\":\"1\"}").await;
-    succeeded(&lab.run("b", "b", json!({})).await, 1);
+    succeeded(&lab.begin("b", "b", json!({})).await, 1);
 }
 
 #[tokio::test]
@@ -212,7 +266,7 @@ async fn ledgers_and_counts_take_loaded_rows_too() {
             {"name": "_kafka_partition", "type": "INTEGER"}, {"name": "_kafka_offset", "type": "INTEGER"}]);
         lab.subject.patch("t", json!({"schema": {"fields": fields}})).await;
         lab.put("y", gzip(row)).await;
-        succeeded(&lab.run("l", "y", json!({})).await, 1);
+        succeeded(&lab.begin("l", "y", json!({})).await, 1);
         let streamed: Value = serde_json::from_str(row).unwrap();
         lab.subject.insert("t", &[streamed]).await;
         assert_eq!(lab.subject.get("t").await["numRows"], "2");

@@ -1,6 +1,6 @@
 //! What load jobs must do, as far as the service relies on it, on both fronts of the simulator.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, header};
@@ -58,8 +58,25 @@ impl<'a> Lab<'a> {
         body
     }
 
+    /// The job once it is done.
+    pub(crate) async fn ended(&self, id: &str) -> Value {
+        loop {
+            let job = self.get(id).await;
+            if job["status"]["state"] == "DONE" {
+                return job;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Inserts a job, which must be taken, and answers how it ended.
     pub(crate) async fn run(&self, id: &str, object: &str, load: Value) -> Value {
+        self.begin(id, object, load).await;
+        self.ended(id).await
+    }
+
+    /// Inserts a job, which must be taken, and answers how it is now.
+    pub(crate) async fn begin(&self, id: &str, object: &str, load: Value) -> Value {
         let (status, body) = self.insert(self.job(id, object, load)).await;
         assert_eq!((status, &body["status"]["state"]), (200, &json!("PENDING")), "{body}");
         self.get(id).await
@@ -137,7 +154,7 @@ async fn an_id_is_used_once_whatever_becomes_of_its_job(rest: &dyn Rest) {
     let (status, body) = lab.insert(job).await;
     assert_eq!(status, 200, "{body}");
     let id = body["jobReference"]["jobId"].as_str().unwrap();
-    succeeded(&lab.get(id).await, 1);
+    succeeded(&lab.ended(id).await, 1);
     let (status, body) = lab.insert(lab.job("not.an.id", "good", json!({}))).await;
     assert_eq!((status, reason(&body)), (400, "invalid"));
 }
@@ -304,7 +321,7 @@ async fn data_may_come_with_the_job(rest: &dyn Rest) {
     let related = [(header::CONTENT_TYPE, "multipart/related; boundary=b")];
     let answer = lab.bucket.send(Method::POST, path, &related, body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    succeeded(&lab.get("m1").await, 2);
+    succeeded(&lab.ended("m1").await, 2);
 
     let path = "/resumable/upload/bigquery/v2/projects/p/jobs?uploadType=resumable";
     let answer = lab.bucket.send(Method::POST, path, &[], job("m2")).await;
@@ -322,7 +339,7 @@ async fn data_may_come_with_the_job(rest: &dyn Rest) {
     assert_eq!((end.status, &parsed(&end)["jobReference"]["jobId"]), (200, &json!("m2")));
     let again = chunk(256 << 10, data.len()).await;
     assert_eq!(parsed(&again), parsed(&end), "a lost answer is given again");
-    succeeded(&lab.get("m2").await, (data.len() / row.len()) as u64);
+    succeeded(&lab.ended("m2").await, (data.len() / row.len()) as u64);
     let with_uris = lab.job("m3", "x", json!({})).to_string();
     assert_eq!(lab.bucket.send(Method::POST, path, &[], with_uris).await.status, 400);
 }
@@ -347,6 +364,9 @@ async fn jobs_are_listed_newest_first(rest: &dyn Rest) {
         jobs.map(|job| job["jobReference"]["jobId"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
+    while !ids(&list("stateFilter=running&stateFilter=pending").await).is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let all = list("projection=full&stateFilter=done").await;
     assert_eq!(ids(&all), ["l3", "l2", "l1"]);
     assert_eq!(all["jobs"][0]["configuration"]["labels"], json!({"kcbq_end": "42"}));

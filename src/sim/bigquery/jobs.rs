@@ -6,7 +6,7 @@
 //! <https://docs.cloud.google.com/bigquery/docs/reference/rest/v2/jobs>.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -56,6 +56,10 @@ pub struct Jobs {
     due: BTreeSet<(Duration, u64)>,
     /// Jobs that a fault holds back until they are released.
     held: BTreeSet<u64>,
+    /// Whether somebody else reads the files of jobs; otherwise they are read when the job is due.
+    pub(crate) is_read_elsewhere: bool,
+    /// Jobs whose files wait to be read.
+    unread: VecDeque<u64>,
     sessions: Sessions<insert::Start>,
     quotas: quota::Quotas,
     ids: u64,
@@ -73,6 +77,8 @@ impl Jobs {
             numbers: HashMap::new(),
             due: BTreeSet::new(),
             held: BTreeSet::new(),
+            is_read_elsewhere: false,
+            unread: VecDeque::new(),
             sessions: Sessions::new(limits),
             quotas: quota::Quotas::default(),
             ids: 0,

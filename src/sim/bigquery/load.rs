@@ -15,12 +15,11 @@ use crate::sim::{
         change::Via,
         columns::Column,
         error::ApiError,
-        jobs::job::{JobError, Loaded, Outcome},
+        jobs::job::{JobError, Loaded},
         load::{
-            avro::File,
             config::{Format, LoadConfig, WriteDisposition},
             partitions::Partitions,
-            rows::Rows,
+            reading::{Read, Reading, Staged},
         },
     },
     settings::StoreMode,
@@ -31,6 +30,7 @@ pub mod config;
 pub mod ndjson;
 pub mod options;
 pub mod partitions;
+pub mod reading;
 pub mod rows;
 pub mod schema;
 pub mod source;
@@ -65,6 +65,9 @@ impl From<ApiError> for Failure {
     }
 }
 
+/// What a job that succeeded loaded, and its warnings.
+pub(crate) type Complete = (Loaded, Vec<JobError>);
+
 /// What happens to the table beside its rows.
 struct Plan {
     /// The table's new document, if it is created or changed.
@@ -75,51 +78,42 @@ struct Plan {
 }
 
 impl BigQuery {
-    /// Runs a job over its files; `short` rows at the end are left out.
-    pub(crate) fn load(
-        &mut self,
-        load: &LoadConfig,
-        inputs: &[Input],
+    /// What there is to read for a job; `short` rows at the end are left out.
+    pub(crate) fn reading(
+        &self,
+        load: &Arc<LoadConfig>,
+        inputs: Arc<[Input]>,
         short: u64,
-        now: Duration,
-    ) -> Outcome {
-        match self.try_load(load, inputs, short, now) {
-            Ok((loaded, errors)) => Outcome { error: None, errors, loaded: Some(loaded) },
-            Err(Failure { error, details }) => {
-                let errors = [error.clone()].into_iter().chain(details).collect();
-                Outcome { error: Some(error), errors, loaded: None }
-            }
-        }
+    ) -> Result<Reading, Failure> {
+        let Plan { columns, partitions, .. } = self.plan(load, &inputs)?;
+        let (load, settings) = (Arc::clone(load), Arc::clone(&self.settings));
+        Ok(Reading { load, inputs, columns, partitions, settings, short })
     }
 
-    fn try_load(
+    /// Puts into the table what was read. `None` if the table is not what it was when the reading
+    /// began: it must be done again.
+    pub(crate) fn complete(
         &mut self,
-        load: &LoadConfig,
-        inputs: &[Input],
-        short: u64,
+        read: Read,
         now: Duration,
-    ) -> Result<(Loaded, Vec<JobError>), Failure> {
+    ) -> Result<Option<Complete>, Failure> {
+        let Read { reading, staged } = read;
+        let plan = self.plan(&reading.load, &reading.inputs)?;
+        if plan.columns != reading.columns {
+            return Ok(None);
+        }
+        let Staged { store, warnings, loaded } = staged?;
+        self.commit(&reading.load, plan, now)?;
+        self.table_mut(reading.load.table.path())?.store.append(store);
+        Ok(Some((loaded, warnings)))
+    }
+
+    /// What the table will be like, or why the job cannot load into it.
+    fn plan(&self, load: &LoadConfig, inputs: &[Input]) -> Result<Plan, Failure> {
         let files = match load.format {
             Format::Avro => avro::open(inputs, load, &self.settings)?,
             Format::Json => Vec::new(),
         };
-        let plan = self.plan(load, &files)?;
-        let settings = Arc::clone(&self.settings);
-        let mut rows = Rows::new(load, &plan.columns, plan.partitions.clone(), &settings);
-        match load.format {
-            Format::Avro => files.iter().try_for_each(|file| file.read(&mut rows))?,
-            Format::Json => ndjson::read(inputs, &mut rows)?,
-        }
-        let (stage, warnings, mut loaded) = rows.finish(short)?;
-        self.commit(load, plan, now)?;
-        loaded.input_files = inputs.len() as u64;
-        loaded.input_bytes = inputs.iter().map(|input| input.bytes.len() as u64).sum();
-        self.table_mut(load.table.path())?.store.append(stage);
-        Ok((loaded, warnings))
-    }
-
-    /// What the table will be like, or why the job cannot load into it.
-    fn plan(&self, load: &LoadConfig, files: &[File<'_>]) -> Result<Plan, Failure> {
         let path = load.table.path();
         let existing = match self.table(path) {
             Ok(table) => Some(table),

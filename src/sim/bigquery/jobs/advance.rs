@@ -9,7 +9,11 @@ use crate::sim::{
             Jobs,
             job::{Fate, Job, JobError, Outcome, State},
         },
-        load::{Input, source},
+        load::{
+            Input,
+            reading::{Read, Reading},
+            source,
+        },
     },
     counters::Counters,
     faults::{FaultAction, Faults},
@@ -33,10 +37,10 @@ impl BigQuery {
         while let Some((at, number)) = self.jobs.next_due(now) {
             match self.jobs.known.get_mut(&number).map(|job| &mut job.state) {
                 Some(State::Pending) => self.start(number, at, world),
-                Some(State::Running(inputs)) => {
-                    let inputs = mem::take(inputs);
-                    self.finish(number, &inputs, at, world.counters);
+                Some(State::Running(_)) if self.jobs.is_read_elsewhere => {
+                    self.jobs.unread.push_back(number);
                 }
+                Some(State::Running(_)) => self.finish(number, at, world.counters),
                 Some(State::Done(_)) | None => {}
             }
         }
@@ -63,7 +67,7 @@ impl BigQuery {
         job.started = Some(at);
         match job.begin(world.gcs) {
             Ok(inputs) => {
-                job.state = State::Running(inputs);
+                job.state = State::Running(inputs.into());
                 if job.fate.hangs {
                     held.insert(number);
                 } else {
@@ -74,14 +78,67 @@ impl BigQuery {
         }
     }
 
-    fn finish(&mut self, number: u64, inputs: &[Input], at: Duration, counters: &mut Counters) {
-        let Some(job) = self.jobs.known.get(&number) else { return };
-        let (load, short) = (Arc::clone(&job.load), job.fate.short);
-        let warning = job.fate.warning.clone();
-        let mut outcome = self.load(&load, inputs, short, at);
-        if outcome.loaded.is_some() {
-            outcome.errors.extend(warning);
+    fn finish(&mut self, number: u64, at: Duration, counters: &mut Counters) {
+        if let Some(reading) = self.reading_of(number, at, counters) {
+            let read = reading.read();
+            self.finish_read(number, read, at, counters);
         }
+    }
+
+    /// The next job whose files somebody else is to read.
+    pub(crate) fn next_unread(
+        &mut self,
+        now: Duration,
+        counters: &mut Counters,
+    ) -> Option<(u64, Reading)> {
+        while let Some(number) = self.jobs.unread.pop_front() {
+            if let Some(reading) = self.reading_of(number, now, counters) {
+                return Some((number, reading));
+            }
+        }
+        None
+    }
+
+    /// What there is to read for a job that is running; a job that has nothing to read ends.
+    fn reading_of(
+        &mut self,
+        number: u64,
+        at: Duration,
+        counters: &mut Counters,
+    ) -> Option<Reading> {
+        let job = self.jobs.known.get(&number)?;
+        let State::Running(inputs) = &job.state else { return None };
+        match self.reading(&job.load, Arc::clone(inputs), job.fate.short) {
+            Ok(reading) => Some(reading),
+            Err(failure) => {
+                self.jobs.end(number, Outcome::from(failure), at, counters);
+                None
+            }
+        }
+    }
+
+    /// A job's files are read. Nothing happens if the job was cancelled, or forgotten, meanwhile.
+    pub(crate) fn finish_read(
+        &mut self,
+        number: u64,
+        read: Read,
+        at: Duration,
+        counters: &mut Counters,
+    ) {
+        let Some(job) = self.jobs.known.get(&number) else { return };
+        let is_this = Arc::ptr_eq(&job.load, &read.reading.load);
+        if !is_this || !matches!(job.state, State::Running(_)) {
+            return;
+        }
+        let warning = job.fate.warning.clone();
+        let outcome = match self.complete(read, at) {
+            Ok(Some((loaded, errors))) => {
+                let errors = errors.into_iter().chain(warning).collect();
+                Outcome { error: None, errors, loaded: Some(loaded) }
+            }
+            Ok(None) => return self.jobs.unread.push_back(number),
+            Err(failure) => failure.into(),
+        };
         self.jobs.end(number, outcome, at, counters);
     }
 }
@@ -96,6 +153,7 @@ impl Jobs {
     /// Takes a job out of whatever would move it on.
     pub(crate) fn forget(&mut self, number: u64) {
         self.held.remove(&number);
+        self.unread.retain(|other| *other != number);
         self.due.retain(|(_, other)| *other != number);
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::sim::bigquery::{
     error::ApiError,
     jobs::JobKey,
-    load::{Input, config::LoadConfig},
+    load::{Failure, Input, config::LoadConfig},
 };
 
 /// One load job.
@@ -40,7 +40,7 @@ pub enum State {
     /// It waits.
     Pending,
     /// It has read its input.
-    Running(Vec<Input>),
+    Running(Arc<[Input]>),
     /// It is over.
     Done(Outcome),
 }
@@ -88,6 +88,13 @@ impl Outcome {
     /// A failure with one error.
     pub fn failed(error: JobError) -> Self {
         Self { errors: vec![error.clone()], error: Some(error), loaded: None }
+    }
+}
+
+impl From<Failure> for Outcome {
+    fn from(Failure { error, details }: Failure) -> Self {
+        let errors = [error.clone()].into_iter().chain(details).collect();
+        Self { error: Some(error), errors, loaded: None }
     }
 }
 

@@ -97,7 +97,7 @@ impl<'a> Rows<'a> {
     }
 
     /// What goes into the table, the warnings, and the figures but for the files'.
-    pub fn finish(mut self, short: u64) -> Result<(Store, Vec<JobError>, Loaded), Failure> {
+    pub fn finish(mut self, short: u64) -> (Store, Vec<JobError>, Loaded) {
         self.stage.drop_last(short);
         let loaded = Loaded {
             output_rows: self.stage.count(),
@@ -105,6 +105,6 @@ impl<'a> Rows<'a> {
             bad_records: self.bad,
             ..Loaded::default()
         };
-        Ok((self.stage, self.errors, loaded))
+        (self.stage, self.errors, loaded)
     }
 }
