@@ -8,11 +8,9 @@ use std::hint::select_unpredictable;
 
 use crate::transcode::{
     error::{RowError, Step},
+    scan::CHUNK,
     writer::push_first,
 };
-
-/// How many bytes are looked at together: two words.
-const CHUNK: usize = 16;
 
 /// Bytes that should be UTF-8, and the payload behind them.
 #[derive(Clone, Copy, Debug)]
@@ -50,26 +48,22 @@ impl<'a> RawText<'a> {
             .map_err(|_| RowError::decode("a string that is not valid UTF-8"))
     }
 
-    /// What follows the first `copied` bytes, if anything; then the whole text has been checked.
-    ///
-    /// # Errors
-    /// When there is more and the text is not UTF-8.
+    /// How many bytes the text has.
     #[inline(always)]
-    pub fn checked_rest(self, copied: usize) -> Step<Option<Self>> {
-        if copied >= self.len {
-            return Ok(None);
-        }
-        self.check()?;
-        Ok(Some(self.after(copied)))
+    pub fn len(self) -> usize {
+        self.len
     }
 
-    /// The library's check takes ten times as long for a short text.
-    fn check(self) -> Step {
+    /// The same text, which is UTF-8. The library's check takes ten times as long for a short one.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check(self) -> Step<Self> {
         let is_short = self.len <= CHUNK;
-        if is_short && has_short_characters_only(pad(self.bytes())) {
-            return Ok(());
+        if !is_short || !has_short_characters_only(pad(self.bytes())) {
+            self.checked()?;
         }
-        self.checked().map(|_| ())
+        Ok(self)
     }
 
     /// The byte after the first `plain` ones and what follows it, or `None` at the end.
@@ -79,7 +73,9 @@ impl<'a> RawText<'a> {
         Some((*special, self.after(plain + 1)))
     }
 
-    fn after(self, len: usize) -> Self {
+    /// What follows the first `len` bytes.
+    #[inline]
+    pub fn after(self, len: usize) -> Self {
         Self {
             window: self.window.get(len..).unwrap_or_default(),
             len: self.len.saturating_sub(len),
@@ -89,19 +85,17 @@ impl<'a> RawText<'a> {
     /// Appends the bytes, whatever they are.
     #[inline(always)]
     pub fn push(self, out: &mut Vec<u8>) {
-        self.push_plain(out, |_| 0);
+        self.push_plain(out, |_| CHUNK);
     }
 
-    /// Appends the text up to the first byte that is `special`, and returns how many bytes that
-    /// are. `special` marks bytes of a word (see [`scan`](crate::transcode::scan)).
+    /// Appends the text up to the first byte that is not plain, and returns how many bytes that
+    /// are. `plain` counts those before it in a chunk (see [`scan`](crate::transcode::scan)).
     #[inline(always)]
-    pub fn push_plain(self, out: &mut Vec<u8>, special: impl Fn(u64) -> u64) -> usize {
+    pub fn push_plain(self, out: &mut Vec<u8>, plain: impl Fn(u128) -> usize) -> usize {
         let (mut window, mut left) = (self.window, self.len);
         loop {
             let (chunk, after) = split_chunk(window);
-            let marks =
-                u128::from(special(low(chunk))) | u128::from(special(low(chunk >> 64))) << 64;
-            let plain = (marks.trailing_zeros() / 8) as usize;
+            let plain = plain(chunk);
             // What follows the text may be anything.
             let plain = select_unpredictable(plain < left, plain, left);
             push_first(out, &chunk.to_le_bytes(), plain);
@@ -177,23 +171,17 @@ pub fn pad(bytes: &[u8]) -> u128 {
     }
 }
 
-/// The low word.
-#[inline(always)]
-fn low(chunk: u128) -> u64 {
-    (chunk & u128::from(u64::MAX)) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transcode::scan::{beyond_ascii, specials, specials_and_beyond_ascii};
+    use crate::transcode::scan::{ascii, clean, clean_ascii};
 
     /// What `push_plain` appends and how much that is.
-    fn plain(window: &[u8], len: usize, special: fn(u64) -> u64) -> (Vec<u8>, usize) {
+    fn plain(window: &[u8], len: usize, count: fn(u128) -> usize) -> (Vec<u8>, usize) {
         let mut out = vec![b'x'];
-        let copied = RawText::new(window, len).unwrap().push_plain(&mut out, special);
+        let copied = RawText::new(window, len).unwrap().push_plain(&mut out, count);
         assert_eq!(out.remove(0), b'x');
         (out, copied)
     }
@@ -219,25 +207,24 @@ mod tests {
                 let mut bytes = vec![b'a'; len];
                 bytes.resize(window, b'"');
                 let expected = (vec![b'a'; len], len);
-                assert_eq!(plain(&bytes, len, specials_and_beyond_ascii), expected);
+                assert_eq!(plain(&bytes, len, clean_ascii), expected);
             }
             assert!(RawText::new(&vec![0; window], window + 1).is_none());
         }
     }
 
     #[test]
-    fn text_that_is_not_utf_8_has_no_rest() {
+    fn text_that_is_not_utf_8_is_refused() {
         let text = RawText::new(b"abc\xffd and more", 5).unwrap();
-        assert!(text.checked_rest(3).is_err());
+        assert!(text.after(3).check().is_err());
         for bad in [&b"\xc0\x80"[..], b"\xc3", b"\x80", b"\xc3\xbc\xbc"] {
-            assert!(RawText::new(bad, bad.len()).unwrap().checked_rest(0).is_err(), "{bad:?}");
+            assert!(RawText::new(bad, bad.len()).unwrap().check().is_err(), "{bad:?}");
         }
         assert!(text.checked().is_err());
         // Cut within a character.
-        assert!(RawText::new("abcé".as_bytes(), 4).unwrap().checked_rest(3).is_err());
-        let rest = RawText::from("abcéd").checked_rest(3).unwrap().unwrap();
+        assert!(RawText::new("abcé".as_bytes(), 4).unwrap().after(3).check().is_err());
+        let rest = RawText::from("abcéd").after(3).check().unwrap();
         assert_eq!(rest.bytes(), "éd".as_bytes());
-        assert!(RawText::from("abc").checked_rest(3).unwrap().is_none());
     }
 
     #[test]
@@ -263,9 +250,9 @@ mod tests {
                 (window[..end].to_vec(), end)
             };
             let both = |byte: u8| is_special(byte) || !byte.is_ascii();
-            prop_assert_eq!(plain(&window, len, specials), first(is_special));
-            prop_assert_eq!(plain(&window, len, beyond_ascii), first(|byte| !byte.is_ascii()));
-            prop_assert_eq!(plain(&window, len, specials_and_beyond_ascii), first(both));
+            prop_assert_eq!(plain(&window, len, clean), first(is_special));
+            prop_assert_eq!(plain(&window, len, ascii), first(|byte| !byte.is_ascii()));
+            prop_assert_eq!(plain(&window, len, clean_ascii), first(both));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! Calendar arithmetic and its text, proleptic Gregorian, years 0001 to 9999.
 
-use crate::transcode::{digits, writer::push_first};
+use crate::transcode::digits;
 
 /// Microseconds in a day.
 pub const DAY_MICROS: i64 = 86_400_000_000;
@@ -21,21 +21,26 @@ pub struct Day {
 }
 
 /// The day that lies `days` after 1970-01-01, or `None` outside the years 0001 to 9999.
+///
+/// By C. Neri and L. Schneider, "Euclidean affine functions and their application to calendar
+/// algorithms" (2022): divisions become products whose halves are quotient and remainder.
 pub fn day(days: i64) -> Option<Day> {
     if !(DAYS_MIN..=DAYS_MAX).contains(&days) {
         return None;
     }
-    // Years start in March here, so that the leap day comes last; an era is 400 years.
-    let shifted = u32::try_from(days + 719_468).ok()?;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    Some(Day { year: era * 400 + year_of_era + u32::from(month <= 2), month, day })
+    // Years start in March here, so that the leap day comes last.
+    let quarters = 4 * u32::try_from(days + 719_468).ok()? + 3;
+    let (century, day_of_century) = (quarters / 146_097, quarters % 146_097 / 4);
+    // A year has 1461 quarters of a day, and 2939745 is 2^32 / 1461.
+    let years = u64::from(4 * day_of_century + 3) * 2_939_745;
+    let day_of_year = (years & u64::from(u32::MAX)) as u32 / 2_939_745 / 4;
+    // A month has 2^16 / 2141 days on average.
+    let months = 2_141 * day_of_year + 197_913;
+    let (march_month, day) = (months >> 16, (months & 0xffff) / 2_141 + 1);
+    let is_next_year = day_of_year >= 306;
+    let year = 100 * century + (years >> 32) as u32 + u32::from(is_next_year);
+    let month = if is_next_year { march_month - 12 } else { march_month };
+    Some(Day { year, month, day })
 }
 
 /// Days from 1970-01-01 to this day, or `None` if there is no such day.
@@ -131,17 +136,9 @@ pub fn moment_text(moment: Moment) -> [u8; 26] {
     text
 }
 
-/// Appends `YYYY-MM-DDTHH:MM:SS.ffffff`.
-#[inline]
-pub fn push_moment(out: &mut Vec<u8>, moment: Moment) {
-    let (head, tail) = moment_bytes(moment);
-    push_first(out, &head.to_le_bytes(), 16);
-    push_first(out, &tail.to_le_bytes(), 10);
-}
-
 /// The first 16 and the last 10 bytes of the moment's text, the first byte the lowest.
 #[inline(always)]
-fn moment_bytes(moment: Moment) -> (u128, u128) {
+pub fn moment_bytes(moment: Moment) -> (u128, u128) {
     let clock = clock_bytes(moment.time);
     (date_bytes(moment.day) | u128::from(b'T') << 80 | clock << 88, clock >> 40)
 }

@@ -49,6 +49,7 @@ impl Decimal {
     ///
     /// # Errors
     /// When the value needs more than 256 bits.
+    #[inline]
     pub fn from_be_bytes(bytes: &[u8], scale: i32) -> Step<Self> {
         if bytes.len() <= 16 {
             // Sign-extended by the shift; no bytes are zero.
@@ -58,6 +59,10 @@ impl Decimal {
             let magnitude = Wide::from_u128(value.unsigned_abs());
             return Ok(Self { negative: value < 0, magnitude, scale });
         }
+        Self::from_long_be_bytes(bytes, scale)
+    }
+
+    fn from_long_be_bytes(bytes: &[u8], scale: i32) -> Step<Self> {
         let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
         let filler = if negative { 0xff } else { 0 };
         let extra = bytes.len().saturating_sub(32);
@@ -107,15 +112,25 @@ impl Decimal {
         self.scale <= 0 || self.rescale(0).is_some()
     }
 
-    /// The same value within `range`, and its magnitude at the range's scale.
+    /// The same value, within `range`.
     ///
     /// # Errors
     /// When the value is too large or has more digits after the point.
+    #[inline]
     pub fn fit(self, range: Range) -> Step<Fitted> {
         let scale = match range {
             Range::Numeric => NUMERIC_SCALE,
             Range::BigNumeric => BIGNUMERIC_SCALE,
         };
+        // 64 bits have twenty digits at most: fewer than either range has before the point.
+        let is_small = self.magnitude.as_u64().is_some() && (0..=scale).contains(&self.scale);
+        if !is_small {
+            self.check(range, scale)?;
+        }
+        Ok(Fitted { decimal: self, scale })
+    }
+
+    fn check(&self, range: Range, scale: i32) -> Step {
         let scaled = self.rescale(scale).ok_or_else(|| match range {
             Range::Numeric => RowError::transcode("the decimal does not fit NUMERIC exactly"),
             Range::BigNumeric => RowError::transcode("the decimal does not fit BIGNUMERIC exactly"),
@@ -126,7 +141,7 @@ impl Decimal {
                 !scaled.top_bit() || (self.negative && scaled == Wide([0, 0, 0, 1 << 63]))
             }
         };
-        if fits { Ok(Fitted { decimal: self, scaled }) } else { Err(out_of_range()) }
+        if fits { Ok(()) } else { Err(out_of_range()) }
     }
 
     /// The nearest double.
@@ -141,15 +156,19 @@ impl Decimal {
     ///
     /// # Errors
     /// When the scale is absurd.
+    #[inline]
     pub fn text(&self, out: &mut Vec<u8>) -> Step {
-        if self.negative && !self.magnitude.is_zero() {
-            out.push(b'-');
-        }
+        let is_negative = self.negative && !self.magnitude.is_zero();
+        push_first(out, b"-", usize::from(is_negative));
         if let (Some(value @ 0..SMALL), 0..=15) = (self.magnitude.as_u64(), self.scale)
             && push_small(out, value, self.scale.unsigned_abs() as usize)
         {
             return Ok(());
         }
+        self.long_text(out)
+    }
+
+    fn long_text(&self, out: &mut Vec<u8>) -> Step {
         let mut digits = Digits::default();
         let digits = digits.render(self.magnitude);
         if self.scale.unsigned_abs() > TEXT_SCALE_MAX {
@@ -190,17 +209,20 @@ impl Decimal {
 pub struct Fitted {
     /// The value.
     pub decimal: Decimal,
-    scaled: Wide,
+    /// The range's.
+    scale: i32,
 }
 
 impl Fitted {
     /// The scaled integer as 32 bytes of little-endian two's complement and how many of them carry
     /// meaning, at least one.
     pub fn le_bytes(&self) -> ([u8; 32], usize) {
-        if let Some(Ok(magnitude)) = self.scaled.as_u128().map(i128::try_from) {
+        // It was checked to fit.
+        let scaled = self.decimal.rescale(self.scale).unwrap_or_default();
+        if let Some(Ok(magnitude)) = scaled.as_u128().map(i128::try_from) {
             return le_bytes(if self.decimal.negative { -magnitude } else { magnitude });
         }
-        let signed = if self.decimal.negative { self.scaled.negate() } else { self.scaled };
+        let signed = if self.decimal.negative { scaled.negate() } else { scaled };
         let mut bytes = [0; 32];
         for (chunk, limb) in bytes.chunks_exact_mut(8).zip(signed.0) {
             chunk.copy_from_slice(&limb.to_le_bytes());
@@ -228,6 +250,7 @@ fn le_bytes(value: i128) -> ([u8; 32], usize) {
 
 /// Appends the text of a number below [`SMALL`] with a digit or more before the point; says `false`
 /// if there is none.
+#[inline]
 fn push_small(out: &mut Vec<u8>, value: u64, scale: usize) -> bool {
     let (text, len) = digits::sixteen(value);
     let Some(whole @ 1..) = len.checked_sub(scale) else { return false };

@@ -18,7 +18,7 @@ use crate::{
         error::Step,
         raw_text::RawText,
         row::LaneLabel,
-        scan::{specials, specials_and_beyond_ascii},
+        scan::{clean, clean_ascii},
         writer::{Label, RowWriter, push_first},
     },
 };
@@ -92,9 +92,7 @@ impl RowWriter for JsonRow {
         if magnitude > SAFE_INTEGER {
             return push_large_integer(out, value);
         }
-        if value < 0 {
-            out.push(b'-');
-        }
+        push_first(out, b"-", usize::from(value < 0));
         digits::push(out, magnitude);
         out.push(b',');
     }
@@ -119,9 +117,9 @@ impl RowWriter for JsonRow {
     #[inline(always)]
     fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
         out.push(b'"');
-        let copied = value.push_plain(out, specials_and_beyond_ascii);
-        if let Some(rest) = value.checked_rest(copied)? {
-            push_escaped(out, rest);
+        let copied = value.push_plain(out, clean_ascii);
+        if copied < value.len() {
+            push_checked(out, value, copied)?;
         }
         close_quote(out);
         Ok(())
@@ -181,9 +179,16 @@ impl RowWriter for JsonRow {
 
     fn timestamp(out: &mut Vec<u8>, micros: i64) {
         let Some(moment) = civil::moment(micros) else { return out.extend_from_slice(b"null,") };
-        out.push(b'"');
-        civil::push_moment(out, moment);
-        out.extend_from_slice(b"Z\",");
+        // Two halves, so that all of it is one copy of a fixed length.
+        let (head, tail) = civil::moment_bytes(moment);
+        let first = u128::from(b'"') | head << 8;
+        let end = u128::from(u32::from_le_bytes(*b"Z\",\0"));
+        let rest = head >> 120 | tail << 8 | end << 88;
+        let mut text = [0; 32];
+        let (low, high) = text.split_at_mut(16);
+        low.copy_from_slice(&first.to_le_bytes());
+        high.copy_from_slice(&rest.to_le_bytes());
+        push_first(out, &text, 30);
     }
 
     #[inline]
@@ -203,8 +208,7 @@ fn push_quoted<const N: usize>(out: &mut Vec<u8>, text: Option<[u8; N]>) {
 
 #[inline(always)]
 fn close_quote(out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.push(b',');
+    out.extend_from_slice(b"\",");
 }
 
 /// Turns the comma after the last value into the closing bracket.
@@ -257,21 +261,43 @@ pub fn push_string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
 }
 
+/// Appends the contents of a JSON string that has not been checked, its first `copied` bytes being
+/// there and ASCII. ASCII before it changes nothing about whether the rest is UTF-8.
+fn push_checked(out: &mut Vec<u8>, mut text: RawText<'_>, mut copied: usize) -> Step {
+    while let Some((special, after)) = text.split_special(copied) {
+        if !special.is_ascii() {
+            push_escaped(out, text.after(copied).check()?);
+            return Ok(());
+        }
+        push_escape(out, special);
+        text = after;
+        copied = text.push_plain(out, clean_ascii);
+    }
+    Ok(())
+}
+
 /// Appends the contents of a JSON string; the text has been checked.
 fn push_escaped(out: &mut Vec<u8>, mut rest: RawText<'_>) {
     loop {
-        let copied = rest.push_plain(out, specials);
+        let copied = rest.push_plain(out, clean);
         let Some((special, after)) = rest.split_special(copied) else { return };
         push_escape(out, special);
         rest = after;
     }
 }
 
-#[cold]
+#[inline]
 fn push_escape(out: &mut Vec<u8>, byte: u8) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        _ => push_control(out, byte),
+    }
+}
+
+/// Escapes a control character.
+#[cold]
+fn push_control(out: &mut Vec<u8>, byte: u8) {
     let short = match byte {
-        b'"' => b'"',
-        b'\\' => b'\\',
         b'\n' => b'n',
         b'\r' => b'r',
         b'\t' => b't',
@@ -339,6 +365,25 @@ mod tests {
         fn strings_read_back(text in "(\\PC|[\\x00-\\x7f\"\\\\]){0,40}") {
             let written = cell(|out| JsonRow::string(out, &text));
             prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+        }
+
+        #[test]
+        fn bytes_are_text_where_they_are_utf_8(
+            parts in prop::collection::vec(prop_oneof![
+                8 => "[a-z\"\\\\\n]{1,9}".prop_map(String::into_bytes),
+                2 => "\\PC{1,3}".prop_map(String::into_bytes),
+                1 => prop::collection::vec(any::<u8>(), 1..3),
+            ], 0..8),
+            behind: Vec<u8>,
+        ) {
+            let text = parts.concat();
+            let window = [&text[..], &behind].concat();
+            let mut out = Vec::new();
+            let written = JsonRow::text(&mut out, RawText::new(&window, text.len()).unwrap());
+            prop_assert_eq!(written.is_ok(), std::str::from_utf8(&text).is_ok());
+            if let Ok(text) = std::str::from_utf8(&text) {
+                prop_assert_eq!(out, cell(|out| JsonRow::string(out, text)).into_bytes().into_iter().chain([b',']).collect::<Vec<_>>());
+            }
         }
 
         #[test]

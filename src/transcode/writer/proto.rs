@@ -14,7 +14,7 @@ use crate::{
         error::Step,
         raw_text::RawText,
         row::LaneLabel,
-        scan::beyond_ascii,
+        scan::ascii,
         writer::{Label, RowWriter, push_first},
     },
 };
@@ -109,10 +109,10 @@ impl RowWriter for ProtoRow {
 
     #[inline(always)]
     fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
-        push_len(out, value.bytes().len());
-        let copied = value.push_plain(out, beyond_ascii);
-        if let Some(rest) = value.checked_rest(copied)? {
-            out.extend_from_slice(rest.bytes());
+        push_len(out, value.len());
+        let copied = value.push_plain(out, ascii);
+        if copied < value.len() {
+            out.extend_from_slice(value.after(copied).check()?.bytes());
         }
         Ok(())
     }
