@@ -225,6 +225,11 @@ impl<E: Encoder> Core<E> {
         self.lanes.insert(slot, lane);
     }
 
+    /// Whether anybody looks at the headers of a lane's records.
+    pub fn wants_headers(&self, slot: LaneSlot) -> bool {
+        self.lanes.get(&slot).is_some_and(|lane| self.encoder.wants_headers(&lane.origin))
+    }
+
     /// What the committed offset of a lane says of its chains; before its first record.
     pub fn recall(&mut self, slot: LaneSlot, nodes: BTreeMap<String, i64>) {
         if let Some(lane) = self.lanes.get_mut(&slot) {

@@ -105,6 +105,11 @@ pub trait Encoder {
     /// What is done with bad records from there.
     fn bad_record_policy<'a>(&'a self, origin: &'a Self::Origin) -> &'a BadRecordPolicy;
 
+    /// Whether anybody looks at the headers of the lane's records: where not, they come without.
+    fn wants_headers(&self, _origin: &Self::Origin) -> bool {
+        true
+    }
+
     /// Where the record goes.
     fn route(&mut self, origin: &Self::Origin, record: &Record<'_>) -> Route;
 

@@ -258,12 +258,15 @@ impl Messages for RawMessages {
         self.messages.len()
     }
 
-    fn record<'a>(&'a self, index: usize, headers: &'a mut Vec<u8>) -> Option<Record<'a>> {
+    fn record<'a>(&'a self, index: usize, headers: Option<&'a mut Vec<u8>>) -> Option<Record<'a>> {
         let message = self.messages.get(index)?.as_ptr();
         // SAFETY: the message is valid until drop, and its payloads with it.
         let head: &'a sys::rd_kafka_message_t = unsafe { &*message };
-        headers.clear();
-        flatten_headers(message, headers);
+        let headers = headers.map(|headers| {
+            headers.clear();
+            flatten_headers(message, headers);
+            Headers::from_encoded(headers)
+        });
         Some(Record {
             offset: head.offset,
             timestamp_ms: timestamp_ms(message),
@@ -271,7 +274,7 @@ impl Messages for RawMessages {
             key: unsafe { bytes(head.key, head.key_len) },
             // SAFETY: as for the key.
             value: unsafe { bytes(head.payload, head.len) },
-            headers: Headers::from_encoded(headers),
+            headers: headers.unwrap_or_default(),
         })
     }
 }

@@ -268,6 +268,10 @@ impl Encoder for TopicEncoder {
         &origin.bad_records
     }
 
+    fn wants_headers(&self, origin: &Origin) -> bool {
+        origin.settings.use_headers()
+    }
+
     fn route(&mut self, origin: &Origin, record: &Record<'_>) -> Route {
         if record.value.is_none() {
             match origin.settings.null_value {

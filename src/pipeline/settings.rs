@@ -201,3 +201,11 @@ pub struct TopicSettings {
     /// What a new table is created with.
     pub layout: TableLayout,
 }
+
+impl TopicSettings {
+    /// Whether anything looks at a record's headers.
+    pub fn use_headers(&self) -> bool {
+        let written = self.row.headers_column.is_some() || self.dead_letter.is_some();
+        written || self.table.uses_headers()
+    }
+}

@@ -284,8 +284,10 @@ impl<M: Messages> Worker<M> {
     fn records(&mut self, slot: LaneSlot, messages: &M) {
         let now = Instant::now();
         let mut read = Read::default();
+        let wants_headers = self.core.wants_headers(slot);
         for index in 0..messages.len() {
-            let Some(record) = messages.record(index, &mut self.headers) else { break };
+            let headers = wants_headers.then_some(&mut self.headers);
+            let Some(record) = messages.record(index, headers) else { break };
             read.note(self.core.record(slot, &record, now), record.bytes());
         }
         if let Some(owned) = self.lanes.get(&slot) {

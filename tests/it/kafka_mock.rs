@@ -106,7 +106,7 @@ impl<M: Messages> SourceHandler<M> for Recorder {
         for batch in batches {
             let lane = batch.lane.lane.clone();
             for index in 0..batch.messages.len() {
-                let record = batch.messages.record(index, &mut flat).unwrap();
+                let record = batch.messages.record(index, Some(&mut flat)).unwrap();
                 assert_eq!((record.key, record.timestamp_ms), (Some(&b"key"[..]), Some(1_000)));
                 let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
                 seen.headers = record

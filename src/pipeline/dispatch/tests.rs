@@ -24,7 +24,7 @@ impl Messages for Nothing {
         0
     }
 
-    fn record<'a>(&'a self, _: usize, _: &'a mut Vec<u8>) -> Option<Record<'a>> {
+    fn record<'a>(&'a self, _: usize, _: Option<&'a mut Vec<u8>>) -> Option<Record<'a>> {
         None
     }
 }

@@ -354,3 +354,16 @@ async fn a_table_that_took_no_rows_is_ready_when_it_has_taken_some() {
         assert_eq!(rig.telemetry.status.snapshot().tables[0].state, state);
     }
 }
+
+#[test]
+fn headers_are_looked_at_where_something_uses_them() {
+    for (topic, used) in [
+        ("table: t", false),
+        ("key_format: string", false),
+        ("row: {headers_column: h}", true),
+        ("dead_letter: dlq", true),
+        ("table: '{header:to}'", true),
+    ] {
+        assert_eq!(Rig::new(topic).core.wants_headers(LANE), used, "{topic}");
+    }
+}

@@ -99,6 +99,11 @@ impl TableTemplate {
         self.parts.contains(&Part::Topic)
     }
 
+    /// Whether the name depends on a header of the record.
+    pub fn uses_headers(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Header(_)))
+    }
+
     /// Whether the name depends on the record, beyond its topic.
     pub fn uses_record(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Header(_) | Part::Record))
