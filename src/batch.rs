@@ -59,6 +59,14 @@ fn signed(bytes: Option<&[u8]>) -> i32 {
     bytes.map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX))
 }
 
+/// How much a batch holds: rows, and bytes of payloads and of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    rows: usize,
+    payload: usize,
+    body: usize,
+}
+
 /// Rows, their payloads, and their encoded form. Buffers start empty and grow.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -180,15 +188,19 @@ impl Batch {
         Some(self)
     }
 
+    /// How much there is of each part.
+    pub fn size(&self) -> Size {
+        Size { rows: self.rows.len(), payload: self.payload.len(), body: self.body.len() }
+    }
+
     /// Makes room for a batch of `body_bytes` at once: doubling would copy what there is several
-    /// times, and end at up to twice the memory.
-    pub fn make_room(&mut self, body_bytes: usize) {
-        let held = self.body.len().max(1);
-        // The rest is taken to be like what there is; an eighth more where it is not.
-        let more = |len: usize| len.saturating_mul(body_bytes) / held * 9 / 8;
+    /// times, and end at up to twice the memory. The other parts are taken to be in proportion as
+    /// `like` has them; an eighth more where they are not.
+    pub fn make_room(&mut self, body_bytes: usize, like: Size) {
+        let more = |len: usize| len.saturating_mul(body_bytes) / like.body.max(1) * 9 / 8;
         let body = body_bytes + body_bytes / 16;
         self.body.reserve_exact(body.saturating_sub(self.body.len()));
-        let (payload, rows) = (more(self.payload.len()), more(self.rows.len()));
+        let (payload, rows) = (more(like.payload), more(like.rows));
         self.payload.reserve_exact(payload.saturating_sub(self.payload.len()));
         self.rows.reserve_exact(rows.saturating_sub(self.rows.len()));
     }

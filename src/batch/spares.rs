@@ -2,7 +2,7 @@
 //!
 //! Megabytes of fresh memory for every batch cost more in page faults than many a row costs to
 //! encode. Small batches never come here, so that hundreds of tables with few rows each do not hold
-//! a full buffer apiece; a table whose last batch was full gets one at once.
+//! a full buffer apiece; a table whose last batch was full gets one at once, new if need be.
 
 use super::Batch;
 
@@ -43,7 +43,8 @@ impl Spares {
     /// kept; whether there were.
     pub fn replace(&mut self, batch: &mut Batch, body_bytes: usize) -> bool {
         let fits = |spare: &Batch| spare.body.capacity() >= body_bytes;
-        let Some(found) = self.free.iter().position(fits) else { return false };
+        // The one that was written last is the likeliest to be in the processor's cache.
+        let Some(found) = self.free.iter().rposition(fits) else { return false };
         let spare = self.free.swap_remove(found);
         self.bytes -= spare.memory_bytes();
         batch.move_into(spare);
@@ -57,7 +58,7 @@ impl Spares {
             return;
         }
         if !self.replace(batch, body_bytes) {
-            batch.make_room(body_bytes);
+            batch.make_room(body_bytes, batch.size());
         }
     }
 

@@ -12,14 +12,14 @@ pub use intake::Intake;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashSet, VecDeque},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
 use crate::{
-    batch::{Batch, LaneSlot, SpanId, spares::Spares},
+    batch::{Batch, LaneSlot, Size, SpanId, spares::Spares},
     dead_letter::DeadLetter,
     delivery::{
         action::{Action, BatchId, ChainKey, LetterId, Progress, Write},
@@ -144,8 +144,8 @@ pub struct Core<E: Encoder> {
     settings: CoreSettings,
     lanes: Map<LaneSlot, Lane<E::Origin>>,
     open: Map<Way, Open>,
-    /// Ways whose last batch was full: their next one most likely will be, too.
-    filled: HashSet<Way, foldhash::fast::FixedState>,
+    /// Ways whose last batch was full, and its size: their next one most likely will be like it.
+    filled: Map<Way, Size>,
     chains: Map<ChainKey, Chain>,
     /// Chains whose next job is wanted, and waits for records to settle.
     closing: Vec<ChainKey>,
@@ -178,7 +178,7 @@ impl<E: Encoder> Core<E> {
             settings,
             lanes: Map::default(),
             open: Map::default(),
-            filled: HashSet::default(),
+            filled: Map::default(),
             chains: Map::default(),
             closing: Vec::new(),
             suspicions: Map::default(),

@@ -94,6 +94,8 @@ pub struct TopicEncoder {
     tables: Vec<TableRef>,
     table_numbers: Map<TableRef, TableIx>,
     plans: Map<PlanKey, SlotId>,
+    /// The last answer of `plans`: most records are like the one before.
+    last_plan: Option<(PlanKey, SlotId)>,
     /// By their ids, which count them. Every row asks for its slot more than once.
     slots: Vec<Slot>,
     needs: Map<NeedId, Need>,
@@ -133,6 +135,7 @@ impl TopicEncoder {
             tables: Vec::new(),
             table_numbers: Map::default(),
             plans: Map::default(),
+            last_plan: None,
             slots: Vec::new(),
             needs: Map::default(),
             needed: Map::default(),
@@ -188,6 +191,7 @@ impl TopicEncoder {
                 let id = SlotId(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
                 self.slots.push(slot);
                 self.plans.insert(key, id);
+                self.last_plan = None;
             }
         }
     }
@@ -233,10 +237,14 @@ impl TopicEncoder {
     }
 
     fn plan_route(&mut self, key: PlanKey) -> Route {
-        match self.plans.get(&key) {
-            Some(slot) => Route::Row(*slot),
-            None => Route::Wait(self.need(key)),
+        if let Some((last, slot)) = self.last_plan
+            && last == key
+        {
+            return Route::Row(slot);
         }
+        let Some(slot) = self.plans.get(&key).copied() else { return Route::Wait(self.need(key)) };
+        self.last_plan = Some((key, slot));
+        Route::Row(slot)
     }
 }
 
@@ -383,6 +391,7 @@ impl Encoder for TopicEncoder {
             && self.plans.get(&key) == Some(&slot)
         {
             self.plans.remove(&key);
+            self.last_plan = None;
         }
         self.look_again(slot)
     }

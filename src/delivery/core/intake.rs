@@ -185,17 +185,32 @@ impl<E: Encoder> Core<E> {
         now: Instant,
     ) -> Result<(), NotEncoded> {
         let limits = self.batch_limits(way);
+        // A lane that is gone encodes to nothing.
+        let Some(lane) = self.lanes.get_mut(&place.lane) else { return Ok(()) };
         let open = Self::open_batch(&mut self.open, &mut self.last_id, way);
         let before = open.batch.memory_bytes();
-        if open.batch.is_empty() && self.filled.contains(&way) {
-            self.spares.replace(&mut open.batch, limits.body_bytes);
-        }
-        let pushed = push(&mut self.encoder, &self.lanes, &mut open.batch, way, place, record);
         // Where the memory is small beside a batch, rows take what they need and no more.
-        if self.memory_bytes + 2 * limits.body_bytes <= self.settings.memory_bytes_max / 2 {
+        let is_roomy =
+            self.memory_bytes + 2 * limits.body_bytes <= self.settings.memory_bytes_max / 2;
+        if open.batch.is_empty()
+            && let Some(like) = self.filled.get(&way)
+            && !self.spares.replace(&mut open.batch, limits.body_bytes)
+            && is_roomy
+        {
+            open.batch.make_room(limits.body_bytes, *like);
+        }
+        let pushed = push(&mut self.encoder, &lane.origin, &mut open.batch, way, place, record);
+        if pushed.is_ok() {
+            lane.budget.good();
+            if way.chain().is_none() {
+                lane.streams(record.offset);
+            }
+        }
+        if is_roomy {
             self.spares.enlarge(&mut open.batch, limits.body_bytes);
         }
         let (id, rows, body) = (open.id, open.batch.rows().len(), open.batch.body_bytes());
+        let size = open.batch.size();
         let after = open.batch.memory_bytes();
         self.recharge(before, after);
         if rows == 0 {
@@ -203,12 +218,6 @@ impl<E: Encoder> Core<E> {
             self.release_memory(after);
         }
         pushed?;
-        if let Some(lane) = self.lanes.get_mut(&place.lane) {
-            lane.budget.good();
-            if way.chain().is_none() {
-                lane.streams(record.offset);
-            }
-        }
         match way.chain() {
             Some(key) => self.appended(key, record.offset, now),
             None if rows == 1 => self.at(now + limits.linger, Timer::Seal(way, id)),
@@ -216,7 +225,7 @@ impl<E: Encoder> Core<E> {
         }
         if rows >= limits.rows || body >= limits.body_bytes {
             self.seal(way);
-            self.filled.insert(way);
+            self.filled.insert(way, size);
         }
         Ok(())
     }
@@ -297,12 +306,11 @@ impl<E: Encoder> Core<E> {
                 }
             };
             let Some(way) = self.way(slot, place, &record) else { continue };
+            let Some(lane) = self.lanes.get_mut(&row.lane) else { continue };
             let target = fresh.entry(slot).or_default();
-            match push(&mut self.encoder, &self.lanes, target, way, place, &record) {
+            match push(&mut self.encoder, &lane.origin, target, way, place, &record) {
                 Ok(()) => {
-                    if let Some(lane) = self.lanes.get_mut(&row.lane) {
-                        lane.streams(row.offset);
-                    }
+                    lane.streams(row.offset);
                     let limits = self.encoder.limits(slot);
                     if target.body_bytes() >= limits.body_bytes
                         || target.rows().len() >= limits.rows
@@ -323,17 +331,15 @@ impl<E: Encoder> Core<E> {
     }
 }
 
-/// Encodes a record to the end of `batch`. A lane that is gone encodes to nothing.
+/// Encodes a record to the end of `batch`.
 fn push<E: Encoder>(
     encoder: &mut E,
-    lanes: &super::Map<LaneSlot, crate::delivery::lane::Lane<E::Origin>>,
+    origin: &E::Origin,
     batch: &mut Batch,
     way: Way,
     place: Place,
     record: &Record<'_>,
 ) -> Result<(), NotEncoded> {
-    let Some(lane) = lanes.get(&place.lane) else { return Ok(()) };
-    let origin = &lane.origin;
     match way {
         Way::Staged(slot, ..) => batch.push(place.lane, place.span, record, |body| {
             encoder.encode_staged(slot, origin, record, body)
