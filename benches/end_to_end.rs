@@ -1,8 +1,8 @@
 //! The end-to-end throughput harness: preloaded topic on a real broker → `kcbq run` → `kcbq sim`
 //! that only counts and answers late, beside librdkafka alone reading the same topic in batches.
 //!
-//! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N]`. Never timed by
-//! `cargo test`. CPU time and ratios within one run mean something; wall times on a shared machine
+//! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N] [--budget-mb N]`.
+//! Without a budget it is the service's own default. Never timed by `cargo test`. CPU time and ratios within one run mean something; wall times on a shared machine
 //! do not.
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use kcbq::pipeline::settings::LimitSettings;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -38,8 +39,6 @@ use rig::{
 
 const TOPIC: &str = "bench.orders";
 const PARTITIONS: i32 = 4;
-/// The byte budget that the sink is given.
-const BUDGET_BYTES: u64 = 64 << 20;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -64,6 +63,8 @@ fn main() -> Result<()> {
         records: option("--records", 1_000_000)?,
         runs: option("--runs", 5)?,
         answer_delay: Duration::from_millis(option("--answer-delay-ms", 50)?),
+        budget_bytes: option("--budget-mb", LimitSettings::default().bytes_in_flight as u64 >> 20)?
+            << 20,
     };
     bench.run()
 }
@@ -72,6 +73,8 @@ struct Bench {
     records: u64,
     runs: u64,
     answer_delay: Duration,
+    /// The byte budget that the sink is given.
+    budget_bytes: u64,
 }
 
 /// One run of the sink.
@@ -98,7 +101,7 @@ impl Bench {
              {} CPUs, {} interleaved runs, the system's allocator",
             self.records,
             self.answer_delay,
-            BUDGET_BYTES >> 20,
+            self.budget_bytes >> 20,
             std::thread::available_parallelism()?,
             self.runs
         );
@@ -182,7 +185,7 @@ impl Bench {
     ) -> Result<Sample> {
         let simulator = self.simulator(place, http, binary)?;
         simulator.register(http, &format!("{TOPIC}-value"), &workload::schema(0))?;
-        let plan = plan(binary, broker, &simulator, run);
+        let plan = plan(binary, broker, &simulator, run, self.budget_bytes);
         let observer = Observer::new(&broker.address(), &plan.group)?;
         let lanes = observer.lanes(&[TOPIC.to_owned()])?;
         let broker_before = broker.usage()?.cpu_seconds;
@@ -225,7 +228,7 @@ impl Bench {
         line("sink, CPU µs per record", sink.map(|cpu| self.micros(cpu)));
         line("sink ÷ consume-only (at most 4)", ratio);
         line("sink, peak RSS in MB", rss.map(|bytes| bytes / 1e6));
-        let allowed = (60 << 20) + (4 << 10) * PARTITIONS as u64 + (32 << 10) + BUDGET_BYTES;
+        let allowed = (60 << 20) + (4 << 10) * PARTITIONS as u64 + (32 << 10) + self.budget_bytes;
         println!(
             "allowed: 60 MB + 4 KB × {PARTITIONS} lanes + 32 KB × 1 table + budget = {:.2} MB",
             allowed as f64 / 1e6
@@ -261,7 +264,13 @@ fn wait_for(
     }
 }
 
-fn plan(binary: &Path, broker: &Broker, simulator: &Simulator, run: u64) -> Plan {
+fn plan(
+    binary: &Path,
+    broker: &Broker,
+    simulator: &Simulator,
+    run: u64,
+    budget_bytes: u64,
+) -> Plan {
     Plan {
         binary: binary.to_owned(),
         bootstrap: broker.address(),
@@ -273,7 +282,7 @@ fn plan(binary: &Path, broker: &Broker, simulator: &Simulator, run: u64) -> Plan
         topics: vec![json!({"match": TOPIC, "value_format": "avro"})],
         kafka: Value::Null,
         properties: Vec::new(),
-        limits: json!({"bytes_in_flight": BUDGET_BYTES}),
+        limits: json!({"bytes_in_flight": budget_bytes}),
         streaming: json!({"bytes_per_second": 1_000_000_000}),
         gcs: Value::Null,
         load: Value::Null,

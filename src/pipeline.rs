@@ -62,8 +62,9 @@ use crate::{
 };
 
 /// Messages that wait for a worker; each is one poll. They are outside the byte budget (and pin the
-/// client's fetch buffers), so there are few.
-const INBOX: usize = 4;
+/// client's fetch buffers), so there are few: what is on its way when a small budget says to hold back must
+/// not fill the rest of it, or everything that the client has fetched is thrown away.
+const INBOX: usize = 2;
 
 /// Between attempts after a passing fault. The write path has tried for some seconds already.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
