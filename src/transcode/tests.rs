@@ -4,6 +4,7 @@ mod avro;
 mod envelope;
 mod json;
 mod oracle;
+mod paths;
 mod random;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A type, its plan's table, and a datum by apache-avro with the value it reads back.
-fn datum(ty: &Type, seed: u64) -> (Vec<u8>, apache_avro::types::Value) {
+pub(super) fn datum(ty: &Type, seed: u64) -> (Vec<u8>, apache_avro::types::Value) {
     let schema = Schema::parse_str(&arbitrary::avro_text(&physical(ty))).unwrap();
     let writer = GenericDatumWriter::builder(&schema).build().unwrap();
     let bytes = writer.write_value_to_vec(value(ty, &mut Dice(seed))).unwrap();

@@ -4,7 +4,7 @@
 //! where "pass it as a string to avoid data corruption" applies; `FLOAT64` as the shortest number
 //! that reads back the same, `"NaN"`, `"Infinity"`, `"-Infinity"`; `NUMERIC` and `BIGNUMERIC` as
 //! text; `BYTES` as standard base64; `JSON` as text; `TIMESTAMP` as RFC 3339 in UTC with
-//! microseconds.
+//! microseconds. The text `null` becomes a null, no JSON null: a load job knows no other.
 //!
 //! Every value is written with a comma after it, which the end of the record or array overwrites.
 
@@ -152,6 +152,9 @@ impl RowWriter for JsonRow {
 
     #[inline]
     fn json(out: &mut Vec<u8>, text: &str) {
+        if text.trim_ascii() == "null" {
+            return out.extend_from_slice(b"null,");
+        }
         Self::string(out, text);
     }
 
