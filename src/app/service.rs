@@ -45,7 +45,7 @@ use crate::{
     schema::diff::Change,
     table::TableRef,
     telemetry::{LastError, TableState, Telemetry},
-    write::insert_all::service::InsertAll,
+    write::{insert_all::service::InsertAll, load::pace::Clock},
 };
 
 /// A running service.
@@ -222,6 +222,8 @@ fn parts(
         on_event: on_gate_event(telemetry),
     }));
     let preparer = Preparer::new(registry, catalog, gate, Arc::clone(telemetry));
+    let unix_ms = u64::try_from(now_ms()).unwrap_or_default();
+    let clock = Clock { at: Instant::now(), unix_ms };
     Ok(Parts {
         topics: settings.topics.clone(),
         project: settings.bigquery.project.as_str().into(),
@@ -231,7 +233,7 @@ fn parts(
         writer: Arc::new(writer),
         letters: letters(settings)?,
         loads: loads(settings, jobs)?,
-        paths: Arc::new(Paths::new(settings.gcs.is_some())),
+        paths: Arc::new(Paths::new(settings.gcs.is_some(), clock)),
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),

@@ -194,15 +194,33 @@ impl Chain {
 
     /// When the last job before rows are streamed may be created.
     pub fn end_job(&self, now: Instant) -> Instant {
-        self.last_job.map_or(now, |last| now.max(last + self.facts.interval.min(END_JOB)))
+        let wanted = self.last_job.map(|last| last + self.facts.interval.min(END_JOB));
+        let wanted = wanted.unwrap_or(now).max(now);
+        self.facts.turn.map_or(wanted, |turn| turn.next(Duration::ZERO, wanted))
     }
 
     /// When the next job may be created.
     pub fn next_job(&self, now: Instant) -> Instant {
+        let ChainFacts { first, interval, turn, .. } = self.facts;
+        let Some(turn) = turn else {
+            return self.last_job.map_or(now + first, |last| now.max(last + interval));
+        };
+        let round = turn.round(first, interval);
         match self.last_job {
-            Some(last) => now.max(last + self.facts.interval),
-            None => now + self.facts.first,
+            // From turn to turn: what the last job was late by does not add up.
+            Some(last) => turn.next(round, now.max(turn.last(round, last) + interval)),
+            None => match turn.last(round, now + first) {
+                latest if latest >= now => latest,
+                _ => turn.next(round, now),
+            },
         }
+    }
+
+    /// When a job that failed may be tried again, `wait` from now or later.
+    pub fn again(&self, wait: Duration, now: Instant) -> Instant {
+        let wanted = now + wait.max(self.facts.interval);
+        let ChainFacts { first, interval, turn, .. } = self.facts;
+        turn.map_or(wanted, |turn| turn.next(turn.round(first, interval), wanted))
     }
 
     /// Takes out the objects for a job of which every row lies below `limit`, all of one format, and
@@ -238,4 +256,43 @@ fn slot_end(objects: &[Staged], format: LoadFormat, limit: i64, rows_max: u64) -
         end = first;
     }
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        record::TopicPartition,
+        table::TableRef,
+        write::load::{
+            chain::{ChainId, ChainOf},
+            pace::{Clock, Turn},
+        },
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn chain(turn: Turn) -> Chain {
+        let lane = TopicPartition::new("t", 1);
+        let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let of = ChainOf { group: "g", lane: &lane, topic_id: None, table: &table, load_epoch: 0 };
+        let id = ChainId::new(&of);
+        let (first, interval) = (10 * SECOND, 60 * SECOND);
+        Chain::new(ChainFacts { id, table, first, interval, turn: Some(turn) }, 0, u64::MAX)
+    }
+
+    #[test]
+    fn a_job_waits_for_its_partitions_turn_and_lateness_does_not_add_up() {
+        let now = Instant::now();
+        let turn = Turn::of(1, 4, Clock { at: now, unix_ms: 1_767_225_600_000 }).unwrap();
+        let mut chain = chain(turn);
+        let first = chain.next_job(now);
+        assert!(first > now && first <= now + 10 * SECOND, "{:?}", first - now);
+        assert_eq!(turn.next(10 * SECOND, first), first);
+        chain.last_job = Some(first + 3 * SECOND);
+        assert_eq!(chain.next_job(first + 4 * SECOND), first + 60 * SECOND);
+        assert_eq!(chain.next_job(first + 61 * SECOND), first + 70 * SECOND, "after a pause");
+        assert_eq!(chain.again(SECOND, first + 3 * SECOND), first + 70 * SECOND);
+        assert_eq!(chain.end_job(first + 80 * SECOND), first + 80 * SECOND);
+    }
 }

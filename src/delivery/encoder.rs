@@ -7,7 +7,7 @@ use crate::{
     delivery::budget::BudgetSettings,
     record::{Record, TopicPartition},
     table::{ColumnKind, TableRef},
-    write::load::{chain::ChainId, job::LoadFormat},
+    write::load::{chain::ChainId, job::LoadFormat, pace::Turn},
 };
 
 /// A table together with one way of encoding rows for it (a plan). Rows of one slot share batches;
@@ -46,6 +46,8 @@ pub struct ChainFacts {
     pub first: Duration,
     /// From one job to the next: what the quotas of the table allow.
     pub interval: Duration,
+    /// When it is the lane's turn; `None` is any time.
+    pub turn: Option<Turn>,
 }
 
 /// Where a record goes.

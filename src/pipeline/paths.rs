@@ -16,9 +16,13 @@ use crate::{
         now_ms,
         settings::{TopicSettings, WriteMode},
     },
+    record::TopicPartition,
     table::TableRef,
     telemetry::{PathStatus, Telemetry},
-    write::load,
+    write::load::{
+        self,
+        pace::{Clock, Turn},
+    },
 };
 
 /// A record's size before any was read.
@@ -98,14 +102,22 @@ pub type Backlogs = HashMap<Arc<str>, u64>;
 #[derive(Debug, Default)]
 pub struct Paths {
     has_bucket: bool,
+    clock: Option<Clock>,
     tables: Mutex<BTreeMap<Arc<str>, Arc<TablePath>>>,
     switches: AtomicU64,
 }
 
 impl Paths {
-    /// Nothing decided yet: rows are streamed. Without a bucket they always are.
-    pub fn new(has_bucket: bool) -> Self {
-        Self { has_bucket, tables: Mutex::default(), switches: AtomicU64::new(0) }
+    /// Nothing decided yet: rows are streamed. Without a bucket they always are. Load jobs take turns by
+    /// `clock`.
+    pub fn new(has_bucket: bool, clock: Clock) -> Self {
+        let clock = Some(clock);
+        Self { has_bucket, clock, tables: Mutex::default(), switches: AtomicU64::new(0) }
+    }
+
+    /// When it is a partition's turn to have a load job.
+    pub fn turn(&self, lane: &TopicPartition, partitions: u32) -> Option<Turn> {
+        Turn::of(u32::try_from(lane.partition).ok()?, partitions, self.clock?)
     }
 
     /// Whether rows can be staged.
@@ -214,7 +226,7 @@ mod tests {
     #[test]
     fn a_table_is_as_far_behind_as_all_its_topics_and_as_fresh_as_the_strictest() {
         let telemetry = Telemetry::new(1, Instant::now(), 0).unwrap();
-        let paths = Paths::new(true);
+        let paths = Paths { has_bucket: true, ..Paths::default() };
         let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
         let feed = |seconds| Feed {
             freshness: Duration::from_secs(seconds),
@@ -237,7 +249,7 @@ mod tests {
     #[test]
     fn a_quota_moves_the_table_that_it_is_of() {
         let telemetry = Telemetry::new(1, Instant::now(), 0).unwrap();
-        let paths = Paths::new(true);
+        let paths = Paths { has_bucket: true, ..Paths::default() };
         let table =
             |name: &str| TableRef { project: "p".into(), dataset: "d".into(), table: name.into() };
         let minute = Duration::from_secs(60);

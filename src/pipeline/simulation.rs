@@ -63,6 +63,7 @@ mod cells;
 mod checkers;
 mod commits;
 mod coverage;
+mod day;
 mod env;
 mod group;
 mod history;

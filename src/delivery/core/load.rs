@@ -236,6 +236,7 @@ impl<E: Encoder> Core<E> {
     pub(super) fn load_due(&mut self, key: ChainKey, now: Instant) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
         if chain.loading.as_ref().is_some_and(|loading| loading.fault.is_some()) {
+            chain.last_job = Some(now);
             self.reload(key);
         } else if chain.due.is_some_and(|due| due <= now) {
             self.close(key);

@@ -91,7 +91,7 @@ impl Encoder for Fake {
         let table = TableRef { project: Arc::clone(&number), dataset: "d".into(), table: number };
         let of = ChainOf { group: "g", lane: &lane, topic_id: None, table: &table, load_epoch: 0 };
         let (first, interval) = (Duration::from_secs(10), Duration::from_secs(60));
-        Some(ChainFacts { id: ChainId::new(&of), table, first, interval })
+        Some(ChainFacts { id: ChainId::new(&of), table, first, interval, turn: None })
     }
 
     fn open_body(&self, body: &mut Vec<u8>) {

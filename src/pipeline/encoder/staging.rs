@@ -104,6 +104,7 @@ impl TopicEncoder {
         let topic_id = known.and_then(|known| known.id.as_deref());
         let of = ChainOf { group, lane, topic_id, table, load_epoch: *epoch };
         let (first, interval) = paths::pace(settings, self.partitions(origin));
-        Some(ChainFacts { id: ChainId::new(&of), table: table.clone(), first, interval })
+        let turn = self.paths.turn(lane, self.partitions(origin));
+        Some(ChainFacts { id: ChainId::new(&of), table: table.clone(), first, interval, turn })
     }
 }

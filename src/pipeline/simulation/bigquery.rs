@@ -81,6 +81,18 @@ impl BigQuery {
         Self { core, seen: BTreeMap::new() }
     }
 
+    /// Every load job: when it was created, and why it failed if it did.
+    pub(crate) fn jobs(&self) -> Vec<(u64, Option<String>)> {
+        let jobs = self.core.bigquery().jobs.all().map(|(_, job)| {
+            let reason = match &job.state {
+                State::Done(end) => end.error.as_ref().map(|error| error.reason.clone()),
+                State::Pending | State::Running(_) => None,
+            };
+            (job.created.as_millis() as u64 - EPOCH_MS, reason)
+        });
+        jobs.collect()
+    }
+
     /// Load jobs fail no more.
     pub(crate) fn heal(&mut self) {
         self.core.set_faults(FaultScript::default());

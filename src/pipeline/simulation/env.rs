@@ -177,12 +177,13 @@ impl Env {
     /// The world of one seed before anything happens.
     pub(crate) fn new(
         seed: u64,
+        plan: fn(&mut Rng) -> Plan,
         defect: Option<Defect>,
         keep: bool,
         calls: mpsc::Sender<Call>,
     ) -> Self {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
+        let plan = plan(&mut rng);
         let contents = Contents::new(rng.bits(), plan.mix, plan.loading);
         Self {
             now: 0,

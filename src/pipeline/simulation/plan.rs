@@ -69,6 +69,8 @@ pub(crate) struct Loading {
     pub(crate) object_bytes: usize,
     /// How old a row may get.
     pub(crate) freshness_ms: u64,
+    /// The quota that the service counts with.
+    pub(crate) jobs_per_table_day: u32,
 }
 
 impl Loading {
@@ -96,6 +98,8 @@ impl Loading {
             running_ms: rng.between(0, 3_000),
             object_bytes: if fat { 12_000 } else { rng.between(1_024, 4_500) as usize },
             freshness_ms: rng.between(500, 8_000),
+            // The day's quota is not what these minutes are about.
+            jobs_per_table_day: 1_000_000,
         }
     }
 }
@@ -107,8 +111,14 @@ pub(crate) struct Plan {
     pub(crate) replicas: usize,
     /// Partitions of topics `a`, `b`, `c`.
     pub(crate) partitions: [i32; 3],
+    /// Nothing happens but what happens every day, and nothing is insisted on.
+    pub(crate) calm: bool,
+    /// How many times longer than usual processes wait between their turns.
+    pub(crate) slowness: u64,
     /// When faults and producers stop.
     pub(crate) heal_ms: u64,
+    /// Within which time everything must have settled then.
+    pub(crate) settled_ms: u64,
     /// Records per lane, about.
     pub(crate) records: u64,
     /// What the producers write.
@@ -147,6 +157,11 @@ pub(crate) struct Plan {
     pub(crate) rebalance_ms: u64,
 }
 
+/// Virtual time within which a world without faults must have settled. What may be in the way: a change of
+/// a table that hangs (60 s) and is then not visible yet (20 s), a quota's pause (30 s), the back-off of a
+/// preparation (30 s), a session that must expire, an operator who must release a lane.
+const SETTLED_MS: u64 = 180_000;
+
 impl Plan {
     /// Draws a plan.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
@@ -157,7 +172,10 @@ impl Plan {
         Self {
             replicas: rng.between(3, 5) as usize,
             partitions: [1, 1, 1].map(|least| rng.between(least, 4) as i32),
+            calm: false,
+            slowness: 1,
             heal_ms: rng.between(25_000, 45_000),
+            settled_ms: SETTLED_MS,
             records: rng.between(5, 15),
             mix: Mix {
                 null: 30,

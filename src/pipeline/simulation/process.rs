@@ -7,6 +7,7 @@ use super::{
     bigquery::BUCKET,
     env::{Env, Who},
     line::Line,
+    records::EPOCH_MS,
 };
 use crate::{
     catalog::Catalog,
@@ -39,6 +40,7 @@ use crate::{
         load::{
             chain::{ChainId, Slot},
             job::LoadJob,
+            pace::Clock,
             run::JobEnd,
         },
     },
@@ -114,6 +116,7 @@ impl Process {
         );
         let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
+        let clock = Clock { at: env.instant(), unix_ms: EPOCH_MS + env.now };
         let ownership = Ownership::default();
         ownership.lock().keeps_released = env.defect == Some(Defect::CommitAfterRevoke);
         Self {
@@ -125,7 +128,7 @@ impl Process {
             )),
             loads: Arc::new(loads),
             preparer: Arc::new(preparer),
-            paths: Arc::new(Paths::new(true)),
+            paths: Arc::new(Paths::new(true, clock)),
             commits: Arc::new(Commits::new(telemetry)),
             ownership: Arc::new(ownership),
         }

@@ -200,7 +200,7 @@ impl Replica {
             (None, Some(_)) => env.rng.between(250, 750),
             (None, None) => env.rng.between(120, 360),
         };
-        env.after(pause, Event::Turn(self.who));
+        env.after(pause * env.plan.slowness, Event::Turn(self.who));
     }
 
     fn membership(&mut self, env: &mut Env) {

@@ -30,8 +30,7 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
         ..TableLayout::default()
     };
     let object_bytes = plan.loading.object_bytes;
-    // The day's quota is not what these minutes are about.
-    let load = LoadSettings { jobs_per_table_day: 1_000_000, object_bytes };
+    let load = LoadSettings { jobs_per_table_day: plan.loading.jobs_per_table_day, object_bytes };
     let topic = |name, format, key: Option<Format>, table, layout: &TableLayout| {
         Arc::new(TopicSettings {
             matcher: TopicMatch::parse(name).unwrap(),

@@ -7,17 +7,15 @@ use super::{
     env::{Env, Event, Wanted, Who},
     letters,
     line::{CALLS_MAX, Call},
+    plan::Plan,
     process::Finished,
     records::RARE_COLUMN,
     replica::Replica,
+    rng::Rng,
     wire,
 };
 use crate::{delivery::defect::Defect, record::TopicPartition};
 
-/// Virtual time within which a world without faults must have settled. What may be in the way: a change of
-/// a table that hangs (60 s) and is then not visible yet (20 s), a quota's pause (30 s), the back-off of a
-/// preparation (30 s), a session that must expire, an operator who must release a lane.
-const SETTLED_MS: u64 = 180_000;
 /// Virtual time for what is still under way once everything is committed.
 const AFTER_MS: u64 = 30_000;
 /// How long a history goes on to reach what every history must.
@@ -38,21 +36,33 @@ pub(crate) struct Report {
     pub(crate) trace: Vec<String>,
     /// How long it took to settle after the faults, in virtual milliseconds.
     pub(crate) settled_ms: u64,
+    /// The load jobs, by when they were created, with the reason of those that failed.
+    pub(crate) jobs: Vec<(u64, Option<String>)>,
 }
 
 /// Runs one history, in the paused time of a runtime of its own.
 pub(crate) fn run(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
+    run_plan(seed, Plan::draw, defect, keep)
+}
+
+/// Runs one history by a plan of its own.
+pub(crate) fn run_plan(
+    seed: u64,
+    plan: fn(&mut Rng) -> Plan,
+    defect: Option<Defect>,
+    keep: bool,
+) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(live(seed, defect, keep))
+    runtime.block_on(live(seed, plan, defect, keep))
 }
 
-async fn live(seed: u64, defect: Option<Defect>, keep: bool) -> Report {
+async fn live(seed: u64, plan: fn(&mut Rng) -> Plan, defect: Option<Defect>, keep: bool) -> Report {
     let (sender, mut calls) = mpsc::channel(CALLS_MAX);
-    let mut env = Env::new(seed, defect, keep, sender);
+    let mut env = Env::new(seed, plan, defect, keep, sender);
     let replicas = (0..env.plan.replicas)
         .map(|replica| Replica::new(&mut env, Who { replica, life: 0 }))
         .collect();
@@ -115,6 +125,14 @@ impl World {
     fn plan_faults(&mut self) {
         let env = &mut self.env;
         let heal = env.plan.heal_ms;
+        if env.plan.calm {
+            for (part, event) in
+                [Event::Shutdown, Event::Kill, Event::Storm].into_iter().enumerate()
+            {
+                env.after(heal * (part as u64 + 1) / 5, event);
+            }
+            return env.after(heal, Event::Heal);
+        }
         let mut some = |least: u64, most: u64, make: fn(&mut super::rng::Rng) -> Event| {
             for _ in 0..env.rng.between(least, most) {
                 let at = env.rng.between(8_000, heal - 5_000);
@@ -278,7 +296,8 @@ impl World {
 
     /// Faults end, once the history has reached what every history must.
     fn heal(&mut self) {
-        let missing = self.env.history.coverage.missing(&Mark::EACH);
+        let mut missing = self.env.history.coverage.missing(&Mark::EACH);
+        missing.retain(|_| !self.env.plan.calm);
         for mark in &missing {
             self.insist(*mark);
         }
@@ -376,7 +395,7 @@ impl World {
         if !env.checkers.lanes().any(|lane| behind(&lane)) {
             env.settled = Some(env.now);
             env.log(format_args!("settled"));
-        } else if env.now > healed + SETTLED_MS {
+        } else if env.now > healed + env.plan.settled_ms {
             let behind: Vec<_> = env.checkers.lanes().filter(behind).cloned().collect();
             env.violation(format!("stuck: {behind:?}"));
             for replica in &self.replicas {
@@ -398,6 +417,7 @@ impl World {
             violations: std::mem::take(&mut env.history.violations),
             trace: env.history.trace().to_vec(),
             settled_ms: env.settled.unwrap_or(env.now) - env.healed.unwrap_or(env.now),
+            jobs: env.bigquery.jobs(),
         }
     }
 }

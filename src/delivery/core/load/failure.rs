@@ -71,7 +71,7 @@ impl<E: Encoder> Core<E> {
                 loading.job.id = chain.facts.id.job(next);
                 // Failed jobs count, too, against what the table may have in a day.
                 let wait = wait(&self.settings, &fault, next.attempt, loading.id.0);
-                let wait = wait.max(chain.facts.interval);
+                let wait = chain.again(wait, now) - now;
                 self.reload_after(wait, key, loading, fault, now);
             }
             // The table is not what the rows were encoded for: they are read and encoded again.
