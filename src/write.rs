@@ -50,6 +50,9 @@ pub enum WriteOutcome {
         /// Not stored although nothing is wrong with them (insertAll's `stopped`): to be sent
         /// again. Sorted. Rows in neither list are stored.
         unsent: Vec<u32>,
+        /// An earlier attempt with the same body was not answered: rows in either list may be stored
+        /// all the same.
+        is_doubtful: bool,
     },
     /// Nothing was stored.
     Refused(Fault),

@@ -186,10 +186,11 @@ impl Chain {
         matches!(self.place, Place::End(slot) if offset >= slot.node)
     }
 
-    /// Whether rows that no job brings yet have streamed rows behind them, of which `streamed` is the last:
-    /// they are not left to the next owner, who would stream those once more.
+    /// Whether rows that no job brings yet have streamed rows behind them, of which `streamed` is the last,
+    /// or came back from there: they are not left to the next owner, who would read rows once more that
+    /// are stored. A row that came back shares its span with some before it.
     pub fn is_owed(&self, streamed: i64) -> bool {
-        self.unloaded > 0 && self.unloaded_from < streamed
+        self.unloaded > 0 && self.unloaded_from <= streamed
     }
 
     /// When the last job before rows are streamed may be created.

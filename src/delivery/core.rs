@@ -104,11 +104,18 @@ struct Sent {
     body: Bytes,
     /// Times this very body was sent.
     attempts: u32,
-    /// Times its rows came back for a new plan.
-    replans: u32,
+    past: Past,
     /// The fault of the last attempt, while it waits for the next.
     fault: Option<Fault>,
-    /// An attempt had an unknown outcome: some rows may be stored.
+}
+
+/// What rows have been through.
+#[derive(Clone, Copy, Debug, Default)]
+struct Past {
+    /// Times they came back for a new plan.
+    replans: u32,
+    /// A request with them had an unknown outcome, so that they may be stored: they are only ever
+    /// streamed again, because a load job knows nothing of insertIds.
     is_doubtful: bool,
 }
 
@@ -116,7 +123,7 @@ struct Sent {
 #[derive(Debug, Default)]
 struct Waiting {
     batch: Batch,
-    replans: u32,
+    past: Past,
     preparing: bool,
 }
 
@@ -386,11 +393,11 @@ impl<E: Encoder> Core<E> {
     fn seal(&mut self, way: Way) {
         let Some(open) = self.open.remove(&way) else { return };
         self.filled.remove(&way);
-        self.dispatch(way, open.batch, 0);
+        self.dispatch(way, open.batch, Past::default());
     }
 
     /// Hands a batch to the driver, cut in two for as long as it is too large.
-    fn dispatch(&mut self, way: Way, mut batch: Batch, replans: u32) {
+    fn dispatch(&mut self, way: Way, mut batch: Batch, past: Past) {
         if batch.is_empty() {
             return self.release_memory(batch.memory_bytes());
         }
@@ -398,7 +405,7 @@ impl<E: Encoder> Core<E> {
         self.close_body(way, batch.body_mut());
         let body = batch.take_body();
         let oversized = body.len() > self.settings.body_bytes_max && batch.rows().len() > 1;
-        let sent = Sent { way, batch, body, attempts: 0, replans, fault: None, is_doubtful: false };
+        let sent = Sent { way, batch, body, attempts: 0, past, fault: None };
         self.recharge(before, sent.batch.memory_bytes());
         if oversized && way.chain().is_none() {
             return self.split(sent);
@@ -424,7 +431,7 @@ impl<E: Encoder> Core<E> {
                 (index < middle) == first
             });
             self.charge(half.memory_bytes());
-            self.dispatch(sent.way, half, sent.replans);
+            self.dispatch(sent.way, half, sent.past);
         }
         self.release_memory(sent.batch.memory_bytes());
     }

@@ -182,7 +182,7 @@ impl Report {
         table.write_seconds.observe(now.duration_since(since).as_secs_f64());
         let stored = match outcome {
             WriteOutcome::Acked => rows,
-            WriteOutcome::Partial { rejected, unsent } => {
+            WriteOutcome::Partial { rejected, unsent, .. } => {
                 let left = rejected.len() + unsent.len();
                 rows.saturating_sub(u32::try_from(left).unwrap_or(rows))
             }

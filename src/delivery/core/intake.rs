@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Core, Open, Place, Timer, Way};
+use super::{Core, Open, Past, Place, Timer, Way};
 use crate::{
     batch::{Batch, LaneSlot},
     delivery::{
@@ -99,7 +99,7 @@ impl<E: Encoder> Core<E> {
                 self.placed(put, place, record, now);
             }
             Route::Skip => self.resolve(place, 1, record.bytes()),
-            Route::Wait(need) => self.wait(need, place, record, 0),
+            Route::Wait(need) => self.wait(need, place, record, Past::default()),
             Route::Bad(reason) => self.refuse(place, record, *reason, now),
         }
     }
@@ -113,7 +113,7 @@ impl<E: Encoder> Core<E> {
     ) {
         match put {
             Ok(()) => {}
-            Err(NotEncoded::Wait(need)) => self.wait(need, place, record, 0),
+            Err(NotEncoded::Wait(need)) => self.wait(need, place, record, Past::default()),
             Err(NotEncoded::Bad(reason)) => self.refuse(place, record, *reason, now),
         }
     }
@@ -243,17 +243,17 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    /// Puts a record aside until `need` is prepared. `replans` counts how often it came back
-    /// already.
-    pub(super) fn wait(&mut self, need: NeedId, place: Place, record: &Record<'_>, replans: u32) {
+    /// Puts a record aside until `need` is prepared.
+    pub(super) fn wait(&mut self, need: NeedId, place: Place, record: &Record<'_>, past: Past) {
         let waiting = self.waiting.entry(need).or_default();
         let is_new = waiting.batch.is_empty();
         let before = waiting.batch.memory_bytes();
         waiting.batch.push_unencoded(place.lane, place.span, record);
-        waiting.replans = waiting.replans.max(replans);
+        waiting.past.replans = waiting.past.replans.max(past.replans);
+        waiting.past.is_doubtful |= past.is_doubtful;
         let after = waiting.batch.memory_bytes();
         self.recharge(before, after);
-        if is_new && replans == 0 {
+        if is_new && past.replans == 0 {
             self.prepare(need);
         }
     }
@@ -278,7 +278,7 @@ impl<E: Encoder> Core<E> {
         let Some(waiting) = self.waiting.remove(&need) else { return };
         match result {
             Ok(()) => {
-                self.encode_again(&waiting.batch, waiting.replans, now);
+                self.encode_again(&waiting.batch, waiting.past, now);
                 self.close_owed();
             }
             Err(reason) => {
@@ -292,20 +292,29 @@ impl<E: Encoder> Core<E> {
         self.flow(now);
     }
 
-    pub(super) fn encode_again(&mut self, batch: &Batch, replans: u32, now: Instant) {
+    pub(super) fn encode_again(&mut self, batch: &Batch, past: Past, now: Instant) {
         let mut fresh: super::Map<SlotId, Batch> = super::Map::default();
+        let anew = Past { replans: 0, ..past };
         for row in batch.rows() {
             let Some(lane) = self.lanes.get(&row.lane) else { continue };
             let place = Place { lane: row.lane, span: row.span };
             let record = batch.record(row);
             let slot = match self.encoder.route(&lane.origin, &record) {
-                Route::Row(slot) if !self.encoder.is_staged(slot) => slot,
+                Route::Row(slot) if past.is_doubtful || !self.encoder.is_staged(slot) => slot,
+                Route::Wait(need) => {
+                    self.wait(need, place, &record, anew);
+                    continue;
+                }
                 other => {
                     self.place(place, &record, other, now);
                     continue;
                 }
             };
-            let Some(way) = self.way(slot, place, &record) else { continue };
+            let way = match past.is_doubtful {
+                true => Some(Way::Streamed(slot)),
+                false => self.way(slot, place, &record),
+            };
+            let Some(way) = way else { continue };
             let Some(lane) = self.lanes.get_mut(&row.lane) else { continue };
             let target = fresh.entry(slot).or_default();
             match push(&mut self.encoder, &lane.origin, target, way, place, &record) {
@@ -317,16 +326,16 @@ impl<E: Encoder> Core<E> {
                     {
                         let full = std::mem::take(target);
                         self.charge(full.memory_bytes());
-                        self.dispatch(way, full, replans);
+                        self.dispatch(way, full, past);
                     }
                 }
-                Err(NotEncoded::Wait(need)) => self.wait(need, place, &record, 0),
+                Err(NotEncoded::Wait(need)) => self.wait(need, place, &record, anew),
                 Err(NotEncoded::Bad(reason)) => self.refuse(place, &record, *reason, now),
             }
         }
         for (slot, batch) in fresh {
             self.charge(batch.memory_bytes());
-            self.dispatch(Way::Streamed(slot), batch, replans);
+            self.dispatch(Way::Streamed(slot), batch, past);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Core, Place, Sent, Timer, Way};
+use super::{Core, Past, Place, Sent, Timer, Way};
 use crate::{
     batch::{Batch, LaneSlot, SpanId},
     dead_letter::{Reason, Stage},
@@ -18,7 +18,7 @@ use crate::{
 impl<E: Encoder> Core<E> {
     /// The answer to `Action::Write`.
     pub fn written(&mut self, id: BatchId, outcome: WriteOutcome, now: Instant) {
-        let Some(sent) = self.sent.remove(&id) else {
+        let Some(mut sent) = self.sent.remove(&id) else {
             debug_assert!(false, "a batch was answered twice");
             return;
         };
@@ -26,7 +26,8 @@ impl<E: Encoder> Core<E> {
         let outcome = self.with_defects(outcome, &sent);
         match outcome {
             WriteOutcome::Acked => self.acknowledged(sent),
-            WriteOutcome::Partial { rejected, unsent } => {
+            WriteOutcome::Partial { rejected, unsent, is_doubtful } => {
+                sent.past.is_doubtful |= is_doubtful;
                 self.partial(&sent, &rejected, &unsent, now);
                 self.release_memory(sent.batch.memory_bytes());
             }
@@ -45,7 +46,8 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    fn failed(&mut self, id: BatchId, sent: Sent, fault: Fault, now: Instant) {
+    fn failed(&mut self, id: BatchId, mut sent: Sent, fault: Fault, now: Instant) {
+        sent.past.is_doubtful |= fault.certainty == Certainty::Unknown;
         if sent.batch.rows().iter().all(|row| !self.lanes.contains_key(&row.lane)) {
             // Their next owners read the records again; nobody here waits for an answer.
             return self.release_memory(sent.batch.memory_bytes());
@@ -71,7 +73,6 @@ impl<E: Encoder> Core<E> {
         now: Instant,
     ) {
         let due = now + wait.max(fault.retry_after.unwrap_or(Duration::ZERO));
-        sent.is_doubtful |= fault.certainty == Certainty::Unknown;
         sent.fault = Some(fault);
         self.sent.insert(id, sent);
         self.at(due, Timer::Resend(id));
@@ -80,7 +81,7 @@ impl<E: Encoder> Core<E> {
     /// Whether a request was refused as a whole, by a path that rows of its table do not go any more.
     pub(super) fn is_stranded(&self, id: BatchId) -> bool {
         self.sent.get(&id).is_some_and(|sent| {
-            let is_refused = sent.fault.is_some() && !sent.is_doubtful;
+            let is_refused = sent.fault.is_some() && !sent.past.is_doubtful;
             is_refused && matches!(sent.way, Way::Streamed(slot) if self.encoder.is_staged(slot))
         })
     }
@@ -88,7 +89,7 @@ impl<E: Encoder> Core<E> {
     /// Stages the rows of a stranded request.
     pub(super) fn change_way(&mut self, id: BatchId, now: Instant) {
         let Some(sent) = self.sent.remove(&id) else { return };
-        self.encode_again(&sent.batch, sent.replans, now);
+        self.encode_again(&sent.batch, sent.past, now);
         self.release_memory(sent.batch.memory_bytes());
     }
 
@@ -159,16 +160,7 @@ impl<E: Encoder> Core<E> {
         let fault = own_fault.then(|| {
             Fault::refused(FaultKind::Transient, "backendError", "BigQuery left these rows out")
         });
-        let replans = sent.replans;
-        let again = Sent {
-            way: sent.way,
-            batch,
-            body,
-            attempts,
-            replans,
-            fault,
-            is_doubtful: sent.is_doubtful,
-        };
+        let again = Sent { way: sent.way, batch, body, attempts, past: sent.past, fault };
         self.charge(again.batch.memory_bytes());
         self.sent.insert(id, again);
         if own_fault {
@@ -188,13 +180,14 @@ impl<E: Encoder> Core<E> {
         for (_, row) in rows {
             let need = *need.get_or_insert_with(|| self.encoder.outdated(sent.way.slot()));
             let place = Place { lane: row.lane, span: row.span };
-            self.wait(need, place, &sent.batch.record(row), sent.replans + 1);
+            let past = Past { replans: sent.past.replans + 1, ..sent.past };
+            self.wait(need, place, &sent.batch.record(row), past);
         }
         let Some(need) = need else { return };
-        if sent.replans == 0 {
+        if sent.past.replans == 0 {
             self.prepare(need);
         } else {
-            let wait = self.settings.retry.wait(sent.replans + 2, u64::from(need.0));
+            let wait = self.settings.retry.wait(sent.past.replans + 2, u64::from(need.0));
             self.at(now + wait, Timer::Relook(need));
         }
     }
@@ -250,7 +243,11 @@ impl<E: Encoder> Core<E> {
                     field: None,
                     taken_for: None,
                 });
-                WriteOutcome::Partial { rejected: rejected.collect(), unsent: Vec::new() }
+                WriteOutcome::Partial {
+                    rejected: rejected.collect(),
+                    unsent: Vec::new(),
+                    is_doubtful: false,
+                }
             }
             WriteOutcome::Refused(_) if self.has(Defect::NackDoesNotBlock) => WriteOutcome::Acked,
             outcome => outcome,

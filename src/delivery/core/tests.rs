@@ -262,7 +262,11 @@ fn a_partial_answer_stores_sends_again_plans_again_and_diverts() {
     let [(id, _)] = bench.writes().try_into().unwrap();
     let rejected =
         vec![row_fault(0, FaultKind::InvalidRow), row_fault(2, FaultKind::SchemaMismatch)];
-    bench.core.written(id, WriteOutcome::Partial { rejected, unsent: vec![1] }, bench.now);
+    bench.core.written(
+        id,
+        WriteOutcome::Partial { rejected, unsent: vec![1], is_doubtful: false },
+        bench.now,
+    );
     let (mut writes, mut letters, mut needs) = (vec![], vec![], vec![]);
     for action in bench.actions() {
         match action {
@@ -300,7 +304,11 @@ fn a_value_for_a_column_that_was_widened_waits_and_one_that_fits_nowhere_is_bad(
         ..row_fault(row, FaultKind::InvalidRow)
     };
     let rejected = vec![refused(0, "wide"), refused(1, "long")];
-    bench.core.written(id, WriteOutcome::Partial { rejected, unsent: Vec::new() }, bench.now);
+    bench.core.written(
+        id,
+        WriteOutcome::Partial { rejected, unsent: Vec::new(), is_doubtful: false },
+        bench.now,
+    );
     let actions = bench.actions();
     let [Action::Prepare(NeedId(9)), Action::DeadLetter { letter, .. }] = &actions[..] else {
         panic!("{actions:?}")

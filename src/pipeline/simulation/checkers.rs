@@ -98,9 +98,13 @@ impl Checkers {
         }
     }
 
-    /// An owner did not end its assignment in good order.
+    /// An owner did not end its assignment in good order. That it left rows staged takes no other reason
+    /// away: a late commit may have put the offset back before.
     pub(crate) fn unclean(&mut self, lane: &TopicPartition, why: &'static str) {
-        self.lanes.entry(lane.clone()).or_default().unclean = Some(why);
+        let state = self.lanes.entry(lane.clone()).or_default();
+        if why != STAGED || state.unclean.is_none() {
+            state.unclean = Some(why);
+        }
     }
 
     /// A new owner reads from `start` on.

@@ -441,7 +441,7 @@ impl Worker {
 fn name(outcome: &WriteOutcome) -> String {
     match outcome {
         WriteOutcome::Acked => "acked".to_owned(),
-        WriteOutcome::Partial { rejected, unsent } => {
+        WriteOutcome::Partial { rejected, unsent, .. } => {
             format!("partial {} rejected {} unsent", rejected.len(), unsent.len())
         }
         WriteOutcome::Refused(fault) => format!("refused {}", fault.reason),

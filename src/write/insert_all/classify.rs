@@ -149,7 +149,7 @@ fn partial(errors: &[RowErrors], rows: u32) -> WriteOutcome {
     // Nothing was stored: everyone else is to be sent again, listed as `stopped` or not.
     let mut refused = rejected.iter().map(|row| row.row).peekable();
     let unsent = (0..rows).filter(|row| refused.next_if_eq(row).is_none()).collect();
-    WriteOutcome::Partial { rejected, unsent }
+    WriteOutcome::Partial { rejected, unsent, is_doubtful: false }
 }
 
 /// The fault of one row; `None` for an innocent one.
@@ -297,7 +297,7 @@ mod tests {
             (0, "stopped", "", ""),
             (3, "backendError", "", ""),
         ]);
-        let WriteOutcome::Partial { rejected, unsent } = outcome(answer, 5) else { panic!() };
+        let WriteOutcome::Partial { rejected, unsent, .. } = outcome(answer, 5) else { panic!() };
         assert_eq!(rejected.len(), 1);
         assert_eq!((rejected[0].row, rejected[0].fault.kind), (1, FaultKind::SchemaMismatch));
         assert_eq!(rejected[0].field.as_deref(), Some("a.b[0].c"));
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn only_passing_faults_on_rows_mean_all_is_to_be_sent_again() {
         let answer = row_errors(&[(0, "timeout", "", ""), (1, "rateLimitExceeded", "", "")]);
-        let WriteOutcome::Partial { rejected, unsent } = outcome(answer, 2) else { panic!() };
+        let WriteOutcome::Partial { rejected, unsent, .. } = outcome(answer, 2) else { panic!() };
         assert!(rejected.is_empty());
         assert_eq!(unsent, [0, 1]);
     }

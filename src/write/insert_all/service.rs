@@ -151,6 +151,10 @@ impl InsertAll {
                     ..fault
                 })
             }
+            Ok(WriteOutcome::Partial { rejected, unsent, .. }) => {
+                let is_doubtful = in_doubt.load(Ordering::Relaxed);
+                WriteOutcome::Partial { rejected, unsent, is_doubtful }
+            }
             Ok(outcome) => outcome,
             Err(_) => WriteOutcome::Unknown(Fault::unknown(
                 FaultKind::Transient,

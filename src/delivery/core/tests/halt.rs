@@ -22,7 +22,7 @@ impl Bench {
     fn refuse_row(&mut self, row: u32) {
         let [(id, _)] = self.writes().try_into().unwrap();
         let rejected = vec![row_fault(row, FaultKind::InvalidRow)];
-        let outcome = WriteOutcome::Partial { rejected, unsent: vec![] };
+        let outcome = WriteOutcome::Partial { rejected, unsent: vec![], is_doubtful: false };
         self.core.written(id, outcome, self.now);
     }
 
@@ -72,7 +72,11 @@ fn a_halt_lasts_while_one_of_its_records_is_refused() {
     bench.wait(1);
     let [(id, _)] = bench.writes().try_into().unwrap();
     let rejected = (0..2).map(|row| row_fault(row, FaultKind::InvalidRow)).collect();
-    bench.core.written(id, WriteOutcome::Partial { rejected, unsent: vec![] }, bench.now);
+    bench.core.written(
+        id,
+        WriteOutcome::Partial { rejected, unsent: vec![], is_doubtful: false },
+        bench.now,
+    );
     bench.wait(RETRY);
     bench.wait(1);
     bench.refuse_row(1);

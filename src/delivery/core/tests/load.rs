@@ -379,13 +379,61 @@ fn rows_that_streaming_has_refused_are_staged_and_those_of_which_nobody_knows_ar
 }
 
 #[test]
+fn rows_that_an_earlier_attempt_may_have_stored_are_only_streamed_again() {
+    for is_doubtful in [false, true] {
+        let mut bench = streaming("x y");
+        bench.wait(1);
+        let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
+        let outcome = WriteOutcome::Partial { rejected: vec![], unsent: vec![0, 1], is_doubtful };
+        bench.core.written(write.id, outcome, bench.now);
+        bench.loads.set(Some(true));
+        bench.core.switched(TableIx(0), true, bench.now);
+        bench.wait(10);
+        match &bench.actions()[..] {
+            [Action::Write(again)] => {
+                assert!(is_doubtful);
+                assert_eq!(&again.body[..], b"[x,y]");
+            }
+            [Action::Stage(stage)] => {
+                assert!(!is_doubtful);
+                assert_eq!(&stage.body[..], b"x;y;");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_row_that_came_back_from_streaming_is_loaded_before_its_lane_is_given_up() {
+    let mut bench = streaming("x y");
+    bench.wait(1);
+    let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
+    let (rejected, unsent, is_doubtful) = (vec![], vec![1], false);
+    let outcome = WriteOutcome::Partial { rejected, unsent, is_doubtful };
+    bench.core.written(write.id, outcome, bench.now);
+    bench.loads.set(Some(true));
+    bench.core.switched(TableIx(0), true, bench.now);
+    bench.wait(5);
+    bench.core.drain(&[LANE]);
+    bench.wait(0);
+    assert_eq!(bench.store_objects().staged[0].1, "y;");
+    // The one before it is stored, and is committed only with it.
+    assert_eq!(bench.mark(), 0);
+    let [(key, id, job)] = bench.asked().jobs.try_into().unwrap();
+    assert!(!bench.core.is_drained(LANE));
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: job.end }), bench.now);
+    assert!(bench.core.is_drained(LANE));
+    assert_eq!((bench.mark(), bench.core.memory_bytes()), (2, 0));
+}
+
+#[test]
 fn a_row_for_a_partition_that_streaming_does_not_reach_is_loaded() {
     let mut bench = streaming("past y");
     bench.wait(1);
     let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
     let fault = Fault::refused(FaultKind::PartitionOutOfRange, "invalid", "m");
     let rejected = vec![RowFault { row: 0, fault, field: None, taken_for: None }];
-    let outcome = WriteOutcome::Partial { rejected, unsent: Vec::new() };
+    let outcome = WriteOutcome::Partial { rejected, unsent: Vec::new(), is_doubtful: false };
     bench.core.written(write.id, outcome, bench.now);
     assert_eq!(bench.asked().letters, []);
     // A row behind it is streamed already, so it is loaded before the lane is given up.

@@ -16,6 +16,8 @@ use crate::{
 enum Step {
     Ack,
     Status(u16, &'static str),
+    /// The one row is left out.
+    Stop,
     Lose,
     Hang,
 }
@@ -50,6 +52,10 @@ impl Rest for Scripted {
                 Step::Status(status, reason) => {
                     (status, json!({"error": {"errors": [{"reason": reason}]}}))
                 }
+                Step::Stop => (
+                    200,
+                    json!({"insertErrors": [{"index": 0, "errors": [{"reason": "stopped"}]}]}),
+                ),
                 Step::Lose => {
                     self.on_the_wire.fetch_sub(1, Ordering::SeqCst);
                     return Err(RestError::NoAnswer {
@@ -119,6 +125,15 @@ async fn a_refusal_after_a_lost_answer_leaves_the_doubt() {
     let (outcome, ..) = outcome_of(&[Step::Lose, Step::Status(403, "quotaExceeded")]).await;
     let WriteOutcome::Unknown(fault) = outcome else { panic!("{outcome:?}") };
     assert_eq!(fault.kind, FaultKind::QuotaExceeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_left_out_after_a_lost_answer_may_be_stored_all_the_same() {
+    for (steps, expected) in [(&[Step::Stop][..], false), (&[Step::Lose, Step::Stop], true)] {
+        let (outcome, ..) = outcome_of(steps).await;
+        let WriteOutcome::Partial { unsent, is_doubtful, .. } = outcome else { panic!() };
+        assert_eq!((unsent, is_doubtful), (vec![0], expected));
+    }
 }
 
 #[tokio::test(start_paused = true)]
