@@ -50,7 +50,7 @@ impl<'a> RawText<'a> {
 
     /// How many bytes the text has.
     #[inline(always)]
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         self.len
     }
 

@@ -118,7 +118,7 @@ impl RowWriter for JsonRow {
     fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
         out.push(b'"');
         let copied = value.push_plain(out, clean_ascii);
-        if copied < value.len() {
+        if copied < value.size() {
             push_checked(out, value, copied)?;
         }
         close_quote(out);

@@ -109,9 +109,9 @@ impl RowWriter for ProtoRow {
 
     #[inline(always)]
     fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step {
-        push_len(out, value.len());
+        push_len(out, value.size());
         let copied = value.push_plain(out, ascii);
-        if copied < value.len() {
+        if copied < value.size() {
             out.extend_from_slice(value.after(copied).check()?.bytes());
         }
         Ok(())
