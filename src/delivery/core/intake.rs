@@ -136,17 +136,17 @@ impl<E: Encoder> Core<E> {
         record: &Record<'_>,
         now: Instant,
     ) -> Result<(), NotEncoded> {
-        match self.way(slot, place, record) {
+        match self.way(slot, place, record, Past::default()) {
             Some(way) => self.append(way, place, record, now),
             None => Ok(()),
         }
     }
 
     /// The way of a row to its table; `None` if it is there already, or put aside until that is known.
-    fn way(&mut self, slot: SlotId, place: Place, record: &Record<'_>) -> Option<Way> {
+    fn way(&mut self, slot: SlotId, place: Place, record: &Record<'_>, past: Past) -> Option<Way> {
         let Some(staging) = self.encoder.staging(slot) else { return Some(Way::Streamed(slot)) };
         let key = ChainKey { lane: place.lane, table: staging.table };
-        let way = match self.encoder.is_staged(slot) {
+        let way = match !past.is_doubtful && self.encoder.is_staged(slot) {
             true => Way::Staged(slot, key, staging.format),
             false => Way::Streamed(slot),
         };
@@ -310,11 +310,7 @@ impl<E: Encoder> Core<E> {
                     continue;
                 }
             };
-            let way = match past.is_doubtful {
-                true => Some(Way::Streamed(slot)),
-                false => self.way(slot, place, &record),
-            };
-            let Some(way) = way else { continue };
+            let Some(way) = self.way(slot, place, &record, past) else { continue };
             let Some(lane) = self.lanes.get_mut(&row.lane) else { continue };
             let target = fresh.entry(slot).or_default();
             match push(&mut self.encoder, &lane.origin, target, way, place, &record) {

@@ -446,3 +446,33 @@ fn a_row_for_a_partition_that_streaming_does_not_reach_is_loaded() {
     assert!(bench.core.is_drained(LANE));
     assert_eq!((bench.mark(), bench.core.memory_bytes()), (2, 0));
 }
+
+#[test]
+fn a_row_that_waits_beside_a_doubtful_one_is_streamed_only_once_its_chain_is_known() {
+    const OTHER: LaneSlot = LaneSlot(2);
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(false));
+    bench.ready.set(true);
+    bench.take(0, "w1");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    bench.wait(1);
+    let [Action::Write(write)] = &bench.actions()[..] else { panic!() };
+    let rejected = vec![row_fault(0, FaultKind::SchemaMismatch)];
+    let (unsent, is_doubtful) = (vec![], true);
+    let outcome = WriteOutcome::Partial { rejected, unsent, is_doubtful };
+    bench.core.written(write.id, outcome, bench.now);
+    // Both wait for the same thing now.
+    bench.ready.set(false);
+    bench.core.prepared(NeedId(9), Ok(()), bench.now);
+    bench.core.assign(OTHER, TopicPartition::new("t", 1), 1, 0);
+    bench.take_of(OTHER, 0, "w2");
+    bench.actions();
+    bench.ready.set(true);
+    bench.core.prepared(NeedId(7), Ok(()), bench.now);
+    let written = bench.actions().into_iter().filter_map(|action| match action {
+        Action::Write(write) => Some(write.body),
+        _ => None,
+    });
+    assert_eq!(written.collect::<Vec<_>>(), ["[w1]"]);
+}
