@@ -2,8 +2,8 @@
 //! that only counts and answers late, beside librdkafka alone reading the same topic in batches.
 //!
 //! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N] [--budget-mb N]`.
-//! Without a budget it is the service's own default. Never timed by `cargo test`. CPU time and ratios within one run mean something; wall times on a shared machine
-//! do not.
+//! Without a budget it is the service's own default. Never timed by `cargo test`. CPU time and ratios
+//! within one run mean something; wall times on a shared machine do not.
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 #![expect(clippy::indexing_slicing, reason = "the rig indexes what it has just made")]
 #![expect(unsafe_code, reason = "the rdkafka crate has no safe call for batch consumption")]

@@ -106,7 +106,7 @@ impl TableTemplate {
 
     /// Whether the name depends on the record, beyond its topic.
     pub fn uses_record(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Header(_) | Part::Record))
+        self.uses_headers() || self.uses_record_name()
     }
 
     /// Whether `{record}` occurs: the value's schema must be known before the table is.
