@@ -188,6 +188,25 @@ impl Batch {
         Some(self)
     }
 
+    /// Cuts the body between rows into parts of at most `bytes_max` where a row is not larger by itself:
+    /// how many rows each holds, and where it ends.
+    pub fn cuts(&self, bytes_max: usize) -> Vec<(u32, usize)> {
+        let mut cuts = Vec::new();
+        let (mut rows, mut start, mut end) = (0, 0, 0);
+        for row in &self.rows {
+            let next = row.body_end as usize;
+            if rows > 0 && next - start > bytes_max {
+                cuts.push((rows, end));
+                (rows, start) = (0, end);
+            }
+            (rows, end) = (rows + 1, next);
+        }
+        if rows > 0 {
+            cuts.push((rows, end));
+        }
+        cuts
+    }
+
     /// How much there is of each part.
     pub fn size(&self) -> Size {
         Size { rows: self.rows.len(), payload: self.payload.len(), body: self.body.len() }
@@ -337,6 +356,18 @@ mod tests {
         let body = rest.take_body();
         assert_eq!(&body[..], b"[BB,C");
         assert_eq!(&rest.subset(&body, b",", |_| {}, |index| index == 1).take_body()[..], b"C");
+    }
+
+    #[test]
+    fn a_body_is_cut_between_rows() {
+        let mut batch = Batch::default();
+        for (offset, text) in [(1, "aa"), (2, "bb"), (3, "cccccc"), (4, "d")] {
+            let record = record(offset, None, None);
+            batch.push(LaneSlot(0), SpanId(0), &record, write(text)).unwrap();
+        }
+        assert_eq!(batch.cuts(4), [(2, 4), (1, 10), (1, 11)]);
+        assert_eq!(batch.cuts(100), [(4, 11)]);
+        assert_eq!(Batch::default().cuts(4), []);
     }
 
     /// A batch of these rows, framed as `[row,row`, and its body.

@@ -16,8 +16,48 @@ pub struct RestRequest {
     pub path: String,
     /// Headers beside those the transport adds by itself (host, length, authorization).
     pub headers: HeaderMap,
-    /// The body; empty for none. Cheap to clone.
-    pub body: Bytes,
+    /// The body; empty for none.
+    pub body: Body,
+}
+
+/// A request's body, in parts that are sent one after the other. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Body(Vec<Bytes>);
+
+impl Body {
+    /// A body of these parts.
+    pub fn of(parts: Vec<Bytes>) -> Self {
+        Self(parts)
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The parts.
+    pub fn into_parts(self) -> Vec<Bytes> {
+        self.0
+    }
+
+    /// All of it in one piece; copied where there are several parts.
+    pub fn into_bytes(mut self) -> Bytes {
+        match self.0.len() {
+            0 | 1 => self.0.pop().unwrap_or_default(),
+            _ => self.0.concat().into(),
+        }
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        Self(vec![bytes.into()])
+    }
 }
 
 /// One answer, whatever its status.

@@ -40,7 +40,7 @@ mod tidy {
         ("transcode", &["record", "schema", "table"]),
         // Write paths: their port, and REST as a port. `gcp::classify` reads Google's error
         // envelope and `gcp::tables::names` writes paths: every Google API shares them.
-        ("write", &["failpoint", "fault", "gcp", "jitter", "record", "rest", "table"]),
+        ("write", &["failpoint", "fault", "gcp", "jitter", "record", "rest", "table", "transcode"]),
         // The driver.
         (
             "pipeline",

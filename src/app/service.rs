@@ -250,7 +250,8 @@ fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> 
     // The randomness behind the standard hasher: another number in every process.
     let nonce = format!("{:016x}", RandomState::new().build_hasher().finish());
     let (jobs, bucket) = (Arc::new(jobs), Arc::new(bucket));
-    let loads = Loads::new(jobs, bucket, gcs.prefix.clone(), nonce);
+    let codec = settings.bigquery.load.avro_codec;
+    let loads = Loads::new(jobs, bucket, gcs.prefix.clone(), nonce).with_codec(codec);
     Ok(Some(Arc::new(loads)))
 }
 

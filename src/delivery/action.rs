@@ -1,6 +1,6 @@
 //! What the core asks of its driver.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,7 +12,8 @@ use crate::{
     table::TableRef,
     write::load::{
         chain::{ChainId, Slot},
-        job::{LoadFormat, LoadJob},
+        container::Block,
+        job::LoadJob,
     },
 };
 
@@ -112,14 +113,36 @@ pub struct Stage {
     pub chain: ChainId,
     /// The table.
     pub table: TableRef,
-    /// The rows, one after the other.
-    pub body: Bytes,
+    /// The rows.
+    pub content: Content,
     /// How many rows there are.
     pub rows: u32,
     /// The first row's offset.
     pub first: i64,
-    /// How they are to stand in the object.
-    pub format: LoadFormat,
+}
+
+/// What is to stand in an object.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Lines, one after the other.
+    Lines(Bytes),
+    /// Datums of a schema, as an Avro container.
+    Datums {
+        /// The schema.
+        schema: Arc<str>,
+        /// The datums.
+        blocks: Vec<Block>,
+    },
+}
+
+impl Content {
+    /// How many bytes the rows have, without what goes around them.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Lines(body) => body.len(),
+            Self::Datums { blocks, .. } => blocks.iter().map(|block| block.data.len()).sum(),
+        }
+    }
 }
 
 /// What may be committed for one lane.

@@ -18,6 +18,10 @@ use crate::{
     },
 };
 
+pub mod format;
+
+use format::Formats;
+
 /// A job takes 10,000 addresses
 /// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>).
 pub const OBJECTS_MAX: usize = 9_000;
@@ -115,6 +119,21 @@ pub enum Place {
     End(Slot),
 }
 
+/// What is to be done otherwise with a chain, because it did not do.
+#[derive(Clone, Copy, Debug)]
+pub struct Suspicion {
+    /// No more rows than this in a job.
+    pub rows_max: u64,
+    /// Jobs for which rows are staged as lines.
+    pub lines_jobs: u32,
+}
+
+impl Default for Suspicion {
+    fn default() -> Self {
+        Self { rows_max: u64::MAX, lines_jobs: 0 }
+    }
+}
+
 /// One chain.
 #[derive(Debug)]
 pub struct Chain {
@@ -144,11 +163,16 @@ pub struct Chain {
     pub unloaded_from: i64,
     /// No more rows than this in a job: a row among more of them is bad.
     pub rows_max: u64,
+    /// In which format rows are staged.
+    pub formats: Formats,
+    /// Rows of it were let go, to be read again: a job of those behind them would have the next owner pass
+    /// over them.
+    pub is_abandoned: bool,
 }
 
 impl Chain {
     /// A chain of which `node` is known.
-    pub fn new(facts: ChainFacts, node: i64, rows_max: u64) -> Self {
+    pub fn new(facts: ChainFacts, node: i64, suspicion: Suspicion) -> Self {
         Self {
             facts,
             place: Place::Unknown(Slot::at(node)),
@@ -162,7 +186,9 @@ impl Chain {
             last_job: None,
             unloaded: 0,
             unloaded_from: i64::MAX,
-            rows_max,
+            rows_max: suspicion.rows_max,
+            formats: Formats::held(suspicion.lines_jobs),
+            is_abandoned: false,
         }
     }
 
@@ -190,7 +216,7 @@ impl Chain {
     /// or came back from there: they are not left to the next owner, who would read rows once more that
     /// are stored. A row that came back shares its span with some before it.
     pub fn is_owed(&self, streamed: i64) -> bool {
-        self.unloaded > 0 && self.unloaded_from <= streamed
+        self.unloaded > 0 && self.unloaded_from <= streamed && !self.is_abandoned
     }
 
     /// When the last job before rows are streamed may be created.
@@ -222,6 +248,13 @@ impl Chain {
         let wanted = now + wait.max(self.facts.interval);
         let ChainFacts { first, interval, turn, .. } = self.facts;
         turn.map_or(wanted, |turn| turn.next(turn.round(first, interval), wanted))
+    }
+
+    /// Whether objects below `limit` are of several formats.
+    pub fn is_mixed(&self, limit: i64) -> bool {
+        let mut formats = self.staged.iter().filter(|object| object.last < limit);
+        let first = formats.next().map(|object| object.format);
+        formats.any(|object| Some(object.format) != first)
     }
 
     /// Takes out the objects for a job of which every row lies below `limit`, all of one format, and
@@ -279,7 +312,11 @@ mod tests {
         let of = ChainOf { group: "g", lane: &lane, topic_id: None, table: &table, load_epoch: 0 };
         let id = ChainId::new(&of);
         let (first, interval) = (10 * SECOND, 60 * SECOND);
-        Chain::new(ChainFacts { id, table, first, interval, turn: Some(turn) }, 0, u64::MAX)
+        Chain::new(
+            ChainFacts { id, table, first, interval, turn: Some(turn) },
+            0,
+            Suspicion::default(),
+        )
     }
 
     #[test]

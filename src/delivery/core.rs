@@ -24,7 +24,7 @@ use crate::{
     delivery::{
         action::{Action, BatchId, ChainKey, LetterId, Progress, Write},
         backoff::Backoff,
-        chain::Chain,
+        chain::{Chain, Suspicion},
         encoder::{Encoder, NeedId, SlotId, TableIx},
         lane::{Lane, Phase},
     },
@@ -156,8 +156,8 @@ pub struct Core<E: Encoder> {
     chains: Map<ChainKey, Chain>,
     /// Chains whose next job is wanted, and waits for records to settle.
     closing: Vec<ChainKey>,
-    /// Chains of which a job failed for its rows: how many rows the next one may have.
-    suspicions: Map<(TopicPartition, TableIx), u64>,
+    /// Chains of which a job could not be made, or failed for its rows.
+    suspicions: Map<(TopicPartition, TableIx), Suspicion>,
     sent: Map<BatchId, Sent>,
     waiting: Map<NeedId, Waiting>,
     letters: Map<LetterId, Letter>,

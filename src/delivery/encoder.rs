@@ -7,7 +7,11 @@ use crate::{
     delivery::budget::BudgetSettings,
     record::{Record, TopicPartition},
     table::{ColumnKind, TableRef},
-    write::load::{chain::ChainId, job::LoadFormat, pace::Turn},
+    write::load::{
+        chain::ChainId,
+        job::{LoadFormat, SchemaIx},
+        pace::Turn,
+    },
 };
 
 /// A table together with one way of encoding rows for it (a plan). Rows of one slot share batches;
@@ -29,7 +33,7 @@ pub struct TableIx(pub u32);
 pub struct Staging {
     /// The slot's table.
     pub table: TableIx,
-    /// How the rows stand in the objects.
+    /// How the rows stand in the objects. They can always stand there as lines, too.
     pub format: LoadFormat,
     /// Bytes of rows in one object, before compression.
     pub object_bytes: usize,
@@ -157,18 +161,24 @@ pub trait Encoder {
         self.staging(slot).is_some()
     }
 
-    /// Appends the record's row as it stands in staged objects. Otherwise as [`encode`](Self::encode).
+    /// Appends the record's row as it stands in staged objects: in the format of its
+    /// [`staging`](Self::staging), or as a line. Otherwise as [`encode`](Self::encode).
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
     fn encode_staged(
         &mut self,
-        slot: SlotId,
+        (slot, _format): (SlotId, LoadFormat),
         origin: &Self::Origin,
         record: &Record<'_>,
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
         self.encode(slot, origin, record, body)
+    }
+
+    /// The schema of Avro containers.
+    fn container_schema(&self, _schema: SchemaIx) -> Option<Arc<str>> {
+        None
     }
 
     /// The chain of a lane's rows for a table; `None` for an encoder that stages nothing.

@@ -56,6 +56,8 @@ pub struct Lane<O> {
     pub tracker: Tracker,
     /// The last offset of a row that was streamed.
     pub streamed: i64,
+    /// How many records have waited for something to be prepared.
+    pub waited: u64,
     /// Where it stands in its life.
     pub phase: Phase,
     /// Payload bytes taken in and not resolved.
@@ -88,6 +90,7 @@ impl<O> Lane<O> {
             origin,
             tracker: Tracker::new(start),
             streamed: i64::MIN,
+            waited: 0,
             phase: Phase::Running,
             bytes: 0,
             watermark_at_hold: start,

@@ -12,6 +12,8 @@ use crate::{
     rest::{Rest, RestError, RestRequest, RestResponse},
 };
 
+mod body;
+
 /// Google's own endpoint.
 pub const ENDPOINT: &str = "https://bigquery.googleapis.com";
 /// No answer that this service asks for is larger; one that is counts as none.
@@ -85,7 +87,7 @@ impl HttpRest {
             .client
             .request(request.method.clone(), url)
             .headers(request.headers.clone())
-            .body(request.body.clone());
+            .body(body::outgoing(request.body.clone()));
         if let Some(token) = token {
             outgoing = outgoing.header(AUTHORIZATION, token.header());
         }

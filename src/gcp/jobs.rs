@@ -54,7 +54,7 @@ impl Jobs {
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        succeed(&*self.rest, RestRequest { method, path, headers, body }).await
+        succeed(&*self.rest, RestRequest { method, path, headers, body: body.into() }).await
     }
 
     async fn create(&self, job: &LoadJob) -> Result<Inserted, Fault> {

@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     fault::{Fault, FaultKind},
     gcp::classify::succeed,
-    rest::{Rest, RestRequest, RestResponse},
+    rest::{Body, Rest, RestRequest, RestResponse},
     write::load::{ListedObject, ObjectPage, Objects},
 };
 
@@ -61,7 +61,7 @@ impl Bucket {
         Self { rest, name: name.into() }
     }
 
-    async fn send(&self, method: Method, path: String, body: Bytes) -> Result<RestResponse, Fault> {
+    async fn send(&self, method: Method, path: String, body: Body) -> Result<RestResponse, Fault> {
         let mut headers = HeaderMap::with_capacity(1);
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -72,7 +72,7 @@ impl Bucket {
     /// `ifGenerationMatch=0`: the object must not exist. Names are this process's own, so that one
     /// that does exist is the work of an attempt whose answer was lost, which Cloud Storage stores whole
     /// or not at all.
-    async fn store(&self, name: &str, body: Bytes) -> Result<(), Fault> {
+    async fn store(&self, name: &str, body: Body) -> Result<(), Fault> {
         let size = body.len();
         let path = format!(
             "/upload/storage/v1/b/{}/o?uploadType=media&ifGenerationMatch=0&name={}",
@@ -81,7 +81,7 @@ impl Bucket {
         );
         let answer = match self.send(Method::POST, path, body).await {
             Err(fault) if fault.kind == FaultKind::Conflict => {
-                self.send(Method::GET, self.path(name), Bytes::new()).await?
+                self.send(Method::GET, self.path(name), Body::default()).await?
             }
             other => other?,
         };
@@ -91,7 +91,7 @@ impl Bucket {
 
     async fn remove(&self, uri: &str) -> Result<(), Fault> {
         let name = uri.strip_prefix(&self.uri("")).unwrap_or(uri);
-        match self.send(Method::DELETE, self.path(name), Bytes::new()).await {
+        match self.send(Method::DELETE, self.path(name), Body::default()).await {
             Ok(_) => Ok(()),
             Err(fault) if fault.kind == FaultKind::TableNotFound => Ok(()),
             Err(fault) => Err(fault),
@@ -104,7 +104,7 @@ impl Bucket {
             path.push_str("&pageToken=");
             path.push_str(&escape(page));
         }
-        let answer = self.send(Method::GET, path, Bytes::new()).await?;
+        let answer = self.send(Method::GET, path, Body::default()).await?;
         let page: Page = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
         let objects = page.items.into_iter().map(listed).collect::<Result<_, _>>()?;
         Ok((objects, page.next_page_token))
@@ -120,8 +120,8 @@ impl Objects for Bucket {
         format!("gs://{}/{name}", self.name)
     }
 
-    fn put<'a>(&'a self, name: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), Fault>> {
-        Box::pin(self.store(name, body))
+    fn put<'a>(&'a self, name: &'a str, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(self.store(name, Body::of(parts)))
     }
 
     fn delete<'a>(&'a self, uri: &'a str) -> BoxFuture<'a, Result<(), Fault>> {

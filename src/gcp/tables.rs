@@ -64,7 +64,7 @@ impl Tables {
             let etag = HeaderValue::from_str(etag).map_err(|_| unreadable())?;
             headers.insert(IF_MATCH, etag);
         }
-        succeed(&*self.rest, RestRequest { method, path, headers, body: bytes }).await
+        succeed(&*self.rest, RestRequest { method, path, headers, body: bytes.into() }).await
     }
 
     async fn look(&self, table: &TableRef) -> Result<Option<TableDescription>, Fault> {

@@ -7,6 +7,7 @@ mod destination;
 pub mod origin;
 pub mod payload;
 pub mod request;
+mod row;
 mod schemaless;
 pub mod staging;
 
@@ -28,8 +29,11 @@ use crate::{
         model::Type,
     },
     table::{Column, ColumnKind, TableRef, TableSchema},
-    transcode::{LaneLabel, RowError, RowErrorKind, RowPlan, writer::json::JsonRow},
-    write::insert_all::framing,
+    transcode::{RowPlan, writer::json::JsonRow},
+    write::{
+        insert_all::framing,
+        load::job::{LoadFormat, SchemaIx},
+    },
 };
 
 use origin::Origin;
@@ -70,6 +74,8 @@ impl std::fmt::Debug for Prepared {
 struct Slot {
     key: PlanKey,
     plan: Arc<RowPlan<JsonRow>>,
+    /// How rows stand in staged objects.
+    format: LoadFormat,
     schema: Arc<TableSchema>,
     /// What could not be encoded with this very plan although the table was changed for it.
     refused: Vec<(Type, Reason)>,
@@ -101,6 +107,8 @@ pub struct TopicEncoder {
     needs: Map<NeedId, Need>,
     needed: Map<PlanKey, NeedId>,
     record_names: Map<SchemaKey, Arc<str>>,
+    /// Of Avro containers, by their numbers.
+    container_schemas: Vec<Arc<str>>,
     /// What the brokers tell of topics.
     known: HashMap<Arc<str>, staging::KnownTopic>,
     paths: Arc<Paths>,
@@ -140,6 +148,7 @@ impl TopicEncoder {
             needs: Map::default(),
             needed: Map::default(),
             record_names: Map::default(),
+            container_schemas: Vec::new(),
             known: HashMap::new(),
             paths,
             followed: Map::default(),
@@ -181,10 +190,11 @@ impl TopicEncoder {
         };
         // Where the table is as it was, so are the rows: the slot stays, or looking again and again
         // would leave slots behind without end.
+        let format = self.format_of(key, &plan);
         let known = self.plans.get(&key).copied();
         let same = |id: &SlotId| self.slot(*id).is_some_and(|slot| slot.schema == schema);
         let same = known.filter(same).and_then(|id| self.slots.get_mut(id.0 as usize));
-        let slot = Slot { key, plan, schema, refused, satisfied };
+        let slot = Slot { key, plan, format, schema, refused, satisfied };
         match same {
             Some(known) => *known = slot,
             None => {
@@ -340,12 +350,23 @@ impl Encoder for TopicEncoder {
 
     fn encode_staged(
         &mut self,
-        slot: SlotId,
+        (slot, format): (SlotId, LoadFormat),
         origin: &Origin,
         record: &Record<'_>,
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
-        self.encode_row(slot, origin, record, body, RowPlan::encode_line)
+        match format {
+            LoadFormat::NdjsonGz => {
+                self.encode_row(slot, origin, record, body, RowPlan::encode_line)
+            }
+            LoadFormat::Avro(_) => {
+                self.encode_row(slot, origin, record, body, RowPlan::encode_datum)
+            }
+        }
+    }
+
+    fn container_schema(&self, schema: SchemaIx) -> Option<Arc<str>> {
+        self.container_schemas.get(schema.0 as usize).cloned()
     }
 
     fn chain(&self, origin: &Origin, table: TableIx) -> Option<ChainFacts> {
@@ -398,38 +419,6 @@ impl Encoder for TopicEncoder {
 }
 
 impl TopicEncoder {
-    /// Appends the row alone, without framing.
-    fn encode_row(
-        &mut self,
-        slot: SlotId,
-        origin: &Origin,
-        record: &Record<'_>,
-        body: &mut Vec<u8>,
-        form: impl FnOnce(
-            &RowPlan<JsonRow>,
-            &Record<'_>,
-            &LaneLabel,
-            &mut Vec<u8>,
-        ) -> Result<(), RowError>,
-    ) -> Result<(), NotEncoded> {
-        let Some(found) = self.slots.get(slot.0 as usize) else { return Ok(()) };
-        let payload = self.cut.payload(record);
-        let Err(error) = form(&found.plan, &payload, &origin.label, body) else { return Ok(()) };
-        let reason = Reason {
-            stage: match error.kind {
-                RowErrorKind::Decode => Stage::Decode,
-                RowErrorKind::Transcode | RowErrorKind::UnknownColumns => Stage::Transcode,
-            },
-            field: (!error.path.is_empty()).then(|| error.path.clone()),
-            schema_id: found.key.value.registry_id(),
-            message: error.message.to_string(),
-        };
-        Err(match error.kind {
-            RowErrorKind::UnknownColumns => self.unknown_columns(slot, &payload, reason),
-            RowErrorKind::Decode | RowErrorKind::Transcode => NotEncoded::Bad(Box::new(reason)),
-        })
-    }
-
     /// What records wait for that the slot's plan does not serve; other records go on with it.
     fn look_again(&mut self, slot: SlotId) -> NeedId {
         let key = self.slot(slot).map(|slot| slot.key);

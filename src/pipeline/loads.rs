@@ -1,11 +1,11 @@
 //! The driver's part of the load path: objects are stored, jobs followed, and what is spent deleted.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
-    delivery::action::Stage,
+    delivery::action::{Content, Stage},
     fault::{Fault, FaultKind},
     table::TableRef,
     write::{
@@ -13,7 +13,8 @@ use crate::{
         load::{
             LoadJobs, Objects,
             chain::{ChainId, Slot},
-            job::{LoadFormat, LoadJob},
+            container::{AvroCodec, container},
+            job::LoadJob,
             run::{self, JobEnd},
         },
     },
@@ -28,7 +29,14 @@ pub struct Loads {
     objects: Arc<dyn Objects>,
     prefix: String,
     nonce: String,
-    gzip: Arc<Gzip>,
+    shape: Arc<Shape>,
+}
+
+/// What turns rows into objects.
+#[derive(Debug, Default)]
+struct Shape {
+    gzip: Gzip,
+    codec: AvroCodec,
 }
 
 impl std::fmt::Debug for Loads {
@@ -45,7 +53,13 @@ impl Loads {
         prefix: String,
         nonce: String,
     ) -> Self {
-        Self { jobs, objects, prefix, nonce, gzip: Arc::default() }
+        Self { jobs, objects, prefix, nonce, shape: Arc::default() }
+    }
+
+    /// The same with Avro containers compressed by `codec`.
+    #[must_use]
+    pub fn with_codec(self, codec: AvroCodec) -> Self {
+        Self { shape: Arc::new(Shape { codec, ..Shape::default() }), ..self }
     }
 
     /// Stores rows as an object and gives its address.
@@ -55,15 +69,16 @@ impl Loads {
     pub async fn stage(&self, worker: usize, stage: Stage) -> Result<String, Fault> {
         let nonce = format!("{}-{worker}", self.nonce);
         let name = stage.chain.object(&self.prefix, stage.first, &nonce, stage.id.0);
-        let Stage { body, format, .. } = stage;
-        let gzip = Arc::clone(&self.gzip);
-        let object = if body.len() <= INLINE_BYTES {
-            object(&gzip, &body, format)?
+        let shape = Arc::clone(&self.shape);
+        let content = stage.content;
+        let object = if content.bytes() <= INLINE_BYTES || shape.is_cheap(&content) {
+            shape.object(&name, content)
         } else {
-            let object = tokio::task::spawn_blocking(move || object(&gzip, &body, format)).await;
-            object.map_err(|_| not_compressed())??
+            let of = name.clone();
+            let object = tokio::task::spawn_blocking(move || shape.object(&of, content)).await;
+            object.unwrap_or_else(|error| Err(io::Error::other(error)))
         };
-        self.objects.put(&name, object).await?;
+        self.objects.put(&name, object.map_err(not_compressed)?).await?;
         Ok(self.objects.uri(&name))
     }
 
@@ -99,18 +114,23 @@ impl Loads {
     }
 }
 
-fn object(gzip: &Gzip, rows: &Bytes, format: LoadFormat) -> Result<Bytes, Fault> {
-    match format {
-        LoadFormat::NdjsonGz => gzip.compress(rows).map_err(|_| not_compressed()),
-        LoadFormat::Avro => Err(Fault::refused(
-            FaultKind::InvalidRequest,
-            "format",
-            "rows are not staged in Avro containers",
-        )),
+impl Shape {
+    /// Whether an object is made of its rows in no time.
+    fn is_cheap(&self, content: &Content) -> bool {
+        matches!(content, Content::Datums { .. }) && self.codec == AvroCodec::None
+    }
+
+    /// The object called `name`, in parts.
+    fn object(&self, name: &str, content: Content) -> io::Result<Vec<Bytes>> {
+        Ok(match content {
+            Content::Lines(rows) => vec![self.gzip.compress(&rows)?],
+            Content::Datums { schema, blocks } => container(&schema, self.codec, name, blocks)?,
+        })
     }
 }
 
 /// Writing into memory does not fail; a panic in the library is caught by the runtime.
-fn not_compressed() -> Fault {
-    Fault::refused(FaultKind::Transient, "gzip", "the rows could not be compressed")
+fn not_compressed(error: io::Error) -> Fault {
+    let message = format!("the rows could not be compressed: {error}");
+    Fault::refused(FaultKind::Transient, "compression", message)
 }

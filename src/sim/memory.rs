@@ -19,7 +19,7 @@ pub struct SimRest(pub Simulator);
 impl Rest for SimRest {
     fn call(&self, request: RestRequest) -> BoxFuture<'_, Result<RestResponse, RestError>> {
         let RestRequest { method, path, headers, body } = request;
-        let request = Request::new(method, &path, headers, body);
+        let request = Request::new(method, &path, headers, body.into_bytes());
         Box::pin(async move {
             let response = self.0.call(request).await.ok_or_else(lost)?;
             Ok(RestResponse {

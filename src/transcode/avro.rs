@@ -1,4 +1,5 @@
-//! Reading Avro's binary encoding. <https://avro.apache.org/docs/1.12.0/specification/>
+//! Avro's binary encoding. <https://avro.apache.org/docs/1.12.0/specification/>
 
 pub mod interpret;
 pub mod reader;
+pub mod writer;

@@ -13,11 +13,12 @@ use crate::{
         plan::payload::Payload,
         raw_text::PaddedText,
         row::{LaneLabel, RowSpec},
-        writer::{Label, RowWriter, json::JsonRow, ndjson::NdjsonRow},
+        writer::{Label, RowWriter, check::CheckedRow, json::JsonRow, ndjson::NdjsonRow},
     },
 };
 
 pub mod compile;
+pub mod datum;
 pub mod envelope;
 pub mod payload;
 pub mod scalar;
@@ -157,6 +158,7 @@ pub struct RowPlan<W> {
     value: Payload,
     key: Option<Payload>,
     envelope: envelope::Envelope,
+    datum: Option<datum::DatumForm>,
     limits: Limits,
     form: PhantomData<fn() -> W>,
 }
@@ -169,7 +171,8 @@ impl<W: RowWriter> RowPlan<W> {
     /// sources name one column.
     pub fn compile(spec: &RowSpec, table: &TableSchema, limits: Limits) -> Result<Self, PlanError> {
         let (value, key, envelope) = payload::compile::<W>(spec, &table.columns)?;
-        Ok(Self { value, key, envelope, limits, form: PhantomData })
+        let datum = datum::DatumForm::compile(spec, table);
+        Ok(Self { value, key, envelope, datum, limits, form: PhantomData })
     }
 
     /// Appends the row of one record to `out`.
@@ -198,9 +201,22 @@ impl<W: RowWriter> RowPlan<W> {
         lane: &LaneLabel,
         out: &mut Vec<u8>,
     ) -> Result<(), RowError> {
+        self.whole(out, |out, end| {
+            out.reserve(2 * record.bytes() + 256);
+            self.append::<F>(record, lane, out, end)
+        })
+    }
+
+    /// Cuts `out` back if `append` fails or the row is too large.
+    #[inline]
+    fn whole(
+        &self,
+        out: &mut Vec<u8>,
+        append: impl FnOnce(&mut Vec<u8>, usize) -> Step,
+    ) -> Result<(), RowError> {
         let start = out.len();
         let end = start.saturating_add(self.limits.row_bytes_max);
-        match self.append::<F>(record, lane, out, end) {
+        match append(out, end) {
             Ok(()) if out.len() <= end => Ok(()),
             Ok(()) => {
                 out.truncate(start);
@@ -220,7 +236,6 @@ impl<W: RowWriter> RowPlan<W> {
         out: &mut Vec<u8>,
         end: usize,
     ) -> Step {
-        out.reserve(2 * record.bytes() + 256);
         F::row_start(out);
         match record.value {
             Some(value) => self.value.encode::<F>(value, out, end)?,
@@ -254,6 +269,35 @@ impl RowPlan<JsonRow> {
         self.encode_in::<NdjsonRow>(record, lane, out)?;
         out.push(b'\n');
         Ok(())
+    }
+
+    /// The schema of the Avro containers in which such rows can stand, by [`encode_datum`]; `None` if
+    /// they cannot.
+    ///
+    /// [`encode_datum`]: Self::encode_datum
+    pub fn datum_schema(&self) -> Option<&Arc<str>> {
+        self.datum.as_ref().map(datum::DatumForm::schema)
+    }
+
+    /// Appends the row as a datum of [`datum_schema`](Self::datum_schema). What is refused is what
+    /// [`encode`](Self::encode) refuses, and a record without a value.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_datum(
+        &self,
+        record: &Record<'_>,
+        lane: &LaneLabel,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RowError> {
+        self.whole(out, |out, end| {
+            let (Some(form), Some(value)) = (&self.datum, record.value) else {
+                return Err(RowError::transcode("the record has no datum"));
+            };
+            self.append::<CheckedRow>(record, lane, out, end)?;
+            form.append(record, value, lane, out);
+            Ok(())
+        })
     }
 }
 

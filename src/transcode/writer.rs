@@ -7,6 +7,7 @@ use crate::{
     transcode::{convert::decimal::Fitted, error::Step, raw_text::RawText, row::LaneLabel},
 };
 
+pub mod check;
 pub mod json;
 pub mod ndjson;
 pub mod proto;

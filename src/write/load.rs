@@ -7,6 +7,7 @@
 //! from the job and goes on there.
 
 pub mod chain;
+pub mod container;
 pub mod job;
 pub mod pace;
 pub mod run;
@@ -64,9 +65,9 @@ pub trait Objects: Send + Sync + 'static {
     /// The address by which a load job finds the object: `gs://bucket/name`.
     fn uri(&self, name: &str) -> String;
 
-    /// Stores an object. Answers `Ok` if it is there already with the same bytes: an earlier attempt
+    /// Stores an object of these parts, one behind the other. Answers `Ok` if it is there already with the same bytes: an earlier attempt
     /// has done it.
-    fn put<'a>(&'a self, name: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), Fault>>;
+    fn put<'a>(&'a self, name: &'a str, parts: Vec<Bytes>) -> BoxFuture<'a, Result<(), Fault>>;
 
     /// Deletes the object at an address; one that is gone is no fault.
     fn delete<'a>(&'a self, uri: &'a str) -> BoxFuture<'a, Result<(), Fault>>;

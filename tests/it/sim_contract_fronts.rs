@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 use kcbq::{
     rest::{Rest, RestError},
@@ -361,7 +360,7 @@ async fn gzip_bodies_are_understood_and_limited() {
         encoder.write_all(body.to_string().as_bytes()).unwrap();
         let path = "/bigquery/v2/projects/p/datasets/d/tables/t/insertAll";
         let mut request = json_request(Method::POST, path, None);
-        request.body = Bytes::from(encoder.finish().unwrap());
+        request.body = encoder.finish().unwrap().into();
         request.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         fixture.rest.call(request).await.unwrap().status
     };
@@ -382,7 +381,7 @@ async fn the_wire_can_be_slow() {
     let rest = HttpRest::new(format!("http://{}", running.rest_addr));
     let started = std::time::Instant::now();
     let mut request = json_request(Method::POST, "/subjects/s", None);
-    request.body = Bytes::from(vec![b' '; 128 << 10]);
+    request.body = vec![b' '; 128 << 10].into();
     rest.call(request).await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(155), "{:?}", started.elapsed());
     stop.cancel();

@@ -39,7 +39,7 @@ impl Bucket<'_> {
             (name.clone(), HeaderValue::from_str(value).expect("a header's value"))
         });
         let headers: HeaderMap = headers.collect();
-        let request = RestRequest { method, path: path.into(), headers, body: body.into() };
+        let request = RestRequest { method, path: path.into(), headers, body: body.into().into() };
         self.rest.call(request).await.expect("an answer")
     }
 

@@ -332,8 +332,10 @@ async fn ask(rest: &dyn Rest, method: Method, path: String, body: Bytes) -> Resu
     if !body.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    let answer =
-        rest.call(RestRequest { method, path, headers, body }).await.map_err(call_fault)?;
+    let answer = rest
+        .call(RestRequest { method, path, headers, body: body.into() })
+        .await
+        .map_err(call_fault)?;
     match answer.status {
         200..300 => Ok(serde_json::from_slice(&answer.body).unwrap_or_default()),
         _ => Err(answer_fault(&answer)),

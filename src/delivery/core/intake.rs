@@ -146,11 +146,13 @@ impl<E: Encoder> Core<E> {
     fn way(&mut self, slot: SlotId, place: Place, record: &Record<'_>, past: Past) -> Option<Way> {
         let Some(staging) = self.encoder.staging(slot) else { return Some(Way::Streamed(slot)) };
         let key = ChainKey { lane: place.lane, table: staging.table };
-        let way = match !past.is_doubtful && self.encoder.is_staged(slot) {
-            true => Way::Staged(slot, key, staging.format),
+        if !self.admit(key, place, record) {
+            return None;
+        }
+        Some(match !past.is_doubtful && self.encoder.is_staged(slot) {
+            true => self.staged_way(slot, key, staging.format),
             false => Way::Streamed(slot),
-        };
-        self.admit(key, place, record).then_some(way)
+        })
     }
 
     /// Stages a row that streaming inserts do not take for its partition, where rows can be staged.
@@ -171,7 +173,8 @@ impl<E: Encoder> Core<E> {
         };
         let key = ChainKey { lane: place.lane, table: staging.table };
         if self.admit(key, place, record) {
-            let put = self.append(Way::Staged(slot, key, staging.format), place, record, now);
+            let way = self.staged_way(slot, key, staging.format);
+            let put = self.append(way, place, record, now);
             self.placed(put, place, record, now);
         }
         true
@@ -253,6 +256,7 @@ impl<E: Encoder> Core<E> {
         waiting.past.is_doubtful |= past.is_doubtful;
         let after = waiting.batch.memory_bytes();
         self.recharge(before, after);
+        self.comes_late(place.lane);
         if is_new && past.replans == 0 {
             self.prepare(need);
         }
@@ -346,8 +350,8 @@ fn push<E: Encoder>(
     record: &Record<'_>,
 ) -> Result<(), NotEncoded> {
     match way {
-        Way::Staged(slot, ..) => batch.push(place.lane, place.span, record, |body| {
-            encoder.encode_staged(slot, origin, record, body)
+        Way::Staged(slot, _, format) => batch.push(place.lane, place.span, record, |body| {
+            encoder.encode_staged((slot, format), origin, record, body)
         }),
         Way::Streamed(slot) => {
             if batch.body_bytes() == 0 {

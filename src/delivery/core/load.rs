@@ -21,7 +21,7 @@ use crate::{
     batch::LaneSlot,
     delivery::{
         action::{Action, BatchId, ChainKey, LoadId, Stage},
-        chain::{Chain, Loading, OBJECTS_MAX, Place, Staged},
+        chain::{Chain, Loading, OBJECTS_MAX, Place, Staged, Suspicion},
         disposition::{self, Disposition},
         encoder::{Encoder, TableIx},
         lane::Phase,
@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod failure;
+mod format;
 
 impl<E: Encoder> Core<E> {
     /// Whether a record's row is to go its way now. Otherwise it is in the table already, or put aside
@@ -64,8 +65,8 @@ impl<E: Encoder> Core<E> {
             let facts = self.encoder.chain(&lane.origin, key.table)?;
             let node = lane.nodes.get(facts.id.short()).copied().unwrap_or(BASE);
             let suspicion = self.suspicions.get(&(lane.lane.clone(), key.table));
-            let rows_max = suspicion.copied().unwrap_or(u64::MAX);
-            self.chains.insert(key, Chain::new(facts, node, rows_max));
+            let suspicion = suspicion.copied().unwrap_or_default();
+            self.chains.insert(key, Chain::new(facts, node, suspicion));
         }
         self.chains.get_mut(&key)
     }
@@ -158,10 +159,9 @@ impl<E: Encoder> Core<E> {
             id,
             chain: chain.facts.id.clone(),
             table: chain.facts.table.clone(),
-            body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
             first: sent.batch.rows().first().map_or(0, |row| row.offset),
-            format,
+            content: self.content(sent, format),
         }));
     }
 
@@ -294,7 +294,7 @@ impl<E: Encoder> Core<E> {
         else {
             return true;
         };
-        let Some(closing) = chain.closing else { return true };
+        let Some(closing) = chain.closing.filter(|_| !chain.is_abandoned) else { return true };
         let settled = lane.tracker.settled();
         // What a halted lane holds back settles when somebody releases it.
         let is_ready = settled >= closing || lane.halt.is_some();
@@ -303,9 +303,9 @@ impl<E: Encoder> Core<E> {
             return false;
         }
         chain.closing = None;
-        let (Place::End(slot), Some((objects, end))) =
-            (chain.place, chain.take(closing.min(settled)))
-        else {
+        let limit = closing.min(settled);
+        let (Place::End(slot), Some((objects, end))) = (chain.place, chain.take(limit)) else {
+            self.unmix(key, limit);
             self.arm(key, now);
             return true;
         };
@@ -328,6 +328,10 @@ impl<E: Encoder> Core<E> {
         let id = LoadId(0);
         chain.loading = Some(Loading { id, job, objects, attempts: 0, fault: None });
         self.reload(key);
+        let is_late = self.is_late(key.lane);
+        if let Some(chain) = self.chains.get_mut(&key) {
+            chain.formats.cut(is_late);
+        }
         self.arm(key, now);
         true
     }
@@ -396,9 +400,10 @@ impl<E: Encoder> Core<E> {
         let end = loading.job.end;
         chain.place = Place::End(Slot::at(end));
         chain.rows_max = chain.rows_max.saturating_mul(2);
+        let lines_jobs = chain.formats.arrived();
         let suspect = (lane.lane.clone(), key.table);
-        if let Some(rows) = self.suspicions.get_mut(&suspect) {
-            *rows = chain.rows_max;
+        if let Some(suspicion) = self.suspicions.get_mut(&suspect) {
+            *suspicion = Suspicion { rows_max: chain.rows_max, lines_jobs };
         }
         let mut moved = false;
         for run in loading.objects.iter().flat_map(|object| &object.runs) {

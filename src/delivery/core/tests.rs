@@ -12,10 +12,14 @@ use crate::{
     table::{ColumnKind, TableRef},
     write::{
         RowFault, WriteOutcome,
-        load::chain::{ChainId, ChainOf},
+        load::{
+            chain::{ChainId, ChainOf},
+            job::SchemaIx,
+        },
     },
 };
 
+mod containers;
 mod flow;
 mod halt;
 mod load;
@@ -28,6 +32,8 @@ struct Fake {
     ready: Rc<Cell<bool>>,
     /// Whether rows are staged for load jobs; `None` where they never are.
     loads: Rc<Cell<Option<bool>>>,
+    /// How staged rows might stand in objects.
+    format: Rc<Cell<LoadFormat>>,
 }
 
 impl Encoder for Fake {
@@ -65,7 +71,7 @@ impl Encoder for Fake {
 
     fn staging(&self, slot: SlotId) -> Option<Staging> {
         let table = TableIx(slot.0);
-        let staging = Staging { table, format: LoadFormat::NdjsonGz, object_bytes: 1 << 20 };
+        let staging = Staging { table, format: self.format.get(), object_bytes: 1 << 20 };
         self.loads.get().map(|_| staging)
     }
 
@@ -75,7 +81,7 @@ impl Encoder for Fake {
 
     fn encode_staged(
         &mut self,
-        _: SlotId,
+        _: (SlotId, LoadFormat),
         (): &(),
         record: &Record<'_>,
         body: &mut Vec<u8>,
@@ -83,6 +89,10 @@ impl Encoder for Fake {
         body.extend_from_slice(record.value.unwrap());
         body.push(b';');
         Ok(())
+    }
+
+    fn container_schema(&self, schema: SchemaIx) -> Option<Arc<str>> {
+        Some(format!("schema {}", schema.0).into())
     }
 
     fn chain(&self, (): &(), table: TableIx) -> Option<ChainFacts> {
@@ -132,6 +142,7 @@ struct Bench {
     core: Core<Fake>,
     ready: Rc<Cell<bool>>,
     loads: Rc<Cell<Option<bool>>>,
+    format: Rc<Cell<LoadFormat>>,
     now: Instant,
 }
 
@@ -150,8 +161,15 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
         halt_retry: Duration::from_secs(600),
     };
     let loads = Rc::new(Cell::new(None));
-    let fake = Fake { policy, ready: Rc::clone(&ready), loads: Rc::clone(&loads) };
-    let mut bench = Bench { core: Core::new(fake, settings), ready, loads, now: Instant::now() };
+    let format = Rc::new(Cell::new(LoadFormat::NdjsonGz));
+    let fake = Fake {
+        policy,
+        ready: Rc::clone(&ready),
+        loads: Rc::clone(&loads),
+        format: Rc::clone(&format),
+    };
+    let core = Core::new(fake, settings);
+    let mut bench = Bench { core, ready, loads, format, now: Instant::now() };
     bench.core.assign(LANE, TopicPartition::new("t", 0), 1, 0);
     bench
 }

@@ -40,7 +40,7 @@ fn get(path: &str) -> RestRequest {
         method: Method::POST,
         path: path.into(),
         headers: HeaderMap::new(),
-        body: Bytes::from_static(b"12345"),
+        body: Bytes::from_static(b"12345").into(),
     }
 }
 

@@ -13,7 +13,7 @@ fn post(path: &str, body: &Value) -> RestRequest {
         method: Method::POST,
         path: path.into(),
         headers: HeaderMap::new(),
-        body: Bytes::from(body.to_string()),
+        body: body.to_string().into(),
     }
 }
 

@@ -25,7 +25,7 @@ impl Canned {
         asked
             .iter()
             .map(|r| {
-                let body = serde_json::from_slice(&r.body).unwrap_or_default();
+                let body = serde_json::from_slice(&r.body.clone().into_bytes()).unwrap_or_default();
                 (format!("{} {}", r.method, r.path), body)
             })
             .collect()

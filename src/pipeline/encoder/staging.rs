@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{TopicEncoder, origin::Origin};
+use super::{PlanKey, TopicEncoder, origin::Origin};
 use crate::{
     delivery::encoder::{ChainFacts, SlotId, Staging, TableIx},
     pipeline::{
         paths::{self, Feed, TablePath},
-        settings::{TopicLoad, TopicSettings, WriteMode},
+        settings::{NullValue, TopicLoad, TopicSettings, WriteMode},
     },
+    transcode::{RowPlan, writer::json::JsonRow},
     write::load::{
         chain::{ChainId, ChainOf},
-        job::LoadFormat,
+        job::{LoadFormat, SchemaIx},
+        settings::StagingFormat,
     },
 };
 
@@ -72,6 +74,26 @@ impl TopicEncoder {
         Some((self.topics.get(key.settings as usize)?, key.table))
     }
 
+    /// How rows of a plan stand in staged objects where nothing speaks against it.
+    pub(super) fn format_of(&mut self, key: PlanKey, plan: &RowPlan<JsonRow>) -> LoadFormat {
+        let settings = self.topics.get(key.settings as usize);
+        // A record without a value has no datum, and rows of one chain should be alike.
+        let has_values = settings.is_some_and(|settings| {
+            settings.null_value != NullValue::Row
+                && settings.load.settings.format == StagingFormat::Auto
+        });
+        let Some(schema) = plan.datum_schema().filter(|_| has_values) else {
+            return LoadFormat::NdjsonGz;
+        };
+        let schemas = &mut self.container_schemas;
+        let known = schemas.iter().position(|known| known == schema);
+        let number = known.unwrap_or_else(|| {
+            schemas.push(Arc::clone(schema));
+            schemas.len() - 1
+        });
+        LoadFormat::Avro(SchemaIx(u32::try_from(number).unwrap_or(u32::MAX)))
+    }
+
     pub(super) fn staging_of(&self, slot: SlotId) -> Option<Staging> {
         let (settings, table) = self.settings_of(slot)?;
         let can_be = match settings.write {
@@ -80,7 +102,8 @@ impl TopicEncoder {
             WriteMode::Auto => self.paths.has_bucket(),
         };
         let object_bytes = settings.load.settings.object_bytes;
-        can_be.then_some(Staging { table, format: LoadFormat::NdjsonGz, object_bytes })
+        let format = self.slot(slot)?.format;
+        can_be.then_some(Staging { table, format, object_bytes })
     }
 
     pub(super) fn is_staged_now(&self, slot: SlotId) -> bool {

@@ -19,7 +19,7 @@ impl Report {
     /// An object is to be stored.
     pub fn staging(&mut self, stage: &Stage, now: Instant) {
         let (name, table) = self.table(&stage.table);
-        let (rows, bytes) = (stage.rows, stage.body.len());
+        let (rows, bytes) = (stage.rows, stage.content.bytes());
         let entry = OnTheWire { name, table, rows, bytes, since: now, oldest_timestamp_ms: None };
         self.writes.insert(stage.id, entry);
     }

@@ -81,7 +81,7 @@ fn post(path: &str, body: &serde_json::Value) -> RestRequest {
         method: http::Method::POST,
         path: path.into(),
         headers: http::HeaderMap::default(),
-        body: Bytes::from(body.to_string()),
+        body: body.to_string().into(),
     }
 }
 

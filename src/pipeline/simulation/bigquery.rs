@@ -103,7 +103,7 @@ impl BigQuery {
         let deleted = self.needed_rows(&request);
         let before = self.core.counters().duplicates;
         let RestRequest { method, path, headers, body } = request;
-        let request = Request::new(method, &path, headers, body);
+        let request = Request::new(method, &path, headers, body.into_bytes());
         let step = self.core.step(request, Duration::from_millis(EPOCH_MS + now_ms));
         let Step::Answer { response: Response { status, headers, body }, .. } = step else {
             unreachable!("the history has faults of its own")
@@ -213,6 +213,10 @@ fn deleted_object(request: &RestRequest) -> Option<String> {
 
 /// The records whose rows are in an object.
 fn staged_rows(media: &[u8]) -> Vec<(TopicPartition, i64)> {
+    if media.starts_with(b"Obj\x01") {
+        let rows = apache_avro::Reader::new(media).unwrap();
+        return rows.map(|row| coordinate(&row.unwrap().try_into().unwrap())).collect();
+    }
     let mut text = String::new();
     flate2::read::GzDecoder::new(media).read_to_string(&mut text).unwrap();
     text.lines().map(|line| coordinate(&serde_json::from_str(line).unwrap())).collect()
@@ -225,7 +229,7 @@ pub(crate) fn inserts_into(request: &RestRequest) -> Option<&str> {
 
 /// The records in an insertAll.
 pub(crate) fn coordinates(request: &RestRequest) -> Vec<(TopicPartition, i64)> {
-    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    let body: Value = serde_json::from_slice(&request.body.clone().into_bytes()).unwrap();
     body["rows"].as_array().unwrap().iter().map(|row| coordinate(&row["json"])).collect()
 }
 

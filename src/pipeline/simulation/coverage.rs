@@ -72,6 +72,7 @@ pub(crate) enum Mark {
     ChainFound,
     LocateFault,
     JobCreated,
+    ContainerJob,
     JobExists,
     JobLoaded,
     JobFailed,
@@ -96,7 +97,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 73] = [
+    pub(crate) const SET: [Self; 74] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -162,6 +163,7 @@ impl Mark {
         Self::ChainFound,
         Self::LocateFault,
         Self::JobCreated,
+        Self::ContainerJob,
         Self::JobExists,
         Self::JobLoaded,
         Self::JobFailed,

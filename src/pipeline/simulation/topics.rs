@@ -30,7 +30,8 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
         ..TableLayout::default()
     };
     let object_bytes = plan.loading.object_bytes;
-    let load = LoadSettings { jobs_per_table_day: plan.loading.jobs_per_table_day, object_bytes };
+    let jobs_per_table_day = plan.loading.jobs_per_table_day;
+    let load = LoadSettings { jobs_per_table_day, object_bytes, ..LoadSettings::default() };
     let topic = |name, format, key: Option<Format>, table, layout: &TableLayout| {
         Arc::new(TopicSettings {
             matcher: TopicMatch::parse(name).unwrap(),

@@ -22,7 +22,10 @@ use crate::{
     pipeline::encoder::{TopicEncoder, staging::KnownTopic},
     record::{Headers, Record, TopicPartition},
     source::{AssignedLane, OwnedLane},
-    write::{WriteOutcome, load::run::JobEnd},
+    write::{
+        WriteOutcome,
+        load::{job::LoadFormat, run::JobEnd},
+    },
 };
 
 /// Records of one lane between the poll thread and the core.
@@ -329,6 +332,9 @@ impl Worker {
                         "load {who:?}.{worker} {} to {} rows {}",
                         job.id, job.end, job.rows
                     ));
+                    if job.format != LoadFormat::NdjsonGz {
+                        env.mark(Mark::ContainerJob);
+                    }
                     self.effects.insert(Effect::Load(id));
                     self.process.load(env, who, worker, (key, id, job));
                 }

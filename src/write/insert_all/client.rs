@@ -54,7 +54,7 @@ impl Attempt {
             method: Method::POST,
             path: format!("{}/insertAll", names::table_path(&self.request.table)),
             headers,
-            body: self.wire.clone(),
+            body: self.wire.clone().into(),
         }
     }
 }

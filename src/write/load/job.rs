@@ -17,9 +17,14 @@ const ROWS: &str = "kcbq_rows";
 pub enum LoadFormat {
     /// One JSON object a line, gzipped.
     NdjsonGz,
-    /// Avro object containers.
-    Avro,
+    /// Avro object containers of one schema.
+    Avro(SchemaIx),
 }
+
+/// A container's schema by its number in the worker's encoder. Rows of two schemas never go by one job:
+/// no document says what BigQuery makes of their files together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SchemaIx(pub u32);
 
 /// A job to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +50,7 @@ impl LoadJob {
     /// has its columns: the schema gate has seen to it. Ids are unique within a location only, so that
     /// the dataset's must be given where it is known.
     pub fn document(&self, location: Option<&str>) -> Value {
-        let load = json!({
+        let mut load = json!({
             "destinationTable": {
                 "projectId": *self.table.project,
                 "datasetId": *self.table.dataset,
@@ -57,8 +62,11 @@ impl LoadJob {
             "createDisposition": "CREATE_NEVER",
             "maxBadRecords": 0,
             "ignoreUnknownValues": false,
-            "useAvroLogicalTypes": self.format == LoadFormat::Avro,
         });
+        if let (LoadFormat::Avro(_), Some(load)) = (self.format, load.as_object_mut()) {
+            load.insert("useAvroLogicalTypes".to_owned(), true.into());
+            load.insert("decimalTargetTypes".to_owned(), json!(["NUMERIC", "BIGNUMERIC"]));
+        }
         let project = &*self.table.project;
         let reference = match location {
             Some(location) => {
@@ -79,7 +87,7 @@ impl LoadFormat {
     pub fn name(self) -> &'static str {
         match self {
             Self::NdjsonGz => "NEWLINE_DELIMITED_JSON",
-            Self::Avro => "AVRO",
+            Self::Avro(_) => "AVRO",
         }
     }
 }

@@ -121,7 +121,7 @@ impl Rest for HttpRest {
             };
             let url = format!("{}{}", self.endpoint, request.path);
             let sent = self.client.request(request.method, url).headers(request.headers);
-            let answer = sent.body(request.body).send().await.map_err(no_answer)?;
+            let answer = sent.body(request.body.into_bytes()).send().await.map_err(no_answer)?;
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
             let body = answer.bytes().await.map_err(no_answer)?;
             Ok(RestResponse { status, headers, body })
@@ -138,7 +138,7 @@ pub(crate) fn json_request(
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-    RestRequest { method, path: path.into(), headers, body }
+    RestRequest { method, path: path.into(), headers, body: body.into() }
 }
 
 /// The answer's body as JSON, null if it is none.

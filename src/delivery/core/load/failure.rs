@@ -16,6 +16,7 @@ use crate::{
         lane::Phase,
     },
     fault::Fault,
+    write::load::job::LoadFormat,
 };
 
 use super::wait;
@@ -39,12 +40,21 @@ impl<E: Encoder> Core<E> {
     /// Another owner's job has the id, with another end: what is staged here may lie on both sides
     /// of it.
     pub(super) fn overtaken(&mut self, key: ChainKey, loading: Loading) {
+        self.abandon(key, loading);
+    }
+
+    /// Lets the rows of a job go. They are read again with all that comes after them.
+    pub(super) fn abandon(&mut self, key: ChainKey, loading: Loading) {
+        if let Some(chain) = self.chains.get_mut(&key) {
+            chain.unloaded += loading.job.rows;
+            chain.is_abandoned = true;
+        }
         self.discard(key.lane, loading.objects, None);
         self.restart(key.lane);
     }
 
     /// Takes nothing more in for the lane, and has it given up and taken over again.
-    fn restart(&mut self, slot: LaneSlot) {
+    pub(super) fn restart(&mut self, slot: LaneSlot) {
         let Some(lane) = self.lanes.get_mut(&slot) else { return };
         lane.phase = Phase::Draining;
         self.actions.push_back(Action::Restart(slot));
@@ -76,16 +86,22 @@ impl<E: Encoder> Core<E> {
             }
             // The table is not what the rows were encoded for: they are read and encoded again.
             Disposition::Replan => {
-                if let Some(object) = loading.objects.first() {
-                    let need = self.encoder.outdated(object.slot);
-                    self.waiting.entry(need).or_default();
-                    self.prepare(need);
-                }
-                self.discard(key.lane, loading.objects, None);
-                self.restart(key.lane);
+                self.plan_again(&loading);
+                self.abandon(key, loading);
+            }
+            Disposition::Split if loading.job.format != LoadFormat::NdjsonGz => {
+                self.plan_again(&loading);
+                self.lines_instead(key, loading);
             }
             Disposition::Split => self.suspect(key, loading, &fault, now),
         }
+    }
+
+    fn plan_again(&mut self, loading: &Loading) {
+        let Some(object) = loading.objects.first() else { return };
+        let need = self.encoder.outdated(object.slot);
+        self.waiting.entry(need).or_default();
+        self.prepare(need);
     }
 
     /// A row of the job is bad: fewer of them next time, until it is alone.
@@ -112,9 +128,9 @@ impl<E: Encoder> Core<E> {
             }
             None => {
                 let rows_max = (loading.job.rows / 2).max(1);
-                self.suspicions.insert((lane.lane.clone(), key.table), rows_max);
-                self.discard(key.lane, loading.objects, None);
-                self.restart(key.lane);
+                let suspect = (lane.lane.clone(), key.table);
+                self.suspicions.entry(suspect).or_default().rows_max = rows_max;
+                self.abandon(key, loading);
             }
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    delivery::action::LoadId,
+    delivery::action::{Content, LoadId},
     write::load::{
         chain::{BASE, Slot},
         job::LoadJob,
@@ -10,30 +10,42 @@ use crate::{
 
 /// What the core asked for, by kind.
 #[derive(Debug, Default)]
-struct Asked {
-    located: Vec<(ChainKey, Slot)>,
-    staged: Vec<(BatchId, String)>,
-    jobs: Vec<(ChainKey, LoadId, LoadJob)>,
+pub(super) struct Asked {
+    pub(super) located: Vec<(ChainKey, Slot)>,
+    pub(super) staged: Vec<(BatchId, String)>,
+    pub(super) jobs: Vec<(ChainKey, LoadId, LoadJob)>,
     discarded: Vec<(Vec<String>, Option<i64>)>,
-    letters: Vec<LetterId>,
-    restarts: usize,
+    pub(super) letters: Vec<LetterId>,
+    pub(super) restarts: usize,
+}
+
+/// The rows to be staged; those of a container in angle brackets, its blocks apart.
+fn lines(stage: &crate::delivery::action::Stage) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    match &stage.content {
+        Content::Lines(body) => text(body),
+        Content::Datums { schema, blocks } => {
+            let blocks = blocks.iter().map(|block| text(&block.data)).collect::<Vec<_>>();
+            format!("{schema}<{}>", blocks.join("|"))
+        }
+    }
 }
 
 impl Bench {
-    fn asked(&mut self) -> Asked {
+    pub(super) fn asked(&mut self) -> Asked {
         let mut asked = Asked::default();
         for action in self.actions() {
             match action {
                 Action::Locate { key, from, .. } => asked.located.push((key, from)),
                 Action::Stage(stage) => {
-                    let body = String::from_utf8(stage.body.to_vec()).unwrap();
+                    let body = lines(&stage);
                     asked.staged.push((stage.id, body));
                 }
                 Action::Load { id, key, job } => asked.jobs.push((key, id, job)),
                 Action::Discard(_, uris, committed) => asked.discarded.push((uris, committed)),
                 Action::Restart(_) => asked.restarts += 1,
                 Action::DeadLetter { id, .. } => asked.letters.push(id),
-                Action::Pause(_) | Action::Resume(..) => {}
+                Action::Pause(_) | Action::Resume(..) | Action::Prepare(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -41,7 +53,7 @@ impl Bench {
     }
 
     /// Stores what is to be staged, each object under its rows as its address.
-    fn store_objects(&mut self) -> Asked {
+    pub(super) fn store_objects(&mut self) -> Asked {
         let asked = self.asked();
         for (id, rows) in &asked.staged {
             self.core.staged(*id, Ok(rows.clone()), self.now);
@@ -73,7 +85,7 @@ fn chained(values: &str, is_staged: bool) -> Bench {
 }
 
 /// Waits until the first job is due, stores the objects, and gives the job.
-fn first_job(bench: &mut Bench) -> (ChainKey, LoadId, LoadJob) {
+pub(super) fn first_job(bench: &mut Bench) -> (ChainKey, LoadId, LoadJob) {
     bench.wait(10);
     assert_eq!(bench.store_objects().jobs, []);
     let [job] = bench.asked().jobs.try_into().unwrap();
@@ -396,7 +408,7 @@ fn rows_that_an_earlier_attempt_may_have_stored_are_only_streamed_again() {
             }
             [Action::Stage(stage)] => {
                 assert!(!is_doubtful);
-                assert_eq!(&stage.body[..], b"x;y;");
+                assert_eq!(lines(stage), "x;y;");
             }
             other => panic!("{other:?}"),
         }

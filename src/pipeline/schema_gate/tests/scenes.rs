@@ -133,7 +133,7 @@ async fn a_table_that_was_dropped_is_looked_for_and_created_again() {
         ..post("/bigquery/v2/projects/p/datasets/d/tables/t", &Value::Null)
     };
     tokio::time::sleep(Duration::from_secs(1)).await;
-    SimRest(sim.clone()).call(RestRequest { body: Bytes::new(), ..delete }).await.unwrap();
+    SimRest(sim.clone()).call(RestRequest { body: Vec::new().into(), ..delete }).await.unwrap();
     assert_eq!(ensure(&gate, &["a"]).await.unwrap().version, first.version);
     gate.invalidate(&table());
     let second = ensure(&gate, &["a"]).await.unwrap();

@@ -40,7 +40,7 @@ impl Scripted {
 impl Rest for Scripted {
     fn call(&self, request: RestRequest) -> BoxFuture<'_, Result<RestResponse, RestError>> {
         Box::pin(async move {
-            self.bodies.lock().unwrap().push(request.body.clone());
+            self.bodies.lock().unwrap().push(request.body.clone().into_bytes());
             let now = self.on_the_wire.fetch_add(1, Ordering::SeqCst) + 1;
             self.on_the_wire_max.fetch_max(now, Ordering::SeqCst);
             let hangs = request.path.contains("/tables/hang");

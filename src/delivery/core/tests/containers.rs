@@ -1,0 +1,107 @@
+use super::{load::first_job, *};
+use crate::write::load::{
+    chain::{BASE, Slot},
+    run::JobEnd,
+};
+
+const A: LoadFormat = LoadFormat::Avro(SchemaIx(0));
+const B: LoadFormat = LoadFormat::Avro(SchemaIx(1));
+
+#[test]
+fn datums_are_staged_with_their_schema_and_another_schema_is_a_job_of_its_own() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(true));
+    bench.format.set(A);
+    bench.take(0, "a x");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    bench.format.set(B);
+    bench.take(2, "c");
+    bench.wait(10);
+    let staged = bench.store_objects().staged;
+    let mut staged: Vec<&str> = staged.iter().map(|(_, rows)| rows.as_str()).collect();
+    staged.sort_unstable();
+    assert_eq!(staged, ["c;", "schema 0<a;x;>"]);
+    let [(key, id, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!((job.format, job.end, job.rows), (A, 2, 2));
+    bench.core.loaded((key, id), Ok(JobEnd::Loaded { end: 2 }), bench.now);
+    bench.wait(60);
+    let [(_, _, job)] = bench.asked().jobs.try_into().unwrap();
+    assert_eq!((job.format, job.end, job.rows), (LoadFormat::NdjsonGz, 3, 1));
+}
+
+#[test]
+fn rows_of_two_formats_among_each_other_are_read_again_as_lines() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(true));
+    bench.format.set(A);
+    bench.take(0, "a w");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    bench.take(2, "c");
+    // What waited before the first row is of another schema.
+    bench.format.set(B);
+    bench.ready.set(true);
+    bench.core.prepared(NeedId(7), Ok(()), bench.now);
+    bench.wait(10);
+    bench.store_objects();
+    let asked = bench.asked();
+    assert_eq!((asked.jobs.len(), asked.restarts), (0, 1), "{asked:?}");
+    let again = LaneSlot(2);
+    bench.core.drop_lanes(&[LANE]);
+    bench.core.assign(again, TopicPartition::new("t", 0), 2, 0);
+    bench.format.set(A);
+    bench.take_of(again, 0, "a w c");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    let (_, _, job) = first_job(&mut bench);
+    assert_eq!((job.format, job.rows), (LoadFormat::NdjsonGz, 3));
+}
+
+#[test]
+fn a_container_that_bigquery_does_not_take_comes_as_lines_before_any_row_is_to_blame() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(true));
+    bench.format.set(A);
+    bench.take(0, "a x");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    let (key, id, job) = first_job(&mut bench);
+    assert_eq!(job.format, A);
+    let refused = Fault::refused(FaultKind::InvalidRequest, "invalid", "no such schema");
+    bench.core.loaded((key, id), Ok(JobEnd::Failed(refused)), bench.now);
+    let asked = bench.asked();
+    assert_eq!((asked.restarts, asked.letters.len()), (1, 0));
+    let again = LaneSlot(2);
+    bench.core.drop_lanes(&[LANE]);
+    bench.core.assign(again, TopicPartition::new("t", 0), 2, 0);
+    bench.take_of(again, 0, "a x");
+    let [(key, _)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(Slot { node: BASE, attempt: 1 }), bench.now);
+    let (_, _, job) = first_job(&mut bench);
+    assert_eq!((job.format, job.rows), (LoadFormat::NdjsonGz, 2));
+}
+
+#[test]
+fn what_lies_behind_rows_that_were_let_go_is_no_job_of_this_owner() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(true));
+    bench.format.set(A);
+    bench.take(0, "a");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    bench.format.set(B);
+    bench.take(1, "x y");
+    let (key, id, job) = first_job(&mut bench);
+    assert_eq!((job.end, job.rows), (1, 1));
+    // The next job is wanted already when this one is refused.
+    bench.wait(60);
+    bench.store_objects();
+    let refused = Fault::refused(FaultKind::InvalidRequest, "invalid", "no such schema");
+    bench.core.loaded((key, id), Ok(JobEnd::Failed(refused)), bench.now);
+    bench.core.drain(&[LANE]);
+    bench.wait(600);
+    let asked = bench.asked();
+    assert_eq!((asked.restarts, asked.jobs.len()), (1, 0), "{asked:?}");
+    assert!(bench.core.is_drained(LANE));
+}

@@ -1,0 +1,43 @@
+//! A record into its row, and what is said of one that does not become a row.
+
+use super::{TopicEncoder, origin::Origin};
+use crate::{
+    dead_letter::{Reason, Stage},
+    delivery::encoder::{NotEncoded, SlotId},
+    record::Record,
+    transcode::{LaneLabel, RowError, RowErrorKind, RowPlan, writer::json::JsonRow},
+};
+
+impl TopicEncoder {
+    /// Appends the row alone, without framing.
+    pub(super) fn encode_row(
+        &mut self,
+        slot: SlotId,
+        origin: &Origin,
+        record: &Record<'_>,
+        body: &mut Vec<u8>,
+        form: impl FnOnce(
+            &RowPlan<JsonRow>,
+            &Record<'_>,
+            &LaneLabel,
+            &mut Vec<u8>,
+        ) -> Result<(), RowError>,
+    ) -> Result<(), NotEncoded> {
+        let Some(found) = self.slots.get(slot.0 as usize) else { return Ok(()) };
+        let payload = self.cut.payload(record);
+        let Err(error) = form(&found.plan, &payload, &origin.label, body) else { return Ok(()) };
+        let reason = Reason {
+            stage: match error.kind {
+                RowErrorKind::Decode => Stage::Decode,
+                RowErrorKind::Transcode | RowErrorKind::UnknownColumns => Stage::Transcode,
+            },
+            field: (!error.path.is_empty()).then(|| error.path.clone()),
+            schema_id: found.key.value.registry_id(),
+            message: error.message.to_string(),
+        };
+        Err(match error.kind {
+            RowErrorKind::UnknownColumns => self.unknown_columns(slot, &payload, reason),
+            RowErrorKind::Decode | RowErrorKind::Transcode => NotEncoded::Bad(Box::new(reason)),
+        })
+    }
+}
