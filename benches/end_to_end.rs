@@ -1,7 +1,9 @@
 //! The end-to-end throughput harness: preloaded topic on a real broker → `kcbq run` → `kcbq sim`
 //! that only counts and answers late, beside librdkafka alone reading the same topic in batches.
 //!
-//! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N] [--budget-mb N]`.
+//! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N] [--budget-mb N]
+//! [--ways WAY,…]`, where a way is `streaming` (the default), `load`, `auto`, or `load` with a format or a
+//! codec: `load:ndjson`, `load:snappy`, `load:zstandard`, `load:deflate`. Ways take turns within a run.
 //! Without a budget it is the service's own default. Never timed by `cargo test`. CPU time and ratios
 //! within one run mean something; wall times on a shared machine do not.
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
@@ -59,7 +61,11 @@ fn main() -> Result<()> {
             .parse()
             .context(name.to_owned())
     };
+    let ways = arguments.iter().position(|argument| argument == "--ways");
+    let ways = ways.map(|at| arguments.get(at + 1).context("--ways needs names")).transpose()?;
+    let ways = ways.map_or("streaming", String::as_str).split(',').map(Way::named);
     let bench = Bench {
+        ways: ways.collect::<Result<_>>()?,
         records: option("--records", 1_000_000)?,
         runs: option("--runs", 5)?,
         answer_delay: Duration::from_millis(option("--answer-delay-ms", 50)?),
@@ -69,7 +75,46 @@ fn main() -> Result<()> {
     bench.run()
 }
 
+/// How rows are to reach BigQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    name: &'static str,
+    /// The topic's `write`.
+    write: &'static str,
+    /// Of staged rows.
+    format: &'static str,
+    codec: &'static str,
+    /// How many times the consumer's CPU time it may take.
+    limit: Option<f64>,
+}
+
+impl Way {
+    const ALL: [Self; 7] = [
+        Self::new("streaming", "streaming").limited(4.0),
+        Self::new("load", "load").limited(2.0),
+        Self { format: "ndjson", ..Self::new("load:ndjson", "load") },
+        Self { codec: "snappy", ..Self::new("load:snappy", "load") },
+        Self { codec: "zstandard", ..Self::new("load:zstandard", "load") },
+        Self { codec: "deflate", ..Self::new("load:deflate", "load") },
+        Self::new("auto", "auto"),
+    ];
+
+    const fn new(name: &'static str, write: &'static str) -> Self {
+        Self { name, write, format: "auto", codec: "none", limit: None }
+    }
+
+    const fn limited(self, limit: f64) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|way| way.name == name);
+        found.with_context(|| format!("no way is called {name}"))
+    }
+}
+
 struct Bench {
+    ways: Vec<Way>,
     records: u64,
     runs: u64,
     answer_delay: Duration,
@@ -106,17 +151,30 @@ impl Bench {
             self.runs
         );
         println!(
-            "run  consume-only µs | records/s  first tenth/s  sink µs  broker µs  counter µs  sink RSS MB  ratio"
+            "run way             consume-only µs | records/s  first tenth/s  sink µs  broker µs  counter µs  sink RSS MB  ratio"
         );
-        let (mut consumers, mut samples) = (Vec::new(), Vec::new());
+        let mut consumers = Vec::new();
+        let mut samples = vec![Vec::new(); self.ways.len()];
         for run in 1..=self.runs {
             let consumer = self.consume(&place, &broker, run)?;
-            let sample = self.sink(&place, &http, &binary, &broker, run)?;
-            self.print(&format!("{run:>3}"), consumer, &sample);
             consumers.push(consumer);
-            samples.push(sample);
+            for (way, samples) in self.ways.iter().zip(&mut samples) {
+                let group = format!("kcbq-bench-{run}-{}", way.name);
+                let simulator = self.simulator(&place, &http, &binary)?;
+                let plan = plan(&binary, &broker, &simulator, (*way, group), self.budget_bytes);
+                let sample = self.sink(&place, &http, &broker, &simulator, &plan)?;
+                self.print(&format!("{run:>3} {:<14}", way.name), consumer, &sample);
+                samples.push(sample);
+            }
         }
-        self.conclude(&consumers, &samples)
+        let mut over = Vec::new();
+        for (way, samples) in self.ways.iter().zip(&samples) {
+            if !self.conclude(*way, &consumers, samples) {
+                over.push(way.name);
+            }
+        }
+        ensure!(over.is_empty(), "over a limit: {}", over.join(", "));
+        Ok(())
     }
 
     fn micros(&self, cpu_seconds: f64) -> f64 {
@@ -179,17 +237,15 @@ impl Bench {
         &self,
         place: &Place,
         http: &Http,
-        binary: &Path,
         broker: &Broker,
-        run: u64,
+        simulator: &Simulator,
+        plan: &Plan,
     ) -> Result<Sample> {
-        let simulator = self.simulator(place, http, binary)?;
         simulator.register(http, &format!("{TOPIC}-value"), &workload::schema(0))?;
-        let plan = plan(binary, broker, &simulator, run, self.budget_bytes);
         let observer = Observer::new(&broker.address(), &plan.group)?;
         let lanes = observer.lanes(&[TOPIC.to_owned()])?;
         let broker_before = broker.usage()?.cpu_seconds;
-        let mut sink = plan.start(place, &format!("sink-{run}"), None)?;
+        let mut sink = plan.start(place, &plan.group, None)?;
         let count = || -> Result<u64> {
             let counters = simulator.counters(http)?;
             counters.get("rows").and_then(Value::as_u64).context("the simulator counts no rows")
@@ -211,7 +267,8 @@ impl Bench {
         Ok(sample)
     }
 
-    fn conclude(&self, consumers: &[f64], samples: &[Sample]) -> Result<()> {
+    /// Prints what the runs of one way come to; whether that is within its limits.
+    fn conclude(&self, way: Way, consumers: &[f64], samples: &[Sample]) -> bool {
         let of = |value: fn(&Sample) -> f64| spread(samples.iter().map(value).collect());
         let (consumer, sink) = (spread(consumers.to_vec()), of(|sample| sample.sink.cpu_seconds));
         let ratios =
@@ -219,24 +276,24 @@ impl Bench {
         let ratio = spread(ratios.collect());
         let rate = of(|sample| 1.0 / sample.seconds).map(|rate| rate * self.records as f64);
         let rss = of(|sample| sample.sink.rss_max_bytes as f64);
-        println!("\nmedian [least – most] of {} runs", samples.len());
+        println!("\n{}: median [least – most] of {} runs", way.name, samples.len());
         let line = |what: &str, [least, median, most]: [f64; 3]| {
             println!("{what:<34} {median:>10.2} [{least:.2} – {most:.2}]");
         };
         line("records/s", rate);
         line("consume-only, CPU µs per record", consumer.map(|cpu| self.micros(cpu)));
         line("sink, CPU µs per record", sink.map(|cpu| self.micros(cpu)));
-        line("sink ÷ consume-only (at most 4)", ratio);
+        let limit = way.limit.map_or_else(String::new, |limit| format!(" (at most {limit})"));
+        line(&format!("sink ÷ consume-only{limit}"), ratio);
         line("sink, peak RSS in MB", rss.map(|bytes| bytes / 1e6));
         let allowed = (60 << 20) + (4 << 10) * PARTITIONS as u64 + (32 << 10) + self.budget_bytes;
         println!(
             "allowed: 60 MB + 4 KB × {PARTITIONS} lanes + 32 KB × 1 table + budget = {:.2} MB",
             allowed as f64 / 1e6
         );
-        let kept = ratio[1] <= 4.0 && rss[1] < allowed as f64;
-        println!("verdict: {}", if kept { "within both limits" } else { "OVER A LIMIT" });
-        ensure!(kept, "over a limit");
-        Ok(())
+        let kept = way.limit.is_none_or(|limit| ratio[1] <= limit) && rss[1] < allowed as f64;
+        println!("verdict: {}", if kept { "within its limits" } else { "OVER A LIMIT" });
+        kept
     }
 }
 
@@ -268,24 +325,33 @@ fn plan(
     binary: &Path,
     broker: &Broker,
     simulator: &Simulator,
-    run: u64,
+    (way, group): (Way, String),
     budget_bytes: u64,
 ) -> Plan {
+    let mut topic = json!({"match": TOPIC, "value_format": "avro", "write": way.write});
+    if way.write != "streaming" {
+        topic["freshness"] = json!("1s");
+    }
     Plan {
         binary: binary.to_owned(),
         bootstrap: broker.address(),
-        group: format!("kcbq-bench-{run}"),
+        group,
         endpoint: simulator.endpoint(),
         project: "bench".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),
-        topics: vec![json!({"match": TOPIC, "value_format": "avro"})],
+        topics: vec![topic],
         kafka: Value::Null,
         properties: Vec::new(),
         limits: json!({"bytes_in_flight": budget_bytes}),
         streaming: json!({"bytes_per_second": 1_000_000_000}),
-        gcs: Value::Null,
-        load: Value::Null,
+        gcs: json!({"bucket": "stage", "endpoint": simulator.gcs()}),
+        // A job every ten seconds: what is measured ends soon after the last record.
+        load: json!({
+            "jobs_per_table_day": 1_000_000,
+            "format": way.format,
+            "avro_codec": way.codec,
+        }),
     }
 }
 
