@@ -126,7 +126,9 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
     Ok(kill::Options {
         binary,
         path,
-        rounds: u32::try_from(option("--rounds", 5)?)?.max(1),
+        rounds: u32::try_from(option("--rounds", 5)?)?,
+        faults: u32::try_from(option("--faults", 0)?)?,
+        zombies: u32::try_from(option("--zombies", 0)?)?,
         records: option("--records", 100_000)?,
         seed: option("--seed", u64::from(std::process::id()))?,
         answer_delay: Duration::from_millis(option("--answer-delay-ms", 200)?),

@@ -54,8 +54,7 @@ impl Account {
         let excuses = if path == Path::Load { &mut [] } else { &mut *rounds };
         account.compare_rows(stage, &expected, excuses)?;
         account.compare_letters(stage, &expected)?;
-        account.over_bound =
-            rounds.iter().map(|round| round.duplicates.saturating_sub(round.uncommitted)).sum();
+        account.over_bound = rounds.iter().filter(|round| round.repeats == 1).map(over_bound).sum();
         Ok(account)
     }
 
@@ -116,8 +115,13 @@ impl Account {
         let causes = rounds
             .iter_mut()
             .filter(|round| round.exposed.get(lane).is_some_and(|stored| stored.contains(&offset)));
-        let explained = causes.take(extra as usize).map(|round| round.duplicates += 1).count();
-        if explained < extra as usize {
+        let mut left = extra;
+        for round in causes {
+            let repeats = round.repeats.min(left);
+            round.duplicates += u64::from(repeats);
+            left -= repeats;
+        }
+        if left > 0 {
             self.unexplained.push((lane.clone(), offset));
         }
     }
@@ -148,6 +152,11 @@ impl Account {
         }
         Ok(())
     }
+}
+
+/// A death explains one more copy of each row that it exposed.
+fn over_bound(round: &Round) -> u64 {
+    round.duplicates.saturating_sub(round.uncommitted)
 }
 
 fn read_topics(stage: &Stage, feed: &Feed) -> Result<Expected> {

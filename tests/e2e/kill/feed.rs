@@ -47,10 +47,11 @@ impl Feed {
     pub(crate) fn start(stage: &Stage, address: &str, options: &Options) -> Result<Self> {
         let mut schemas = Schemas::default();
         let writer = register(&stage.simulator, &stage.http, 0, &mut schemas)?;
+        let rounds = options.rounds + options.zombies + options.faults;
         let orders = Arc::new(Orders {
             records: options.records,
             seed: options.seed,
-            rate: AtomicU64::new((options.records / u64::from(options.rounds) / 40).max(200)),
+            rate: AtomicU64::new((options.records / u64::from(rounds.max(1)) / 40).max(200)),
             produced: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             writer: Mutex::new(writer),

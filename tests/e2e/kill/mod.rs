@@ -4,6 +4,7 @@
 mod account;
 mod crew;
 mod feed;
+mod hops;
 mod rounds;
 
 use std::{
@@ -14,7 +15,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use self::{account::Account, crew::Crew, feed::Feed, rounds::Round};
+use self::{
+    account::Account,
+    crew::Crew,
+    feed::Feed,
+    hops::{Behind, Hops},
+    rounds::Round,
+};
 use crate::rig::{
     broker::Broker,
     clients::{self, Lane, Observer},
@@ -52,8 +59,12 @@ pub(crate) struct Options {
     pub(crate) binary: PathBuf,
     /// By which path the rows go.
     pub(crate) path: Path,
-    /// Rounds that count.
+    /// Rounds that count and end with a death.
     pub(crate) rounds: u32,
+    /// Rounds that count and have a replica asleep while the group goes on.
+    pub(crate) zombies: u32,
+    /// Rounds in which a hop is disturbed.
+    pub(crate) faults: u32,
     /// Records to produce.
     pub(crate) records: u64,
     /// Decides victims, moments and records.
@@ -77,6 +88,7 @@ pub(crate) struct Stage {
     http: Http,
     observer: Observer,
     simulator: Simulator,
+    hops: Hops,
     lanes: Vec<Lane>,
     plan: Plan,
 }
@@ -84,9 +96,11 @@ pub(crate) struct Stage {
 /// Runs the test; an error is a violation or a missing part.
 pub(crate) fn run(options: &Options) -> Result<()> {
     println!(
-        "kill test: {} rounds, {} records, {} topics × {PARTITIONS} partitions, {REPLICAS} replicas, \
+        "kill test: {} rounds, {} zombies, {} disturbances, {} records, {} topics × {PARTITIONS} partitions, {REPLICAS} replicas, \
          answer delay {:?}, insertId memory {} ms, seed {}, path {:?}",
         options.rounds,
+        options.zombies,
+        options.faults,
         options.records,
         TOPICS.len(),
         options.answer_delay,
@@ -96,11 +110,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     let began = Instant::now();
     let place = Place::new("kill")?;
-    let mut broker = Broker::start(&place)?;
+    let (mut broker, behind) = Behind::start(&place)?;
     let mut topics: Vec<(&str, i32)> = TOPICS.map(|topic| (topic, PARTITIONS)).to_vec();
     topics.push((DEAD, 1));
     clients::create_topics(&broker.address(), &topics)?;
-    let stage = set_up(options, place, &broker)?;
+    let stage = set_up(options, place, &broker, behind)?;
     let feed = Feed::start(&stage, &broker.address(), options)?;
     let mut crew = Crew::start(&stage)?;
     let rounds = rounds::play(&stage, &mut broker, &mut crew, &feed, options)?;
@@ -111,7 +125,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     conclude(&stage, &feed, rounds, options.path, began)
 }
 
-fn set_up(options: &Options, place: Place, broker: &Broker) -> Result<Stage> {
+fn set_up(options: &Options, place: Place, broker: &Broker, behind: Behind) -> Result<Stage> {
     let http = Http::new(Duration::from_secs(120))?;
     let plan = SimulatorPlan {
         binary: &options.binary,
@@ -123,11 +137,17 @@ fn set_up(options: &Options, place: Place, broker: &Broker) -> Result<Stage> {
     let simulator = Simulator::start(&place, &http, plan)?;
     let observer = Observer::new(&broker.address(), GROUP)?;
     let lanes = observer.lanes(&TOPICS.map(str::to_owned))?;
-    let plan = plan_of(options, broker, &simulator);
-    Ok(Stage { place, http, observer, simulator, lanes, plan })
+    let hops = Hops::start(behind, &simulator)?;
+    let plan = plan_of(options, broker, &simulator, &hops);
+    Ok(Stage { place, http, observer, simulator, hops, lanes, plan })
 }
 
-fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
+fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hops) -> Plan {
+    // Through the proxies only where they do something.
+    let [bootstrap, endpoint, bucket, registry] = match options.faults {
+        0 => [broker.address(), simulator.endpoint(), simulator.gcs(), simulator.registry()],
+        _ => [hops.bootstrap(), hops.endpoint(), hops.gcs(), hops.registry()],
+    };
     let mut topic = json!({
         "match": r"kill\.(orders|payments|parcels|returns)",
         "value_format": "avro",
@@ -140,18 +160,18 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
     if options.path != Path::Streaming {
         // A minute is less than load jobs promise: without a quota in the way, rows are streamed.
         topic["freshness"] = json!(if options.path == Path::Load { "2s" } else { "1m" });
-        gcs = json!({"bucket": "stage", "endpoint": simulator.gcs()});
+        gcs = json!({"bucket": "stage", "endpoint": bucket});
         // BigQuery's 1,500 would make a job a partition every four minutes.
         load = json!({"jobs_per_table_day": 1_000_000});
     }
     Plan {
         binary: options.binary.clone(),
-        bootstrap: broker.address(),
+        bootstrap,
         group: GROUP.to_owned(),
-        endpoint: simulator.endpoint(),
+        endpoint,
         project: "kill".to_owned(),
         dataset: "raw".to_owned(),
-        registry: Some(simulator.registry()),
+        registry: Some(registry),
         topics: vec![topic],
         kafka: Value::Null,
         properties: vec![

@@ -17,6 +17,9 @@ use crate::rig::{broker::Broker, clients::Lane, random::Random, sink::Sink};
 /// How often at most the ledger is read again until it stands still.
 const SETTLE_LOOKS: usize = 5;
 
+/// How long it may take until every lane moves again.
+const RECOVERY: Duration = Duration::from_secs(240);
+
 /// How long the group may take to begin to meet again after the broker's restart.
 const MEETING: Duration = Duration::from_secs(10);
 
@@ -82,6 +85,8 @@ pub(crate) struct Round {
     pub(crate) uncommitted: u64,
     /// Rows stored again because of it (counted at the end).
     pub(crate) duplicates: u64,
+    /// How often each of them may have been stored again.
+    pub(crate) repeats: u32,
     /// When, in seconds of the run.
     pub(crate) at_seconds: f64,
 }
@@ -111,20 +116,30 @@ pub(crate) fn play(
         guest: None,
     };
     let mut broker_is_due = true;
-    while game.counted() < options.rounds {
-        ensure!(game.rounds.len() < 4 * options.rounds as usize + 8, "too few rounds count");
+    let wanted = options.rounds + options.zombies + options.faults;
+    while game.counted() < wanted {
+        ensure!(game.rounds.len() < 4 * wanted as usize + 8, "too few rounds count");
         ensure!(feed.left() > 0, "the records did not last through all rounds: give more");
-        game.pace(options.rounds);
+        game.pace(wanted);
         crew.wait_settled(stage)?;
-        if broker_is_due && game.counted() >= options.rounds / 2 {
+        if broker_is_due && game.counted() >= wanted / 2 {
             broker_is_due = false;
             game.restart_broker(broker, crew)?;
             continue;
         }
         let at_boundary = game.rounds.iter().filter(|round| round.is_boundary() && round.counts);
-        let next = match at_boundary.count() as u32 * 2 <= game.counted() {
-            true => game.boundary(crew)?,
-            false => game.random_moment(crew)?,
+        let (zombies, disturbances) = (game.having("zombie"), game.having("disturbed"));
+        let deaths = game.counted() - zombies - disturbances;
+        let next = if zombies < options.zombies && zombies <= deaths {
+            game.zombie(crew)?
+        } else if disturbances < options.faults {
+            game.disturb(crew, disturbances as usize)?
+        } else if deaths >= options.rounds {
+            game.zombie(crew)?
+        } else if at_boundary.count() as u32 * 2 <= deaths {
+            game.boundary(crew)?
+        } else {
+            game.random_moment(crew)?
         };
         println!("{}", next.line());
         game.rounds.push(next);
@@ -201,8 +216,24 @@ impl Game<'_> {
         self.feed.set_rate((self.feed.left() as f64 / seconds) as u64);
     }
 
+    fn having(&self, cause: &str) -> u32 {
+        let rounds = self.rounds.iter().filter(|round| round.counts);
+        rounds.filter(|round| round.cause.starts_with(cause)).count() as u32
+    }
+
     /// Kills a replica at a moment that nobody chose, while something is in flight.
     fn random_moment(&mut self, crew: &mut Crew) -> Result<Round> {
+        let (victim, held) = self.pick_busy(crew)?;
+        crew.replicas[victim].sink.kill()?;
+        let name = crew.replicas[victim].sink.name().to_owned();
+        let round = self.bury(crew, victim, format!("random, {name}"), held)?;
+        crew.add(self.stage, None)?;
+        Ok(round)
+    }
+
+    /// A replica at a moment that nobody chose, if possible with something in flight; its lanes and its
+    /// records in flight.
+    fn pick_busy(&mut self, crew: &mut Crew) -> Result<(usize, (u64, u64))> {
         thread::sleep(Duration::from_millis(300 + self.random.below(2_500)));
         let victim = self.random.index(crew.replicas.len());
         let (mut owned, mut in_flight) = (0, 0);
@@ -217,11 +248,77 @@ impl Game<'_> {
             thread::sleep(Duration::from_millis(10));
         }
         crew.check_alive()?;
-        crew.replicas[victim].sink.kill()?;
-        let name = crew.replicas[victim].sink.name().to_owned();
-        let round = self.bury(crew, victim, format!("random, {name}"), (owned, in_flight))?;
-        crew.add(self.stage, None)?;
-        Ok(round)
+        Ok((victim, (owned, in_flight)))
+    }
+
+    /// Freezes a replica until the group has gone on without it, and lets it go on where it was: it must
+    /// find out by itself, and take part again.
+    fn zombie(&mut self, crew: &mut Crew) -> Result<Round> {
+        let (victim, (owned, in_flight)) = self.pick_busy(crew)?;
+        crew.replicas[victim].sink.freeze()?;
+        let mut zombie = crew.replicas.remove(victim);
+        let lanes: BTreeSet<Lane> = zombie.lanes.iter().map(|lane| lane.lane.clone()).collect();
+        thread::sleep(Duration::from_millis(250));
+        let committed = self.committed(&lanes)?;
+        let ends = self.stage.observer.ends(&lanes.iter().cloned().collect::<Vec<_>>())?;
+        // What it has sent is written once more by whoever owns its lanes next.
+        let asleep = self.expose(&committed, format!("asleep, {}", zombie.sink.name()))?;
+        println!("{}", asleep.line());
+        self.rounds.push(asleep);
+        crew.wait_settled(self.stage)?;
+        thread::sleep(Duration::from_millis(self.random.below(4_000)));
+        zombie.sink.thaw()?;
+        let cause = format!("zombie, {}", zombie.sink.name());
+        crew.replicas.push(zombie);
+        crew.wait_settled(self.stage)?;
+        // It may have written anything that it had read, again or after all.
+        let mut round = self.expose(&committed, cause)?;
+        for (lane, offsets) in &mut round.exposed {
+            let end = ends.get(lane).copied().unwrap_or_default();
+            offsets.retain(|offset| *offset < end);
+        }
+        round.uncommitted = round.exposed.values().map(|offsets| offsets.len() as u64).sum();
+        Ok(Round { owned, in_flight, counts: owned > 0 && in_flight > 0, ..round })
+    }
+
+    /// Disturbs a hop of every replica for some seconds. Whatever was not committed before may be sent again
+    /// any number of times.
+    fn disturb(&mut self, crew: &mut Crew, number: usize) -> Result<Round> {
+        let (name, hop, fault) = self.stage.hops.nth(number);
+        let (_, (owned, in_flight)) = self.pick_busy(crew)?;
+        let every: BTreeSet<Lane> = self.stage.lanes.iter().cloned().collect();
+        let committed = self.committed(&every)?;
+        hop.disturb(Some(fault));
+        if name.starts_with("registry") {
+            self.feed.evolve(self.stage)?;
+        }
+        thread::sleep(Duration::from_millis(4_000 + self.random.below(6_000)));
+        hop.disturb(None);
+        self.wait_moved(crew, &every)?;
+        crew.wait_settled(self.stage)?;
+        let round = self.expose(&committed, format!("disturbed: {name}"))?;
+        let counts = owned > 0 && in_flight > 0;
+        Ok(Round { owned, in_flight, counts, repeats: u32::MAX, ..round })
+    }
+
+    /// Waits until every lane commits again: what a connection has swallowed is missed only after a while.
+    fn wait_moved(&self, crew: &mut Crew, lanes: &BTreeSet<Lane>) -> Result<()> {
+        let before = self.committed(lanes)?;
+        let end = Instant::now() + RECOVERY;
+        loop {
+            crew.check_alive()?;
+            let now = self.committed(lanes)?;
+            let stuck = before.iter().filter(|(lane, offset)| now.get(*lane) <= Some(offset));
+            let stuck: Vec<_> = stuck.map(|(lane, _)| lane).collect();
+            if stuck.is_empty() {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < end,
+                "VIOLATION: after {RECOVERY:?} these do not move: {stuck:?}"
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Replaces a replica by one that dies at the next boundary, and waits for that.
@@ -378,6 +475,7 @@ impl Game<'_> {
             exposed,
             uncommitted,
             duplicates: 0,
+            repeats: 1,
             at_seconds,
         })
     }

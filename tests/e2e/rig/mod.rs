@@ -12,6 +12,7 @@ pub(crate) mod connect;
 pub(crate) mod http;
 pub(crate) mod place;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod simulator;
 pub(crate) mod sink;

@@ -101,10 +101,24 @@ impl Process {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends SIGSTOP: nothing of it runs until [`thaw`](Self::thaw), and nobody is told.
+    pub(crate) fn freeze(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Sends SIGCONT.
+    pub(crate) fn thaw(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.exited()?.is_none()
             && let Some(pid) = Pid::from_raw(i32::try_from(self.pid())?)
         {
-            kill_process(pid, Signal::TERM)?;
+            kill_process(pid, signal)?;
         }
         Ok(())
     }

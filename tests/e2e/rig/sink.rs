@@ -209,6 +209,16 @@ impl Sink {
         Ok(())
     }
 
+    /// SIGSTOP.
+    pub(crate) fn freeze(&mut self) -> Result<()> {
+        self.process.freeze()
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&mut self) -> Result<()> {
+        self.process.thaw()
+    }
+
     /// What the failpoint said before it killed the process: lanes and records in flight.
     pub(crate) fn failpoint_line(&self) -> Option<(u64, u64)> {
         let stderr = self.process.stderr();

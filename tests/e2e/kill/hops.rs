@@ -1,0 +1,107 @@
+//! The hops between the replicas and everything else, each of which can be disturbed.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::rig::{
+    broker::Broker,
+    place::{self, Place},
+    proxy::{Fault, Proxy},
+    simulator::Simulator,
+};
+
+/// What a hop can suffer.
+const FAULTS: [(&str, Fault); 4] = [
+    ("latency", Fault::Latency(Duration::from_millis(1_500))),
+    ("resets", Fault::Reset),
+    ("half-open", Fault::HalfOpen),
+    ("lost answers", Fault::LostAnswers),
+];
+
+/// The hops.
+pub(crate) struct Hops {
+    kafka: Proxy,
+    bigquery: Proxy,
+    bucket: Proxy,
+    registry: Proxy,
+}
+
+/// The ports of a broker's listener behind a proxy, and of the proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind {
+    listener: u16,
+    proxy: u16,
+}
+
+impl Behind {
+    /// Starts a broker with a listener that is reached through a proxy only.
+    pub(crate) fn start(place: &Place) -> Result<(Broker, Self)> {
+        let behind = Self { listener: place::free_port()?, proxy: place::free_port()? };
+        let broker = Broker::start_with(place, |plain, controller| {
+            let Self { listener, proxy } = behind;
+            vec![
+                format!(
+                    "listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{listener},\
+                     CONTROLLER://127.0.0.1:{controller}"
+                ),
+                format!(
+                    "advertised.listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{proxy}"
+                ),
+                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,\
+                 CONTROLLER:PLAINTEXT"
+                    .to_owned(),
+                "inter.broker.listener.name=PLAINTEXT".to_owned(),
+            ]
+        })?;
+        Ok((broker, behind))
+    }
+}
+
+impl Hops {
+    /// Proxies to all of these.
+    pub(crate) fn start(behind: Behind, simulator: &Simulator) -> Result<Self> {
+        let to = |endpoint: &str| {
+            Proxy::start(place::free_port()?, endpoint.trim_start_matches("http://"))
+        };
+        Ok(Self {
+            kafka: Proxy::start(behind.proxy, &format!("127.0.0.1:{}", behind.listener))?,
+            bigquery: to(&simulator.endpoint())?,
+            bucket: to(&simulator.gcs())?,
+            registry: to(&simulator.registry())?,
+        })
+    }
+
+    /// Kafka's address.
+    pub(crate) fn bootstrap(&self) -> String {
+        self.kafka.address()
+    }
+
+    /// BigQuery's address.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.bigquery.address())
+    }
+
+    /// Cloud Storage's address.
+    pub(crate) fn gcs(&self) -> String {
+        format!("http://{}", self.bucket.address())
+    }
+
+    /// The registry's address.
+    pub(crate) fn registry(&self) -> String {
+        format!("http://{}", self.registry.address())
+    }
+
+    /// The `number`-th way to disturb a hop, and its name: every fault on every hop in turn.
+    pub(crate) fn nth(&self, number: usize) -> (String, &Proxy, Fault) {
+        let hops = [
+            ("kafka", &self.kafka),
+            ("bigquery", &self.bigquery),
+            ("bucket", &self.bucket),
+            ("registry", &self.registry),
+        ];
+        let (hop, proxy) = hops[number % hops.len()];
+        let (fault, how) = FAULTS[number / hops.len() % FAULTS.len()];
+        (format!("{hop}, {fault}"), proxy, how)
+    }
+}
