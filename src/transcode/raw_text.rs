@@ -8,7 +8,7 @@ use std::hint::select_unpredictable;
 
 use crate::transcode::{
     error::{RowError, Step},
-    scan::CHUNK,
+    scan::{self, CHUNK},
     writer::push_first,
 };
 
@@ -58,12 +58,25 @@ impl<'a> RawText<'a> {
     ///
     /// # Errors
     /// When it is not.
+    #[inline]
     pub fn check(self) -> Step<Self> {
-        let is_short = self.len <= CHUNK;
-        if !is_short || !has_short_characters_only(pad(self.bytes())) {
-            self.checked()?;
+        let mut rest = self;
+        loop {
+            let (chunk, after) = split_chunk(rest.window);
+            let plain = scan::ascii(chunk);
+            if rest.len <= CHUNK {
+                // Up to here all was ASCII, so that the rest begins with a character.
+                if plain < rest.len && !has_short_characters_only(pad(rest.bytes())) {
+                    rest.checked()?;
+                }
+                return Ok(self);
+            }
+            if plain < CHUNK {
+                rest.checked()?;
+                return Ok(self);
+            }
+            rest = Self { window: after, len: rest.len - CHUNK };
         }
-        Ok(self)
     }
 
     /// The byte after the first `plain` ones and what follows it, or `None` at the end.

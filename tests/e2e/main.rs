@@ -7,6 +7,7 @@ mod backlog;
 mod contract;
 mod isolation;
 mod kill;
+mod memory;
 mod odd;
 mod real;
 #[expect(dead_code, reason = "the throughput harness in benches/ uses the rest")]
@@ -21,7 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 10] = [
     "contract",
     "selftest",
     "odd",
@@ -31,6 +32,7 @@ const SCENARIOS: [&str; 9] = [
     "flights",
     "kill",
     "backlog",
+    "memory",
 ];
 
 fn main() -> ExitCode {
@@ -84,6 +86,13 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         "backlog" => backlog::run(&backlog::Options {
             binary,
             records: option(arguments, "--records", 5_000_000)?,
+        }),
+        "memory" => memory::run(&memory::Options {
+            binary,
+            records: option(arguments, "--records", 8_000_000)?,
+            tables: option(arguments, "--tables", 300)?,
+            answer_delay: Duration::from_millis(option(arguments, "--answer-delay-ms", 5_000)?),
+            budget_bytes: option(arguments, "--budget-mb", 256)? << 20,
         }),
         other => bail!("no scenario {other}"),
     }
