@@ -99,8 +99,9 @@ pub enum RestError {
 
 /// A REST endpoint with its credentials.
 ///
-/// One call is one request; no retry, no redirect. The caller bounds the time (by dropping the
-/// future, after which the outcome is unknown). Concurrent calls are allowed.
+/// One call is one request; no retry, no redirect. It ends: an answer that does not come in time is none. The
+/// caller may wait for less, by dropping the future, after which the outcome is unknown. Concurrent calls
+/// are allowed.
 pub trait Rest: Send + Sync + 'static {
     /// Sends the request and reads the whole answer.
     fn call(&self, request: RestRequest) -> BoxFuture<'_, Result<RestResponse, RestError>>;

@@ -19,6 +19,11 @@ pub const ENDPOINT: &str = "https://bigquery.googleapis.com";
 /// No answer that this service asks for is larger; one that is counts as none.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until a whole answer is there, beside the time for the request's body. A connection whose other end has
+/// gone without a word would be waited for without end.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The slowest way to Google over which a body may go.
+const BODY_BYTES_PER_SECOND: u32 = 100_000;
 /// Google closes idle connections after four minutes; sending into a closing one loses the answer.
 const POOL_IDLE: Duration = Duration::from_secs(90);
 
@@ -87,6 +92,7 @@ impl HttpRest {
             .client
             .request(request.method.clone(), url)
             .headers(request.headers.clone())
+            .timeout(limit(request.body.len()))
             .body(body::outgoing(request.body.clone()));
         if let Some(token) = token {
             outgoing = outgoing.header(AUTHORIZATION, token.header());
@@ -149,6 +155,12 @@ impl Rest for HttpRest {
             self.send(&request, token.as_ref()).await
         })
     }
+}
+
+/// How long a request with so large a body may take.
+fn limit(body_bytes: usize) -> Duration {
+    let seconds = u32::try_from(body_bytes).unwrap_or(u32::MAX) / BODY_BYTES_PER_SECOND;
+    ANSWER_TIMEOUT + Duration::from_secs(u64::from(seconds))
 }
 
 fn no_token(error: crate::gcp::auth::AuthError) -> RestError {

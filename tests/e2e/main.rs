@@ -15,7 +15,11 @@ mod rig;
 mod secure;
 mod selftest;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -35,8 +39,23 @@ const SCENARIOS: [&str; 10] = [
     "memory",
 ];
 
+/// The long runs that stand behind the promises of both write paths, as `battery` plays them: an hour and a
+/// half with a release binary.
+const BATTERY: [&str; 7] = [
+    "kill --path load --rounds 50 --records 300000 --seed 11",
+    "kill --path load --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 21",
+    "kill --path auto --rounds 50 --records 500000 --seed 13",
+    "kill --path auto --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 22",
+    "calm",
+    "backlog",
+    "memory",
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|name| name == "battery") {
+        return battery();
+    }
     let named = arguments.first().is_some_and(|name| SCENARIOS.contains(&name.as_str()));
     if !named && !is_set("KCBQ_E2E") && !is_set("KCBQ_E2E_REQUIRED") {
         println!("e2e: SKIPPED, nothing was tested: set KCBQ_E2E=1 (see tests/e2e/README.md)");
@@ -59,6 +78,24 @@ fn main() -> ExitCode {
     }
     println!("\ne2e: failed: {}", failed.join(", "));
     ExitCode::FAILURE
+}
+
+/// Plays everything, whatever fails, and prints how each ended.
+fn battery() -> ExitCode {
+    let mut lines = Vec::new();
+    let mut is_clean = true;
+    for command in BATTERY {
+        println!("\n== {command}");
+        let arguments: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        let began = Instant::now();
+        let outcome = run(&arguments[0], &arguments);
+        is_clean &= outcome.is_ok();
+        let outcome =
+            outcome.map_or_else(|error| format!("FAILED: {error:#}"), |()| "ok".to_owned());
+        lines.push(format!("{:>6.0} s  {command}: {outcome}", began.elapsed().as_secs_f64()));
+    }
+    println!("\n{}", lines.join("\n"));
+    if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn is_set(variable: &str) -> bool {

@@ -117,6 +117,18 @@ async fn a_refused_connection_was_not_sent_and_a_broken_one_may_have_been() {
     assert!(matches!(answer, Err(RestError::NotSent { .. })), "{answer:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_is_none_after_a_while() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let rest = HttpRest::new(Some(&endpoint), None, Arc::new(Anonymous), 4).unwrap();
+    let began = tokio::time::Instant::now();
+    let answer = rest.call(get("/echo")).await;
+    assert!(matches!(answer, Err(RestError::NoAnswer { .. })), "{answer:?}");
+    assert_eq!(began.elapsed().as_secs(), ANSWER_TIMEOUT.as_secs());
+    assert_eq!(limit(4 << 20), ANSWER_TIMEOUT + Duration::from_secs(41));
+}
+
 #[test]
 fn an_endpoint_is_an_origin_and_nothing_else() {
     assert_eq!(origin("http://localhost:9050/").unwrap().as_ref(), "http://localhost:9050");

@@ -160,7 +160,7 @@ pub(crate) struct Plan {
 /// Virtual time within which a world without faults must have settled. What may be in the way: a change of
 /// a table that hangs (60 s) and is then not visible yet (20 s), a quota's pause (30 s), the back-off of a
 /// preparation (30 s), a session that must expire, an operator who must release a lane; or a call for a job
-/// that is not answered (90 s), and then some jobs of half a minute one after the other.
+/// that is not answered (60 s), and then some jobs of half a minute one after the other.
 const SETTLED_MS: u64 = 300_000;
 
 impl Plan {

@@ -11,12 +11,13 @@ use super::{
 };
 use crate::{
     fault::{Fault, FaultKind},
+    gcp::http::ANSWER_TIMEOUT,
     registry::{RegisteredSchema, RegistryError},
     rest::{RestRequest, RestResponse},
 };
 
-/// How long a connection may be dead before it is noticed; the write path and the gate wait for less.
-const CONNECTION_DEAD_MS: u64 = 90_000;
+/// How long a connection may be dead before it is noticed; the write path waits for less.
+const CONNECTION_DEAD_MS: u64 = ANSWER_TIMEOUT.as_millis() as u64;
 /// How long the registry's client waits.
 const REGISTRY_TIMEOUT_MS: u64 = 10_000;
 
