@@ -8,7 +8,7 @@ use std::hint::select_unpredictable;
 
 use crate::transcode::{
     error::{RowError, Step},
-    scan::{self, CHUNK},
+    scan::CHUNK,
     writer::push_first,
 };
 
@@ -58,25 +58,31 @@ impl<'a> RawText<'a> {
     ///
     /// # Errors
     /// When it is not.
-    #[inline]
+    #[inline(always)]
     pub fn check(self) -> Step<Self> {
-        let mut rest = self;
-        loop {
-            let (chunk, after) = split_chunk(rest.window);
-            let plain = scan::ascii(chunk);
-            if rest.len <= CHUNK {
-                // Up to here all was ASCII, so that the rest begins with a character.
-                if plain < rest.len && !has_short_characters_only(pad(rest.bytes())) {
-                    rest.checked()?;
-                }
-                return Ok(self);
-            }
-            if plain < CHUNK {
-                rest.checked()?;
-                return Ok(self);
-            }
-            rest = Self { window: after, len: rest.len - CHUNK };
+        let (mut window, mut left, mut seen) = (self.window, self.len, 0);
+        while left > CHUNK {
+            let (chunk, after) = split_chunk(window);
+            (window, left, seen) = (after, left - CHUNK, seen | chunk);
         }
+        let (chunk, _) = split_chunk(window);
+        // What follows the text may be anything.
+        let beyond = u32::try_from(8 * (CHUNK - left)).unwrap_or_default();
+        seen |= chunk.checked_shl(beyond).unwrap_or_default();
+        if seen & HIGHS != 0 {
+            self.check_wide()?;
+        }
+        Ok(self)
+    }
+
+    /// The same for text that is not all ASCII.
+    #[inline(never)]
+    fn check_wide(self) -> Step {
+        let is_short = self.len <= CHUNK;
+        if !is_short || !has_short_characters_only(pad(self.bytes())) {
+            self.checked()?;
+        }
+        Ok(())
     }
 
     /// The byte after the first `plain` ones and what follows it, or `None` at the end.
