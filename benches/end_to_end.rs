@@ -76,7 +76,7 @@ fn main() -> Result<()> {
 }
 
 /// How rows are to reach BigQuery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Way {
     name: &'static str,
     /// The topic's `write`.
