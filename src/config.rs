@@ -29,7 +29,6 @@ use crate::{
     pipeline::settings::LimitSettings,
 };
 
-pub mod duration;
 pub mod expand;
 pub mod problem;
 pub mod reference;

@@ -18,6 +18,7 @@ mod tidy {
     /// Per top-level module, the others it may import. See docs/ARCHITECTURE.md.
     const IMPORTS: &[(&str, &[&str])] = &[
         // Vocabulary.
+        ("duration", &[]),
         ("failpoint", &[]),
         ("fault", &[]),
         ("jitter", &[]),
@@ -65,7 +66,13 @@ mod tidy {
             ],
         ),
         // Adapters. They do not know each other.
-        ("gcp", &["catalog", "fault", "jitter", "rest", "schema", "secret", "table", "write"]),
+        (
+            "gcp",
+            &[
+                "catalog", "duration", "fault", "jitter", "rest", "schema", "secret", "table",
+                "write",
+            ],
+        ),
         (
             "kafka",
             &[
@@ -85,6 +92,7 @@ mod tidy {
             "config",
             &[
                 "delivery",
+                "duration",
                 "gcp",
                 "kafka",
                 "ops",

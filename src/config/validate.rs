@@ -1,6 +1,6 @@
 //! From the parsed file to settings that can be run: what one key alone cannot tell.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -25,6 +25,9 @@ use crate::{
 
 const DAY_MS: i64 = 86_400_000;
 const TOKEN_CHARS_MIN: usize = 16;
+/// A load job may take six hours and be tried again
+/// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>).
+const JOB_TIME_MAX: Duration = Duration::from_hours(24);
 
 /// A validated configuration.
 #[derive(Clone, Debug)]
@@ -216,6 +219,19 @@ impl Check<'_> {
             self.problem("gcs.bucket", "is not a possible bucket name", remedy);
         }
         self.endpoint("gcs.endpoint", gcs.endpoint.as_deref());
+        let staged = config.topics.iter().filter(|topic| topic.write != WriteMode::Streaming);
+        let waits = staged.map(|topic| topic.freshness).max().unwrap_or_default();
+        let needed = waits.saturating_add(JOB_TIME_MAX);
+        if gcs.orphan_age < needed {
+            let needed = humantime::format_duration(needed);
+            self.problem(
+                "gcs.orphan_age",
+                format!(
+                    "is less than {needed}: rows may be staged so long until their job is done"
+                ),
+                Some("raise it; a week is plenty"),
+            );
+        }
     }
 
     fn admin(&mut self, admin: &AdminSettings) {

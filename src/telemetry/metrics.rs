@@ -134,6 +134,9 @@ metrics! {
         pub load_jobs: IntCounterVec = "kcbq_load_jobs_total" ["table", "outcome"],
         /// Bytes of rows that were staged for load jobs, before compression.
         pub staged_bytes: IntCounterVec = "kcbq_staged_bytes_total" ["table"],
+        /// Staged objects that were deleted because they were older than `gcs.orphan_age`: what owners
+        /// that crashed have left behind.
+        pub orphans_deleted: IntCounter = "kcbq_orphans_deleted_total" [],
         /// Whether a table that chooses its write path (`write: auto`) takes load jobs (1) or streaming
         /// inserts (0); 0 for other tables.
         pub takes_load_path: IntGaugeVec = "kcbq_takes_load_path" ["table"],
