@@ -36,7 +36,7 @@ mod tidy {
         // Pure logic.
         ("batch", &["record", "table"]),
         ("path", &[]),
-        ("delivery", &["batch", "dead_letter", "fault", "record", "table", "write"]),
+        ("delivery", &["batch", "dead_letter", "fault", "path", "record", "table", "write"]),
         ("schema", &["table"]),
         ("transcode", &["record", "schema", "table"]),
         // Write paths: their port, and REST as a port. `gcp::classify` reads Google's error
@@ -96,6 +96,7 @@ mod tidy {
                 "gcp",
                 "kafka",
                 "ops",
+                "path",
                 "pipeline",
                 "schema",
                 "secret",

@@ -242,7 +242,7 @@ fn parts(
         writer: Arc::new(writer),
         letters: letters(settings)?,
         loads: loads(settings, jobs)?,
-        paths: Arc::new(Paths::new(settings.gcs.is_some(), clock)),
+        paths: Arc::new(Paths::new(settings.gcs.is_some(), clock).with_prices(settings.prices)),
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),

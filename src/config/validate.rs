@@ -15,6 +15,7 @@ use crate::{
     gcp::settings::{BigQuerySettings, GcsSettings},
     kafka::settings::{KafkaSettings, RegistrySettings},
     ops::{logging::LogSettings, settings::AdminSettings},
+    path::price::Prices,
     pipeline::settings::{
         LimitSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad, TopicMatch,
         TopicSettings, WriteMode,
@@ -40,6 +41,8 @@ pub struct Settings {
     pub bigquery: BigQuerySettings,
     /// The bucket for load jobs.
     pub gcs: Option<GcsSettings>,
+    /// What writing costs.
+    pub prices: Prices,
     /// The admin endpoint.
     pub admin: AdminSettings,
     /// Which topics go where; a topic belongs to the first entry that matches.
@@ -84,6 +87,7 @@ pub(crate) fn config(value: Json, tree: &Node, problems: &mut Problems) -> Optio
         schema_registry: config.schema_registry,
         bigquery: config.bigquery,
         gcs: config.gcs,
+        prices: config.prices,
         admin: config.admin,
         topics,
         limits: config.limits,
@@ -115,6 +119,7 @@ impl Check<'_> {
         let (kafka, registry, bigquery) =
             (take("kafka"), take("schema_registry"), take("bigquery"));
         let (gcs, admin, limits, log) = (take("gcs"), take("admin"), take("limits"), take("log"));
+        let prices = take("prices");
         let topics = take("topics").map(|topics| match topics {
             Json::Array(topics) => topics,
             _ => Vec::new(),
@@ -123,6 +128,7 @@ impl Check<'_> {
         let schema_registry = self.section("schema_registry", registry.or(Some(Json::Null)));
         let bigquery = self.section("bigquery", bigquery);
         let gcs = self.section("gcs", gcs.or(Some(Json::Null)));
+        let prices = self.section_or_default("prices", prices);
         let admin = self.section_or_default("admin", admin);
         let limits = self.section_or_default("limits", limits);
         let log = self.section_or_default("log", log);
@@ -136,6 +142,7 @@ impl Check<'_> {
             schema_registry: schema_registry?,
             bigquery: bigquery?,
             gcs: gcs?,
+            prices: prices?,
             admin: admin?,
             topics: topics.into_iter().collect::<Option<_>>()?,
             limits: limits?,
