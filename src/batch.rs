@@ -93,6 +93,12 @@ impl Batch {
         self.body.len()
     }
 
+    /// Bytes of encoded rows where each counts for `least` at least.
+    pub fn counted_bytes(&self, least: u64) -> u64 {
+        let bytes = |row: &Row| u64::from(row.body_end.saturating_sub(row.body_start)).max(least);
+        self.rows.iter().map(bytes).sum()
+    }
+
     /// The earliest timestamp among the rows, milliseconds since the epoch.
     pub fn oldest_timestamp_ms(&self) -> Option<i64> {
         let stamped = self.rows.iter().filter(|row| row.timestamp_ms != NO_TIMESTAMP);

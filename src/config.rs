@@ -26,10 +26,10 @@ use crate::{
     gcp::settings::{BigQuerySettings, GcsSettings},
     kafka::settings::{KafkaSettings, RegistrySettings},
     ops::{logging::LogSettings, settings::AdminSettings},
+    path::price::Prices,
     pipeline::settings::LimitSettings,
 };
 
-pub mod duration;
 pub mod expand;
 pub mod problem;
 pub mod reference;
@@ -58,6 +58,9 @@ pub struct Config {
     /// The bucket for load jobs; needed by `write: load`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gcs: Option<GcsSettings>,
+    /// What writing costs.
+    #[serde(default)]
+    pub prices: Prices,
     /// The admin endpoint: metrics, health, status.
     #[serde(default)]
     pub admin: AdminSettings,

@@ -5,6 +5,7 @@
 //! acknowledged everything below it.
 
 // Vocabulary: imports nothing from the crate.
+pub mod duration;
 pub mod failpoint;
 pub mod fault;
 pub mod jitter;

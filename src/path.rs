@@ -7,7 +7,7 @@
 //! | there is no bucket to stage rows in | streaming |
 //! | the table has used up its load jobs | streaming |
 //! | BigQuery refuses streaming inserts for a quota | load jobs |
-//! | load jobs are as fresh as the topic asks for, and free | load jobs |
+//! | load jobs are as fresh as the topic asks for, and cost no more than streaming: nothing, by list price | load jobs |
 //! | streaming the backlog would take longer than `freshness` | load jobs |
 //! | otherwise | streaming |
 
@@ -15,6 +15,10 @@ use std::{
     fmt,
     time::{Duration, Instant},
 };
+
+use price::Costs;
+
+pub mod price;
 
 /// What one process streams in a second, to tell a backlog from a busy moment: the order of magnitude
 /// that `docs/results/` shows for two cores, and a small part of what a project may
@@ -68,6 +72,10 @@ pub struct Signals {
     pub has_bucket: bool,
     /// Bytes that Kafka holds for the table and this process has not read.
     pub backlog_bytes: u64,
+    /// What these bytes cost by each path.
+    pub backlog_costs: Costs,
+    /// What a million rows cost by each path.
+    pub million_costs: Costs,
     /// How old a row may be when it is visible: the strictest of the table's topics.
     pub freshness: Duration,
     /// From one load job of a partition to its next, by the quota of the table.
@@ -88,10 +96,15 @@ impl Signals {
     pub fn jobs_are_fresh(&self) -> bool {
         self.interval + JOB_TIME <= self.freshness
     }
+
+    /// Whether streaming is cheaper than load jobs.
+    pub fn jobs_are_dear(&self) -> bool {
+        self.million_costs.load > self.million_costs.streaming
+    }
 }
 
 /// Why a path is taken, with the figures that a person wants to see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cause {
     /// Rows cannot be staged.
     NoBucket,
@@ -99,12 +112,16 @@ pub enum Cause {
     JobsQuota,
     /// BigQuery refuses streaming inserts.
     StreamingQuota,
-    /// Load jobs are fresh enough: a job every so often against this freshness.
-    Free(Duration, Duration),
-    /// So many bytes are to be read, and streaming them takes longer than the freshness.
-    Backlog(u64, Duration),
-    /// Load jobs would not be fresh enough: a job every so often against this freshness.
-    Fresh(Duration, Duration),
+    /// Load jobs are fresh enough and cost no more: a job every so often against this freshness, and what
+    /// a million rows cost.
+    Free(Duration, Duration, Costs),
+    /// So many bytes are to be read, at this cost, and streaming them takes longer than the freshness.
+    Backlog(u64, Duration, Costs),
+    /// Load jobs would be fresh enough, and cost more for a million rows.
+    Cheaper(Costs),
+    /// Load jobs would not be fresh enough: a job every so often against this freshness, and what a
+    /// million rows cost.
+    Fresh(Duration, Duration, Costs),
 }
 
 impl Cause {
@@ -116,6 +133,7 @@ impl Cause {
             Self::StreamingQuota => "streaming_quota",
             Self::Free(..) => "free",
             Self::Backlog(..) => "backlog",
+            Self::Cheaper(..) => "cheaper",
             Self::Fresh(..) => "fresh",
         }
     }
@@ -128,24 +146,31 @@ impl fmt::Display for Cause {
             Self::NoBucket => f.write_str("there is no bucket to stage rows in (`gcs.bucket`)"),
             Self::JobsQuota => f.write_str("BigQuery refuses more load jobs for a quota"),
             Self::StreamingQuota => f.write_str("BigQuery refuses streaming inserts for a quota"),
-            Self::Free(interval, freshness) => write!(
+            Self::Free(interval, freshness, Costs { streaming, load }) => write!(
                 f,
-                "load jobs are free and fresh enough: a job of a partition every {} s and about {} s \
-                 for it, against a freshness of {} s",
+                "load jobs are fresh enough, and a million rows cost {load} by them and {streaming} \
+                 streamed: a job of a partition every {} s and about {} s for it, against a freshness of \
+                 {} s",
                 seconds(interval),
                 JOB_TIME.as_secs(),
                 seconds(freshness)
             ),
-            Self::Backlog(bytes, freshness) => write!(
+            Self::Backlog(bytes, freshness, Costs { streaming, load }) => write!(
                 f,
-                "{} MB are to be read, which to stream takes longer than the freshness of {} s",
+                "{} MB are to be read, which to stream takes longer than the freshness of {} s and costs \
+                 {streaming}; by load jobs it costs {load}",
                 bytes / 1_000_000,
                 seconds(freshness)
             ),
-            Self::Fresh(interval, freshness) => write!(
+            Self::Cheaper(Costs { streaming, load }) => write!(
+                f,
+                "the backlog is small, and a million rows cost {streaming} streamed and {load} by load jobs"
+            ),
+            Self::Fresh(interval, freshness, Costs { streaming, load }) => write!(
                 f,
                 "the backlog is small, and load jobs would not be fresh enough: by the table's quota a \
-                 job of a partition every {} s, against a freshness of {} s",
+                 job of a partition every {} s, against a freshness of {} s; a million rows cost \
+                 {streaming} streamed and {load} by load jobs",
                 seconds(interval),
                 seconds(freshness)
             ),
@@ -224,6 +249,7 @@ impl Chooser {
 
     fn wanted(&self, signals: &Signals, now: Instant) -> (Path, Cause) {
         let Signals { freshness, interval, backlog_bytes, .. } = *signals;
+        let (costs, backlog_costs) = (signals.million_costs, signals.backlog_costs);
         let is_behind = |part: u32| signals.catch_up() > freshness / part;
         if !signals.has_bucket {
             (Path::Streaming, Cause::NoBucket)
@@ -231,24 +257,31 @@ impl Chooser {
             (Path::Streaming, Cause::JobsQuota)
         } else if self.streaming_out.is_some_and(|(until, _)| now < until) {
             (Path::Load, Cause::StreamingQuota)
-        } else if signals.jobs_are_fresh() {
-            (Path::Load, Cause::Free(interval, freshness))
+        } else if signals.jobs_are_fresh() && !signals.jobs_are_dear() {
+            (Path::Load, Cause::Free(interval, freshness, costs))
         } else if is_behind(if self.path == Path::Load { 4 } else { 1 }) {
-            (Path::Load, Cause::Backlog(backlog_bytes, freshness))
+            (Path::Load, Cause::Backlog(backlog_bytes, freshness, backlog_costs))
+        } else if signals.jobs_are_fresh() {
+            (Path::Streaming, Cause::Cheaper(costs))
         } else {
-            (Path::Streaming, Cause::Fresh(interval, freshness))
+            (Path::Streaming, Cause::Fresh(interval, freshness, costs))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        price::{Prices, Volume},
+        *,
+    };
 
     fn signals() -> Signals {
         Signals {
             has_bucket: true,
             backlog_bytes: 0,
+            backlog_costs: Costs::default(),
+            million_costs: Prices::default().costs(Volume::default().scaled(1_000_000)),
             freshness: Duration::from_secs(60),
             interval: Duration::from_secs(128),
             streaming_refused: false,
@@ -303,6 +336,29 @@ mod tests {
         let lax = |seconds| Signals { freshness: Duration::from_secs(seconds), ..signals() };
         assert_eq!(bench.after(0, lax(187)), None);
         assert_eq!(bench.after(60, lax(188)), Some((Path::Load, "free")));
+    }
+
+    #[test]
+    fn a_freshness_that_both_paths_meet_is_met_by_the_cheaper_one() {
+        let mut bench = Bench::new();
+        let lax = |load_usd_per_gib, megabytes| {
+            let prices = Prices { load_usd_per_gib, ..Prices::default() };
+            let million_costs = prices.costs(Volume::default().scaled(1_000_000));
+            let freshness = Duration::from_secs(188);
+            Signals { million_costs, freshness, ..behind(megabytes) }
+        };
+        // A kilobyte counts for a kibibyte when it is streamed, so 0.0525 USD are just more.
+        assert_eq!(bench.after(0, lax(0.0525, 0)), None);
+        let (path, cause) = bench.chooser.chosen();
+        assert_eq!((path, cause.name()), (Path::Streaming, "cheaper"));
+        assert!(
+            cause.to_string().contains("cost 0.05 USD streamed and 0.05 USD by load"),
+            "{cause}"
+        );
+        assert_eq!(bench.after(60, lax(0.0524, 0)), Some((Path::Load, "free")));
+        assert_eq!(bench.after(60, lax(0.0525, 1_900)), None, "freshness comes before price");
+        assert_eq!(bench.chooser.chosen().1.name(), "backlog");
+        assert_eq!(bench.after(60, lax(0.0525, 0)), Some((Path::Streaming, "cheaper")));
     }
 
     #[test]

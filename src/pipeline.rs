@@ -14,6 +14,7 @@ pub mod encoder;
 pub mod fingerprint;
 pub mod lag;
 pub mod loads;
+pub mod orphans;
 pub mod paths;
 pub mod prepare;
 pub mod report;

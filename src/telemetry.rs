@@ -17,7 +17,9 @@ use std::{
     time::Instant,
 };
 
-use prometheus::{Histogram, IntCounter, IntGauge, Registry, TextEncoder, core::GenericGauge};
+use prometheus::{
+    Counter, Histogram, IntCounter, IntGauge, Registry, TextEncoder, core::GenericGauge,
+};
 
 pub use self::{
     liveness::{Liveness, Stuck, Thresholds},
@@ -243,6 +245,10 @@ pub struct TableTelemetry {
     pub staged_bytes: IntCounter,
     /// See [`Metrics::takes_load_path`].
     pub takes_load_path: IntGauge,
+    /// See [`Metrics::estimated_cost`].
+    pub streaming_cost: Counter,
+    /// See [`Metrics::estimated_cost`].
+    pub load_cost: Counter,
     load_jobs: prometheus::IntCounterVec,
     path_switches: prometheus::IntCounterVec,
     schema_changes: prometheus::IntCounterVec,
@@ -262,6 +268,8 @@ impl TableTelemetry {
             waiting_rows: metrics.waiting_rows.with_label_values(labels),
             staged_bytes: metrics.staged_bytes.with_label_values(labels),
             takes_load_path: metrics.takes_load_path.with_label_values(labels),
+            streaming_cost: metrics.estimated_cost.with_label_values(&[label, "streaming"]),
+            load_cost: metrics.estimated_cost.with_label_values(&[label, "load"]),
             load_jobs: metrics.load_jobs.clone(),
             path_switches: metrics.path_switches.clone(),
             schema_changes: metrics.schema_changes.clone(),

@@ -18,6 +18,7 @@ mod tidy {
     /// Per top-level module, the others it may import. See docs/ARCHITECTURE.md.
     const IMPORTS: &[(&str, &[&str])] = &[
         // Vocabulary.
+        ("duration", &[]),
         ("failpoint", &[]),
         ("fault", &[]),
         ("jitter", &[]),
@@ -35,7 +36,7 @@ mod tidy {
         // Pure logic.
         ("batch", &["record", "table"]),
         ("path", &[]),
-        ("delivery", &["batch", "dead_letter", "fault", "record", "table", "write"]),
+        ("delivery", &["batch", "dead_letter", "fault", "path", "record", "table", "write"]),
         ("schema", &["table"]),
         ("transcode", &["record", "schema", "table"]),
         // Write paths: their port, and REST as a port. `gcp::classify` reads Google's error
@@ -65,7 +66,13 @@ mod tidy {
             ],
         ),
         // Adapters. They do not know each other.
-        ("gcp", &["catalog", "fault", "jitter", "rest", "schema", "secret", "table", "write"]),
+        (
+            "gcp",
+            &[
+                "catalog", "duration", "fault", "jitter", "rest", "schema", "secret", "table",
+                "write",
+            ],
+        ),
         (
             "kafka",
             &[
@@ -85,9 +92,11 @@ mod tidy {
             "config",
             &[
                 "delivery",
+                "duration",
                 "gcp",
                 "kafka",
                 "ops",
+                "path",
                 "pipeline",
                 "schema",
                 "secret",

@@ -11,9 +11,12 @@ use crate::{
     },
     config::Settings,
     kafka::admin::Cluster,
-    path::{Chooser, JOB_TIME, Path, Signals},
+    path::{
+        Chooser, JOB_TIME, Path, Signals,
+        price::{Costs, Prices, RECORD_BYTES, Volume},
+    },
     pipeline::{
-        paths::{self, Feed, RECORD_BYTES},
+        paths::{self, Feed},
         settings::{TopicSettings, WriteMode},
     },
 };
@@ -28,6 +31,13 @@ struct Seen {
     replicas: u64,
 }
 
+/// Which paths there are, and what they cost.
+#[derive(Clone, Copy, Debug)]
+struct Ways {
+    has_bucket: bool,
+    prices: Prices,
+}
+
 /// Asks Kafka for partitions and backlogs, and explains every topic. Blocks.
 ///
 /// # Errors
@@ -39,13 +49,14 @@ pub fn explain(settings: &Settings) -> anyhow::Result<String> {
     let fed = probes::fed(settings, &probes::all_topics(&cluster)?);
     let members = cluster.group()?.map_or(0, |group| group.members.len());
     let backlogs = backlogs(&cluster, &fed)?;
+    let ways = Ways { has_bucket: settings.gcs.is_some(), prices: settings.prices };
     let mut text = String::new();
     for (topic, partitions) in &fed {
         let Some(entry) = settings.topic(topic) else { continue };
         let backlog = backlogs.get(topic.as_str()).copied().unwrap_or_default();
         let partitions = u32::try_from(*partitions).unwrap_or(u32::MAX);
         let seen = Seen { partitions, backlog, replicas: members.max(1) as u64 };
-        text.push_str(&describe(topic, entry, seen, settings.gcs.is_some()));
+        text.push_str(&describe(topic, entry, seen, ways));
     }
     if text.is_empty() {
         text.push_str("no topic matches\n");
@@ -63,7 +74,7 @@ fn backlogs(cluster: &Cluster, fed: &Found) -> anyhow::Result<BTreeMap<Arc<str>,
 }
 
 /// One topic's paragraph.
-fn describe(topic: &str, settings: &TopicSettings, seen: Seen, has_bucket: bool) -> String {
+fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> String {
     let mut text = format!(
         "{topic}: {} partitions, {} records to read by {} replicas, freshness {} s, write: {}\n",
         seen.partitions,
@@ -72,25 +83,29 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, has_bucket: bool)
         settings.freshness.as_secs(),
         mode(settings.write)
     );
-    if settings.write != WriteMode::Streaming && has_bucket {
+    if settings.write != WriteMode::Streaming && ways.has_bucket {
         push_jobs(&mut text, settings, seen.partitions);
     }
-    let (path, reason) = decision(settings, seen, has_bucket);
+    push_price(&mut text, seen.backlog, ways);
+    let (path, reason) = decision(settings, seen, ways);
     // Writing to a String cannot fail.
     _ = writeln!(text, "  now    {path}: {reason}");
     text
 }
 
-fn decision(settings: &TopicSettings, seen: Seen, has_bucket: bool) -> (Path, String) {
+fn decision(settings: &TopicSettings, seen: Seen, ways: Ways) -> (Path, String) {
     let told = "as the configuration says".to_owned();
     match settings.write {
         WriteMode::Streaming => (Path::Streaming, told),
         WriteMode::Load => (Path::Load, told),
         WriteMode::Auto => {
             let feed = Feed::new(settings, seen.partitions);
+            let unread = Volume::default().scaled(seen.backlog / seen.replicas);
             let signals = Signals {
-                has_bucket,
-                backlog_bytes: (seen.backlog / seen.replicas).saturating_mul(RECORD_BYTES),
+                has_bucket: ways.has_bucket,
+                backlog_bytes: unread.bytes,
+                backlog_costs: ways.prices.costs(unread),
+                million_costs: ways.prices.costs(Volume::default().scaled(1_000_000)),
                 freshness: feed.freshness,
                 interval: feed.interval,
                 streaming_refused: false,
@@ -134,6 +149,17 @@ fn push_jobs(text: &mut String, settings: &TopicSettings, partitions: u32) {
     }
 }
 
+/// What the records to read cost by each path that there is.
+fn push_price(text: &mut String, backlog: u64, ways: Ways) {
+    let Costs { streaming, load } = ways.prices.costs(Volume::default().scaled(backlog));
+    let load = if ways.has_bucket { format!(", {load} by load jobs") } else { String::new() };
+    _ = writeln!(
+        text,
+        "  price  to write what is to be read: {streaming} by streaming inserts{load} \
+         ({RECORD_BYTES} bytes taken for each record)"
+    );
+}
+
 fn mode(mode: WriteMode) -> &'static str {
     match mode {
         WriteMode::Auto => "auto",
@@ -157,13 +183,18 @@ mod tests {
         config::parse(&text, &config::Process).unwrap().topics.remove(0)
     }
 
+    fn ways(has_bucket: bool) -> Ways {
+        Ways { has_bucket, prices: Prices::default() }
+    }
+
     fn seen(partitions: u32, backlog: u64) -> Seen {
         Seen { partitions, backlog, replicas: 3 }
     }
 
     #[test]
     fn a_freshness_that_the_quota_does_not_allow_is_said() {
-        let text = describe("orders", &topic("write: load, freshness: 15m"), seen(64, 0), true);
+        let text =
+            describe("orders", &topic("write: load, freshness: 15m"), seen(64, 0), ways(true));
         assert!(text.contains("64 × 86,400 / 4096 = 1350 a day of 1500"), "{text}");
         assert!(text.contains("4156 s old") && text.contains("the quota of the table"), "{text}");
         assert!(text.contains("now    load jobs: as the configuration says"), "{text}");
@@ -172,19 +203,26 @@ mod tests {
     #[test]
     fn the_choice_follows_the_backlog_of_a_replica() {
         let settings = topic("freshness: 1m");
-        let small = describe("orders", &settings, seen(4, 1_800_000), true);
+        let small = describe("orders", &settings, seen(4, 1_800_000), ways(true));
         assert!(small.contains("now    streaming inserts: the backlog is small"), "{small}");
-        let large = describe("orders", &settings, seen(4, 2_000_000), true);
+        let large = describe("orders", &settings, seen(4, 2_000_000), ways(true));
         assert!(large.contains("now    load jobs: 666 MB are to be read"), "{large}");
-        let without = describe("orders", &settings, seen(4, 2_000_000), false);
+        let without = describe("orders", &settings, seen(4, 2_000_000), ways(false));
         assert!(without.contains("no bucket") && !without.contains("jobs   "), "{without}");
+        assert!(large.contains("price  to write what is to be read: 0.10 USD by"), "{large}");
+        assert!(large.contains("inserts, nothing by load jobs (1000 bytes taken"), "{large}");
+        assert!(without.contains("0.10 USD by streaming inserts (1000 bytes taken"), "{without}");
+        assert!(large.contains("and costs 0.03 USD; by load jobs it costs nothing"), "{large}");
     }
 
     #[test]
     fn a_lax_freshness_is_met_for_nothing() {
-        let text = describe("orders", &topic("freshness: 1h"), seen(4, 0), true);
-        assert!(text.contains("now    load jobs: load jobs are free and fresh enough"), "{text}");
-        let text = describe("orders", &topic("write: streaming"), seen(4, 0), true);
+        let text = describe("orders", &topic("freshness: 1h"), seen(4, 0), ways(true));
+        assert!(
+            text.contains("now    load jobs: load jobs are fresh enough, and a million"),
+            "{text}"
+        );
+        let text = describe("orders", &topic("write: streaming"), seen(4, 0), ways(true));
         assert!(text.contains("now    streaming inserts: as the configuration says"), "{text}");
     }
 }

@@ -35,6 +35,7 @@ use crate::{
         lag,
         loads::Loads,
         now_ms,
+        orphans::{self, Orphans},
         paths::Paths,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
@@ -112,6 +113,7 @@ impl Service {
             tokio::task::spawn_blocking(move || source(&settings)).await??
         };
         let (ends, parts) = (source.watermarks(), parts(&settings, &source, &telemetry)?);
+        let orphans = orphans(&settings, &parts);
         let (ages, paths) = (Arc::clone(&parts.ages), Arc::clone(&parts.paths));
         let (pipeline, dispatcher, control) = Pipeline::start(parts)?;
         let listener = TcpListener::bind(settings.admin.listen)
@@ -127,6 +129,13 @@ impl Service {
             lag.await;
             Ok(())
         });
+        if let Some(orphans) = orphans {
+            let swept = orphans::run(orphans, Jitter::random(), now_ms, stop_admin.clone());
+            tasks.spawn(async move {
+                swept.await;
+                Ok(())
+            });
+        }
         let stop_polling = CancellationToken::new();
         let polling = poll(source, dispatcher, stop_polling.clone())?;
         Ok(Self { admin_addr, telemetry, pipeline, polling, stop_polling, stop_admin, tasks })
@@ -233,7 +242,7 @@ fn parts(
         writer: Arc::new(writer),
         letters: letters(settings)?,
         loads: loads(settings, jobs)?,
-        paths: Arc::new(Paths::new(settings.gcs.is_some(), clock)),
+        paths: Arc::new(Paths::new(settings.gcs.is_some(), clock).with_prices(settings.prices)),
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),
@@ -253,6 +262,12 @@ fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> 
     let codec = settings.bigquery.load.avro_codec;
     let loads = Loads::new(jobs, bucket, gcs.prefix.clone(), nonce).with_codec(codec);
     Ok(Some(Arc::new(loads)))
+}
+
+/// What sweeps the bucket, where there is one.
+fn orphans(settings: &Settings, parts: &Parts) -> Option<Orphans> {
+    let age = settings.gcs.as_ref()?.orphan_age;
+    Some(parts.loads.as_ref()?.orphans(age, Arc::clone(&parts.telemetry)))
 }
 
 fn fingerprints(settings: &Settings) -> Fingerprints {

@@ -121,6 +121,22 @@ topics:
 }
 
 #[test]
+fn staged_objects_are_no_orphans_while_a_job_may_need_them() {
+    let text = |age: &str, topic: &str| {
+        let topic = format!("{{match: a, value_format: json, freshness: 2d, {topic}}}");
+        format!("{HEAD}gcs: {{bucket: staging{age}}}\ntopics: [{topic}]\n")
+    };
+    let gcs = |text: &str| settings(text).gcs.unwrap().orphan_age.as_secs() / 3_600;
+    assert_eq!(gcs(&text("", "write: load")), 168);
+    assert_eq!(gcs(&text(", orphan_age: 72h", "write: auto")), 72);
+    assert_eq!(gcs(&text(", orphan_age: 1d", "write: streaming")), 24);
+    let found = mistakes(&text(", orphan_age: 71h", "write: auto"));
+    assert!(found.contains("line 3: gcs.orphan_age: is less than 3days"), "{found}");
+    let found = mistakes(&text(", orphan_age: 23h", "write: streaming"));
+    assert!(found.contains("gcs.orphan_age: is less than 1day"), "{found}");
+}
+
+#[test]
 fn secrets_arrive_and_are_never_shown() {
     let text = format!(
         "{HEAD}admin: {{listen: '0.0.0.0:${{PORT}}', token: '${{file:/run/token}}'}}

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::duration,
     delivery::budget::BudgetSettings,
+    duration,
     pipeline::settings::{BatchSettings, NullValue, WriteMode},
     schema::{columns::ColumnRules, policy::Policy},
     table::Granularity,

@@ -1,6 +1,6 @@
 //! From the parsed file to settings that can be run: what one key alone cannot tell.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -15,6 +15,7 @@ use crate::{
     gcp::settings::{BigQuerySettings, GcsSettings},
     kafka::settings::{KafkaSettings, RegistrySettings},
     ops::{logging::LogSettings, settings::AdminSettings},
+    path::price::Prices,
     pipeline::settings::{
         LimitSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad, TopicMatch,
         TopicSettings, WriteMode,
@@ -25,6 +26,9 @@ use crate::{
 
 const DAY_MS: i64 = 86_400_000;
 const TOKEN_CHARS_MIN: usize = 16;
+/// A load job may take six hours and be tried again
+/// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>).
+const JOB_TIME_MAX: Duration = Duration::from_hours(24);
 
 /// A validated configuration.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub struct Settings {
     pub bigquery: BigQuerySettings,
     /// The bucket for load jobs.
     pub gcs: Option<GcsSettings>,
+    /// What writing costs.
+    pub prices: Prices,
     /// The admin endpoint.
     pub admin: AdminSettings,
     /// Which topics go where; a topic belongs to the first entry that matches.
@@ -81,6 +87,7 @@ pub(crate) fn config(value: Json, tree: &Node, problems: &mut Problems) -> Optio
         schema_registry: config.schema_registry,
         bigquery: config.bigquery,
         gcs: config.gcs,
+        prices: config.prices,
         admin: config.admin,
         topics,
         limits: config.limits,
@@ -112,6 +119,7 @@ impl Check<'_> {
         let (kafka, registry, bigquery) =
             (take("kafka"), take("schema_registry"), take("bigquery"));
         let (gcs, admin, limits, log) = (take("gcs"), take("admin"), take("limits"), take("log"));
+        let prices = take("prices");
         let topics = take("topics").map(|topics| match topics {
             Json::Array(topics) => topics,
             _ => Vec::new(),
@@ -120,6 +128,7 @@ impl Check<'_> {
         let schema_registry = self.section("schema_registry", registry.or(Some(Json::Null)));
         let bigquery = self.section("bigquery", bigquery);
         let gcs = self.section("gcs", gcs.or(Some(Json::Null)));
+        let prices = self.section_or_default("prices", prices);
         let admin = self.section_or_default("admin", admin);
         let limits = self.section_or_default("limits", limits);
         let log = self.section_or_default("log", log);
@@ -133,6 +142,7 @@ impl Check<'_> {
             schema_registry: schema_registry?,
             bigquery: bigquery?,
             gcs: gcs?,
+            prices: prices?,
             admin: admin?,
             topics: topics.into_iter().collect::<Option<_>>()?,
             limits: limits?,
@@ -216,6 +226,19 @@ impl Check<'_> {
             self.problem("gcs.bucket", "is not a possible bucket name", remedy);
         }
         self.endpoint("gcs.endpoint", gcs.endpoint.as_deref());
+        let staged = config.topics.iter().filter(|topic| topic.write != WriteMode::Streaming);
+        let waits = staged.map(|topic| topic.freshness).max().unwrap_or_default();
+        let needed = waits.saturating_add(JOB_TIME_MAX);
+        if gcs.orphan_age < needed {
+            let needed = humantime::format_duration(needed);
+            self.problem(
+                "gcs.orphan_age",
+                format!(
+                    "is less than {needed}: rows may be staged so long until their job is done"
+                ),
+                Some("raise it; a week is plenty"),
+            );
+        }
     }
 
     fn admin(&mut self, admin: &AdminSettings) {

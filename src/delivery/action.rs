@@ -100,6 +100,8 @@ pub struct Write {
     pub body: Bytes,
     /// How many rows it holds.
     pub rows: u32,
+    /// Bytes of the rows as BigQuery counts them for their price.
+    pub billed_bytes: u64,
     /// The earliest timestamp among its records, milliseconds since the epoch.
     pub oldest_timestamp_ms: Option<i64>,
 }

@@ -29,6 +29,7 @@ use crate::{
         lane::{Lane, Phase},
     },
     fault::Fault,
+    path::price::ROW_BYTES_MIN,
     record::TopicPartition,
     write::load::job::LoadFormat,
 };
@@ -449,6 +450,7 @@ impl<E: Encoder> Core<E> {
             table: self.encoder.table(sent.way.slot()),
             body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
+            billed_bytes: sent.batch.counted_bytes(ROW_BYTES_MIN),
             oldest_timestamp_ms: sent.batch.oldest_timestamp_ms(),
         }));
     }

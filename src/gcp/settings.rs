@@ -1,10 +1,11 @@
 //! The `bigquery` section of the configuration.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::duration;
 use crate::gcp::{
     auth::{Anonymous, AuthError, GoogleTokens, TokenProvider},
     http::{self, HttpRest, HttpRestError},
@@ -71,11 +72,17 @@ pub struct ExternalSources {
 #[serde(deny_unknown_fields)]
 pub struct GcsSettings {
     /// The bucket, in the dataset's location. Staged objects are deleted once their offsets are
-    /// committed; a life-cycle rule of a few days for `prefix` sweeps what a crash leaves behind.
+    /// committed.
     pub bucket: String,
     /// What the names of staged objects begin with. Default: `kcbq/`.
     #[serde(default = "prefix")]
     pub prefix: String,
+    /// How old a staged object below `prefix` must be to be deleted as one that a crash has left
+    /// behind, such as `3d`; at least a day more than any `freshness` of topics that are loaded.
+    /// Services that share the prefix sweep each other's: give them the same age. Default: `7d`.
+    #[serde(default = "orphan_age", with = "duration")]
+    #[schemars(with = "String")]
+    pub orphan_age: Duration,
     /// Only for emulators: scheme, host and port to use in place of
     /// `https://storage.googleapis.com`. No credentials are sent to it unless
     /// `bigquery.credentials.file` names some.
@@ -85,6 +92,10 @@ pub struct GcsSettings {
 
 fn prefix() -> String {
     "kcbq/".to_owned()
+}
+
+fn orphan_age() -> Duration {
+    Duration::from_hours(7 * 24)
 }
 
 /// Why BigQuery cannot be reached with these settings.

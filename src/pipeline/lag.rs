@@ -9,7 +9,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    pipeline::paths::{self, Backlogs, Paths},
+    pipeline::paths::{Backlog, Backlogs, Paths},
     record::TopicPartition,
     source::Ends,
     telemetry::Telemetry,
@@ -109,11 +109,11 @@ fn measure(telemetry: &Telemetry, ends: &impl Ends, ages: &Ages) -> Backlogs {
         topic.lag_seconds.set(age.record_seconds);
         topic.oldest_unacknowledged_seconds.set(age.waiting_seconds);
     }
-    let bytes = |(topic, records): (Arc<str>, u64)| {
-        let bytes = paths::bytes(telemetry, &topic, records);
-        (topic, bytes)
+    let backlog = |(topic, records): (Arc<str>, u64)| {
+        let backlog = Backlog::new(telemetry, &topic, records);
+        (topic, backlog)
     };
-    unread.into_iter().map(bytes).collect()
+    unread.into_iter().map(backlog).collect()
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
         ages.put(1, [(Arc::clone(&topic), age(7.0))].into());
         let backlogs = measure(&telemetry, &At(100), &ages);
         // Nothing was read yet: a record counts for a kilobyte.
-        assert_eq!(backlogs[&topic], 2 * 10 * 1_000);
+        assert_eq!(backlogs[&topic].unread.bytes, 2 * 10 * 1_000);
         let topic = telemetry.topic("orders");
         assert_eq!(topic.lag_records.get(), 60 + 10);
         assert_eq!(topic.lag_seconds.get(), 7.0);

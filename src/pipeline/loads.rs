@@ -1,13 +1,15 @@
 //! The driver's part of the load path: objects are stored, jobs followed, and what is spent deleted.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
     delivery::action::{Content, Stage},
     fault::{Fault, FaultKind},
+    pipeline::orphans::Orphans,
     table::TableRef,
+    telemetry::Telemetry,
     write::{
         gzip::Gzip,
         load::{
@@ -62,6 +64,13 @@ impl Loads {
         Self { shape: Arc::new(Shape { codec, ..Shape::default() }), ..self }
     }
 
+    /// What sweeps the objects that other processes left below the same prefix, once they are older
+    /// than `age`.
+    pub fn orphans(&self, age: Duration, telemetry: Arc<Telemetry>) -> Orphans {
+        let objects = Arc::clone(&self.objects);
+        Orphans::new(objects, self.prefix.clone(), self.nonce.clone(), age, telemetry)
+    }
+
     /// Stores rows as an object and gives its address.
     ///
     /// # Errors
@@ -106,7 +115,7 @@ impl Loads {
     /// Deletes objects that nobody needs any more.
     pub async fn discard(&self, uris: Vec<String>) {
         for uri in uris {
-            // What stays costs a little, and goes by the bucket's life-cycle rule.
+            // What stays costs a little, and is swept one day as an orphan.
             if let Err(fault) = self.objects.delete(&uri).await {
                 tracing::debug!(%fault, uri, "a staged object was not deleted");
             }

@@ -11,7 +11,10 @@ use std::{
 
 use crate::{
     fault::{Fault, FaultKind},
-    path::{self, Chooser, Path, Signals},
+    path::{
+        self, Chooser, Path, Signals,
+        price::{Prices, Volume},
+    },
     pipeline::{
         now_ms,
         settings::{TopicSettings, WriteMode},
@@ -24,9 +27,6 @@ use crate::{
         pace::{Clock, Turn},
     },
 };
-
-/// A record's size before any was read.
-pub const RECORD_BYTES: u64 = 1_000;
 
 /// Before the first load job of a table that takes them only at times: the rows of a moment are one job.
 const FIRST_MIN: Duration = Duration::from_secs(10);
@@ -82,11 +82,16 @@ impl TablePath {
         self.is_staged.load(Ordering::Relaxed)
     }
 
-    fn signals(&self, has_bucket: bool, backlogs: &Backlogs) -> Option<Signals> {
+    fn signals(&self, has_bucket: bool, prices: Prices, backlogs: &Backlogs) -> Option<Signals> {
         let feeds = lock(&self.feeds);
+        let of = || feeds.keys().filter_map(|topic| backlogs.get(topic));
+        let unread: Volume = of().map(|backlog| backlog.unread).sum();
+        let read: Volume = of().map(|backlog| backlog.read).sum();
         Some(Signals {
             has_bucket,
-            backlog_bytes: feeds.keys().filter_map(|topic| backlogs.get(topic)).sum(),
+            backlog_bytes: unread.bytes,
+            backlog_costs: prices.costs(unread),
+            million_costs: prices.costs(read.scaled(1_000_000)),
             freshness: feeds.values().map(|feed| feed.freshness).min()?,
             interval: feeds.values().map(|feed| feed.interval).max()?,
             streaming_refused: self.streaming_refused.swap(false, Ordering::Relaxed),
@@ -95,14 +100,33 @@ impl TablePath {
     }
 }
 
-/// Bytes that Kafka holds per topic and this process has not read.
-pub type Backlogs = HashMap<Arc<str>, u64>;
+/// What this process has to do with a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// What Kafka holds and this process has not read, each record as large as those it has.
+    pub unread: Volume,
+    /// What it has read.
+    pub read: Volume,
+}
+
+impl Backlog {
+    /// `records` of a topic are to be read.
+    pub fn new(telemetry: &Telemetry, topic: &str, records: u64) -> Self {
+        let topic = telemetry.topic(topic);
+        let read = Volume { rows: topic.records_read.get(), bytes: topic.read_bytes.get() };
+        Self { unread: read.scaled(records), read }
+    }
+}
+
+/// The backlog of each topic.
+pub type Backlogs = HashMap<Arc<str>, Backlog>;
 
 /// The paths of all tables of the process. By default there is no bucket, and all are streamed.
 #[derive(Debug, Default)]
 pub struct Paths {
     has_bucket: bool,
     clock: Option<Clock>,
+    prices: Prices,
     tables: Mutex<BTreeMap<Arc<str>, Arc<TablePath>>>,
     switches: AtomicU64,
 }
@@ -111,8 +135,18 @@ impl Paths {
     /// Nothing decided yet: rows are streamed. Without a bucket they always are. Load jobs take turns by
     /// `clock`.
     pub fn new(has_bucket: bool, clock: Clock) -> Self {
-        let clock = Some(clock);
-        Self { has_bucket, clock, tables: Mutex::default(), switches: AtomicU64::new(0) }
+        Self { has_bucket, clock: Some(clock), ..Self::default() }
+    }
+
+    /// The same with other prices than those of the list.
+    #[must_use]
+    pub fn with_prices(self, prices: Prices) -> Self {
+        Self { prices, ..self }
+    }
+
+    /// What the paths cost.
+    pub fn prices(&self) -> Prices {
+        self.prices
     }
 
     /// When it is a partition's turn to have a load job.
@@ -170,7 +204,9 @@ impl Paths {
     pub fn decide(&self, telemetry: &Telemetry, backlogs: &Backlogs, now: Instant) {
         let tables: Vec<_> = lock(&self.tables).values().cloned().collect();
         for table in tables {
-            let Some(signals) = table.signals(self.has_bucket, backlogs) else { continue };
+            let Some(signals) = table.signals(self.has_bucket, self.prices, backlogs) else {
+                continue;
+            };
             let mut chooser = lock(&table.chooser);
             let is_switched = chooser.decide(&signals, now);
             let (path, cause) = chooser.chosen();
@@ -207,13 +243,6 @@ fn show(telemetry: &Telemetry, table: &Arc<str>, path: Path, reason: String) {
     });
 }
 
-/// What `records` of a topic are in bytes, by what was read of it.
-pub fn bytes(telemetry: &Telemetry, topic: &str, records: u64) -> u64 {
-    let topic = telemetry.topic(topic);
-    let each = topic.read_bytes.get().checked_div(topic.records_read.get());
-    records.saturating_mul(each.unwrap_or(RECORD_BYTES))
-}
-
 /// A panic while the lock was held leaves nothing half-done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -235,7 +264,11 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         paths.of(&table, &a, feed(60));
         let path = paths.of(&table, &b, feed(30));
-        let backlogs = |bytes| Backlogs::from([(Arc::clone(&a), bytes), (Arc::clone(&b), bytes)]);
+        let backlogs = |bytes| {
+            let unread = Volume { rows: 1_000_000, bytes };
+            let backlog = Backlog { unread, ..Backlog::default() };
+            Backlogs::from([(Arc::clone(&a), backlog), (Arc::clone(&b), backlog)])
+        };
         let now = Instant::now();
         paths.decide(&telemetry, &backlogs(150_000_000), now);
         assert_eq!((path.is_staged(), paths.switches()), (false, 0));
@@ -243,7 +276,9 @@ mod tests {
         assert_eq!((path.is_staged(), paths.switches()), (true, 1));
         let shown = telemetry.status.snapshot().tables.remove(0).path.unwrap();
         assert_eq!(shown.path, "load");
-        assert!(shown.reason.contains("320 MB") && shown.reason.contains("30 s"), "{shown:?}");
+        for wanted in ["320 MB", "30 s", "costs 0.10 USD; by load jobs it costs nothing"] {
+            assert!(shown.reason.contains(wanted), "{wanted}: {shown:?}");
+        }
     }
 
     #[test]
@@ -270,9 +305,10 @@ mod tests {
     #[test]
     fn records_are_counted_in_bytes_by_what_was_read() {
         let telemetry = Telemetry::new(1, Instant::now(), 0).unwrap();
-        assert_eq!(bytes(&telemetry, "a", 7), 7_000);
+        assert_eq!(Backlog::new(&telemetry, "a", 7).unread.bytes, 7_000);
         telemetry.topic("a").records_read.inc_by(4);
         telemetry.topic("a").read_bytes.inc_by(100);
-        assert_eq!(bytes(&telemetry, "a", 7), 175);
+        let backlog = Backlog::new(&telemetry, "a", 7);
+        assert_eq!((backlog.unread.bytes, backlog.read.bytes), (175, 100));
     }
 }

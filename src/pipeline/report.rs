@@ -38,8 +38,22 @@ struct OnTheWire {
     table: Arc<TableTelemetry>,
     rows: u32,
     bytes: usize,
+    billed_bytes: u64,
     since: Instant,
     oldest_timestamp_ms: Option<i64>,
+}
+
+impl OnTheWire {
+    /// Rows on their way to a load job.
+    fn new(
+        (name, table): (Arc<str>, Arc<TableTelemetry>),
+        rows: u32,
+        bytes: usize,
+        since: Instant,
+    ) -> Self {
+        let (billed_bytes, oldest_timestamp_ms) = (0, None);
+        Self { name, table, rows, bytes, billed_bytes, since, oldest_timestamp_ms }
+    }
 }
 
 /// What was taken in of a lane.
@@ -169,6 +183,7 @@ impl Report {
             table,
             rows: write.rows,
             bytes: write.body.len(),
+            billed_bytes: write.billed_bytes,
             since: now,
             oldest_timestamp_ms: write.oldest_timestamp_ms,
         };
@@ -178,7 +193,7 @@ impl Report {
     /// Its answer came.
     pub fn written(&mut self, id: BatchId, outcome: &WriteOutcome, now: Instant) {
         let Some(sent) = self.writes.remove(&id) else { return };
-        let OnTheWire { name, table, rows, bytes, since, oldest_timestamp_ms } = sent;
+        let OnTheWire { name, table, rows, bytes, billed_bytes, since, oldest_timestamp_ms } = sent;
         table.write_seconds.observe(now.duration_since(since).as_secs_f64());
         let stored = match outcome {
             WriteOutcome::Acked => rows,
@@ -203,6 +218,9 @@ impl Report {
             table.batches.inc();
             table.rows_written.inc_by(u64::from(stored));
             table.written_bytes.inc_by(bytes as u64);
+            // Rows that were refused cost nothing.
+            let share = f64::from(stored) / f64::from(rows.max(1));
+            table.streaming_cost.inc_by(self.paths.prices().streamed(billed_bytes).0 * share);
         }
     }
 
@@ -395,7 +413,7 @@ fn waiting_rows(core: &Core<TopicEncoder>) -> HashMap<TableRef, i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::TopicPartition;
+    use crate::{path::price::Prices, record::TopicPartition};
 
     #[test]
     fn skipped_records_are_counted_and_ignored_ones_are_not() {
@@ -410,5 +428,32 @@ mod tests {
         let topic = telemetry.topic("orders");
         let counted = (topic.records_read.get(), topic.read_bytes.get());
         assert_eq!((counted, topic.null_values_skipped.get()), ((3, 30), 2));
+    }
+
+    #[test]
+    fn only_rows_that_are_stored_cost_something_and_small_ones_cost_as_much_as_a_kibibyte() {
+        let telemetry = Arc::new(Telemetry::new(1, Instant::now(), 0).unwrap());
+        let prices = Prices { streaming_usd_per_gib: 1_024.0, load_usd_per_gib: 512.0 };
+        let paths = Arc::new(Paths::default().with_prices(prices));
+        let mut report = Report::new(0, Arc::default(), paths, Arc::clone(&telemetry));
+        let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let now = Instant::now();
+        let mut send = |id, outcome: &WriteOutcome| {
+            let (id, table, body) = (BatchId(id), table.clone(), bytes::Bytes::from_static(b"{}"));
+            let billed_bytes = 4 << 20;
+            let write = Write { id, table, body, rows: 4, billed_bytes, oldest_timestamp_ms: None };
+            report.writing(&write, now);
+            report.written(id, outcome, now);
+            telemetry.table("p.d.t").streaming_cost.get()
+        };
+        assert_eq!(send(1, &WriteOutcome::Acked), 4.0);
+        let unknown = WriteOutcome::Unknown(Fault::unknown(FaultKind::Transient, "", ""));
+        assert_eq!(send(2, &unknown), 4.0, "nobody knows, and it is sent again");
+        let half =
+            WriteOutcome::Partial { rejected: vec![], unsent: vec![1, 3], is_doubtful: false };
+        assert_eq!(send(3, &half), 6.0);
+        let text = telemetry.encode(now).unwrap();
+        let sample = "kcbq_estimated_cost_usd_total{path=\"streaming\",table=\"p.d.t\"} 6";
+        assert!(text.contains(sample), "{text}");
     }
 }

@@ -1,8 +1,8 @@
 //! The metric families. A field's documentation is the metric's help text.
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, core::Collector,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 /// What the reference says about one metric.
@@ -42,6 +42,7 @@ macro_rules! family {
 
 family! {
     IntCounter: "counter", |opts, _| Self::with_opts(opts);
+    CounterVec: "counter", |opts, labels| Self::new(opts, labels);
     IntCounterVec: "counter", |opts, labels| Self::new(opts, labels);
     IntGauge: "gauge", |opts, _| Self::with_opts(opts);
     IntGaugeVec: "gauge", |opts, labels| Self::new(opts, labels);
@@ -134,11 +135,17 @@ metrics! {
         pub load_jobs: IntCounterVec = "kcbq_load_jobs_total" ["table", "outcome"],
         /// Bytes of rows that were staged for load jobs, before compression.
         pub staged_bytes: IntCounterVec = "kcbq_staged_bytes_total" ["table"],
+        /// What the rows cost that BigQuery has acknowledged, or that were staged for load jobs, in USD by
+        /// `prices`, by write path: `streaming` or `load`. An estimate: discounts are unknown.
+        pub estimated_cost: CounterVec = "kcbq_estimated_cost_usd_total" ["table", "path"],
+        /// Staged objects that were deleted because they were older than `gcs.orphan_age`: what owners
+        /// that crashed have left behind.
+        pub orphans_deleted: IntCounter = "kcbq_orphans_deleted_total" [],
         /// Whether a table that chooses its write path (`write: auto`) takes load jobs (1) or streaming
         /// inserts (0); 0 for other tables.
         pub takes_load_path: IntGaugeVec = "kcbq_takes_load_path" ["table"],
         /// Times that a table took another write path, by the new path and the cause: `backlog`,
-        /// `fresh`, `free`, `streaming_quota`, `jobs_quota`.
+        /// `fresh`, `free`, `cheaper`, `streaming_quota`, `jobs_quota`.
         pub path_switches: IntCounterVec = "kcbq_path_switches_total" ["table", "path", "cause"],
         /// Changes to tables that BigQuery accepted: `create`, `add_column`, `relax`, `widen`.
         pub schema_changes: IntCounterVec = "kcbq_schema_changes_total" ["table", "kind"],

@@ -20,15 +20,16 @@ impl Report {
     pub fn staging(&mut self, stage: &Stage, now: Instant) {
         let (name, table) = self.table(&stage.table);
         let (rows, bytes) = (stage.rows, stage.content.bytes());
-        let entry = OnTheWire { name, table, rows, bytes, since: now, oldest_timestamp_ms: None };
-        self.writes.insert(stage.id, entry);
+        self.writes.insert(stage.id, OnTheWire::new((name, table), rows, bytes, now));
     }
 
     /// It is stored, or not.
     pub fn staged(&mut self, id: BatchId, stored: bool, now: Instant) {
         let Some(sent) = self.writes.remove(&id).filter(|_| stored) else { return };
         self.telemetry.liveness.progressed(now);
-        sent.table.staged_bytes.inc_by(sent.bytes as u64);
+        let bytes = sent.bytes as u64;
+        sent.table.staged_bytes.inc_by(bytes);
+        sent.table.load_cost.inc_by(self.paths.prices().loaded(bytes).0);
     }
 
     /// A job is to be created.
@@ -39,9 +40,7 @@ impl Report {
             objects = job.sources.len(), "a load job begins"
         );
         let rows = u32::try_from(job.rows).unwrap_or(u32::MAX);
-        let entry =
-            OnTheWire { name, table, rows, bytes: 0, since: now, oldest_timestamp_ms: None };
-        self.loads.insert(id, entry);
+        self.loads.insert(id, OnTheWire::new((name, table), rows, 0, now));
     }
 
     /// It is done, or a call about it failed.

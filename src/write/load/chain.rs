@@ -59,6 +59,23 @@ impl ChainId {
     }
 }
 
+/// The nonce in the name of a staged object; `None` for a name below `prefix` that
+/// [`ChainId::object`] never makes.
+pub fn nonce<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
+    let (chain, object) = name.strip_prefix(prefix)?.split_once('/')?;
+    let (hash, partition) = chain.strip_prefix("kcbq-")?.split_once('-')?;
+    let (first, rest) = object.split_once('-')?;
+    let (nonce, number) = rest.rsplit_once('-')?;
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_ours = (hash.len() == 32 && hash.bytes().all(is_hex))
+        && (first.len() == 20 && is_number(first))
+        && is_number(partition)
+        && is_number(number)
+        && !nonce.contains('/');
+    is_ours.then_some(nonce)
+}
+
 impl fmt::Debug for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChainId({})", self.0)
@@ -115,6 +132,29 @@ mod tests {
             chain.object("stage/", 42, "n0nce", 7),
             "stage/kcbq-b0f748f712693f5335cd4d56736f37ac-3/00000000000000000042-n0nce-7"
         );
+    }
+
+    #[test]
+    fn only_names_of_staged_objects_have_a_nonce() {
+        let lane = TopicPartition::new("shop.orders", 3);
+        let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let name = ChainId::new(&of(&lane, &table)).object("stage/", 42, "0a1b-2", 7);
+        assert_eq!(nonce("stage/", &name), Some("0a1b-2"));
+        assert_eq!(nonce("", &name), None, "another prefix");
+        for (part, other) in [
+            ("stage/", "stage/sub/"),
+            ("kcbq-", "mine-"),
+            ("b0f7", "B0F7"),
+            ("b0f7", ""),
+            ("-3/", "-x/"),
+            ("-3/", "/"),
+            ("/000", "/00"),
+            ("00042-", "0004x-"),
+            ("0a1b-2", "0a1b/2"),
+            ("-7", "-7.avro"),
+        ] {
+            assert_eq!(nonce("stage/", &name.replacen(part, other, 1)), None, "{part} {other}");
+        }
     }
 
     #[test]

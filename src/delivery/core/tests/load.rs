@@ -201,6 +201,17 @@ fn a_call_that_fails_repeats_the_same_job_and_a_failed_job_has_another_attempt()
 }
 
 #[test]
+fn a_job_whose_object_was_swept_fails_and_its_rows_are_read_and_staged_again() {
+    let mut bench = loading("x y z");
+    let (key, id, _) = first_job(&mut bench);
+    let swept = Fault::refused(FaultKind::TableNotFound, "notFound", "Not found: URI gs://b/o");
+    bench.core.loaded((key, id), Ok(JobEnd::Failed(swept)), bench.now);
+    let asked = bench.asked();
+    assert_eq!((asked.restarts, asked.jobs.len(), bench.mark()), (1, 0, 0));
+    assert_eq!(bench.core.progress(), [], "nothing is committed that no job has brought");
+}
+
+#[test]
 fn another_owners_job_decides_and_the_lane_is_taken_over_again() {
     let mut bench = loading("x y z");
     let (key, id, job) = first_job(&mut bench);
