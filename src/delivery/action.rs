@@ -145,6 +145,15 @@ impl Content {
             Self::Datums { blocks, .. } => blocks.iter().map(|block| block.data.len()).sum(),
         }
     }
+
+    /// What the object's name ends in. By BigQuery's documents a job is not told that its JSON is compressed, and
+    /// they do not promise that it looks for that anywhere but in the name.
+    pub fn extension(&self) -> &'static str {
+        match self {
+            Self::Lines(_) => ".json.gz",
+            Self::Datums { .. } => ".avro",
+        }
+    }
 }
 
 /// What may be committed for one lane.

@@ -77,9 +77,10 @@ impl Loads {
     /// It may be stored or not; the same call may be made again.
     pub async fn stage(&self, worker: usize, stage: Stage) -> Result<String, Fault> {
         let nonce = format!("{}-{worker}", self.nonce);
-        let name = stage.chain.object(&self.prefix, stage.first, &nonce, stage.id.0);
-        let shape = Arc::clone(&self.shape);
         let content = stage.content;
+        let mut name = stage.chain.object(&self.prefix, stage.first, &nonce, stage.id.0);
+        name.push_str(content.extension());
+        let shape = Arc::clone(&self.shape);
         let object = if content.bytes() <= INLINE_BYTES || shape.is_cheap(&content) {
             shape.object(&name, content)
         } else {

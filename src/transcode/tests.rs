@@ -6,6 +6,7 @@ mod json;
 mod oracle;
 mod paths;
 mod random;
+mod random_json;
 
 use std::sync::Arc;
 

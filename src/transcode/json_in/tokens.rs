@@ -4,17 +4,18 @@ use std::borrow::Cow;
 
 use crate::transcode::{
     error::{RowError, Step},
+    json_in::typed::finite,
     limits::DEPTH_MAX,
     scan::clean_prefix,
 };
 
-/// Checks that `text` is one JSON value.
+/// Checks that `text` is one JSON value that a `JSON` column takes.
 ///
 /// # Errors
 /// When it is not.
 pub fn validate(text: &str) -> Step {
     let mut tokens = Tokens::of(text);
-    tokens.raw_value()?;
+    tokens.json_value()?;
     tokens.end()
 }
 
@@ -277,13 +278,26 @@ impl<'a> Tokens<'a> {
 
     /// Any value, as it stands in the text.
     pub fn raw_value(&mut self) -> Step<&'a str> {
+        self.value(|_| Ok(()))
+    }
+
+    /// Any value that a `JSON` column takes, as it stands in the text. BigQuery keeps its numbers as `INT64`,
+    /// `UINT64` or `FLOAT64`, rounded at the most: one that is larger than any fails the row, and in a load the job.
+    pub fn json_value(&mut self) -> Step<&'a str> {
+        self.value(|number| {
+            let may_be_too_large = number.len() > 300 || number.contains(['e', 'E']);
+            if may_be_too_large { finite(number).map(drop) } else { Ok(()) }
+        })
+    }
+
+    fn value(&mut self, check: impl Fn(&str) -> Step + Copy) -> Step<&'a str> {
         self.peek();
         let start = self.at;
-        self.skip(0)?;
+        self.skip(0, check)?;
         Ok(self.text.get(start..self.at).unwrap_or_default())
     }
 
-    fn skip(&mut self, depth: usize) -> Step {
+    fn skip(&mut self, depth: usize, check: impl Fn(&str) -> Step + Copy) -> Step {
         if depth > DEPTH_MAX {
             return Err(RowError::decode("the JSON text nests too deep"));
         }
@@ -292,21 +306,19 @@ impl<'a> Tokens<'a> {
             Next::Object => {
                 self.open_object()?;
                 while self.key(&mut first)?.is_some() {
-                    self.skip(depth + 1)?;
+                    self.skip(depth + 1, check)?;
                 }
             }
             Next::Array => {
                 self.open_array()?;
                 while self.element(&mut first)? {
-                    self.skip(depth + 1)?;
+                    self.skip(depth + 1, check)?;
                 }
             }
             Next::String => {
                 self.string()?;
             }
-            Next::Number => {
-                self.number()?;
-            }
+            Next::Number => check(self.number()?)?,
             Next::Bool => {
                 self.bool()?;
             }

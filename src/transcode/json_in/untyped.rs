@@ -2,7 +2,7 @@
 //!
 //! A key without a column, and a fraction, NaN or an infinity in an `INT64` column, are
 //! [`RowErrorKind::UnknownColumns`](crate::transcode::RowErrorKind): the table must grow first.
-//! Only what carries nothing is passed over: null, and empty objects and arrays.
+//! Only what carries nothing is passed over: null, empty objects and arrays, and what is made of these.
 //!
 //! BigQuery has no array of arrays: an inner array is taken for a record with the repeated field
 //! `element`.
@@ -179,7 +179,8 @@ impl JsonColumns {
     }
 }
 
-/// Whether a value (already checked) is null, or an empty object or array, or an object of such.
+/// Whether a value (already checked) is null, or an object of nothing else, or an array of such objects and of
+/// such arrays. An array that holds null carries something: no column takes it.
 fn carries_nothing(raw: &str) -> bool {
     nothing(&mut Tokens::of(raw)).unwrap_or(false)
 }
@@ -191,7 +192,7 @@ fn nothing(tokens: &mut Tokens<'_>) -> Step<bool> {
         Next::Array => {
             tokens.open_array()?;
             while tokens.element(&mut first)? {
-                if tokens.upcoming()? != Next::Array || !nothing(tokens)? {
+                if tokens.upcoming()? == Next::Null || !nothing(tokens)? {
                     return Ok(false);
                 }
             }
@@ -275,7 +276,7 @@ fn value<W: RowWriter>(
     end: usize,
 ) -> Step {
     match (target, tokens.upcoming()?) {
-        (Target::Json, _) => W::json(out, tokens.raw_value()?),
+        (Target::Json, _) => W::json(out, tokens.json_value()?),
         (Target::Record(columns), Next::Object) => {
             let mark = W::record_start(out);
             object::<W>(columns, tokens, out, end)?;

@@ -56,13 +56,18 @@ fn nothing_is_dropped_silently_but_what_carries_nothing() {
         r#"{"id":"NaN"}"#,
         r#"{"id":1,"many":[{"x":"-Infinity"}]}"#,
         r#"{"id":1,"new":[null]}"#,
+        r#"{"id":1,"new":[{"a":[null]}]}"#,
+        r#"{"id":1,"new":[{"a":0}]}"#,
         r#"{"id":1,"r":{"a_b__cf525a7c":"x"}}"#,
     ] {
         assert_eq!(untyped(text).unwrap_err().kind, RowErrorKind::UnknownColumns, "{text}");
     }
-    for text in
-        [r#"{"id":1,"new":null}"#, r#"{"id":1,"new":[]}"#, r#"{"id":1,"new":{"a":{"b":null}}}"#]
-    {
+    for text in [
+        r#"{"id":1,"new":null}"#,
+        r#"{"id":1,"new":[]}"#,
+        r#"{"id":1,"new":{"a":{"b":null}}}"#,
+        r#"{"id":1,"new":[{}, {"a":null}, [{"b":[]}]]}"#,
+    ] {
         assert_eq!(untyped(text).unwrap(), json!({"id": 1}), "{text}");
     }
 }
@@ -106,6 +111,7 @@ fn values_that_do_not_fit_are_refused_with_their_path() {
         (r#"{"id":9223372036854775808}"#, "id"),
         (r#"{"id":1,"f":0.75e252527}"#, "f"),
         (r#"{"id":1,"f":"soon"}"#, "f"),
+        (r#"{"id":1,"j":{"a":[0, -1e309]}}"#, "j"),
         (r#"{"id":1,"n":1e30}"#, "n"),
         (r#"{"id":1,"n":"NaN"}"#, "n"),
         (r#"{"id":1,"tags":["a",null]}"#, "tags.[]"),

@@ -8,18 +8,18 @@ use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{avro::datum, *};
+use super::{avro::datum, random::Dice, *};
 use crate::{
     gcp::tables::document,
     record::push_header,
-    schema::arbitrary,
+    schema::{arbitrary, columns, connect, infer},
     sim::{
         Core, SimSettings,
         bigquery::{jobs::job::Job, tables::TablePath},
         message::{Request, Step},
     },
-    table::{Column, ColumnKind, TableRef},
-    transcode::{KeyPlacement, KeySource},
+    table::{Column, ColumnKind, Mode, TableRef},
+    transcode::{KeyPlacement, KeySource, connect::split},
     write::load::{
         container::{AvroCodec, Block, container},
         job::{LoadFormat, LoadJob, SchemaIx},
@@ -143,6 +143,157 @@ proptest! {
         let Ok(columns) = spec.columns(&ColumnRules::default()) else { return Ok(()) };
         compare(&spec, &TableSchema { columns }, &datum(&ty, seed).0)?;
     }
+
+    #[test]
+    fn a_json_object_is_the_same_row_streamed_and_loaded(shape in random_json::shape(), seed: u64) {
+        let mut dice = Dice(seed);
+        let object = random_json::json_text(&shape, &mut dice);
+        let spec = bare(ValueSource::Json);
+        let Some(mut table) = inferred(&object) else { return Ok(()) };
+        prop_assert!(compare(&spec, &table, object.as_bytes())?, "{} refused", object);
+        // Somebody has made the table with other types.
+        alter(&mut table.columns, &mut dice);
+        compare(&spec, &table, object.as_bytes())?;
+    }
+
+    #[test]
+    fn a_connect_envelope_is_the_same_row_streamed_and_loaded(
+        schema in random_json::connect_schema(), seed: u64,
+    ) {
+        let mut dice = Dice(seed);
+        let ty = connect::parse(&schema).unwrap();
+        let payload = random_json::payload(&ty, &mut dice);
+        let envelope = format!("{{\"schema\": {schema}, \"payload\": {payload}}}");
+        let (_, payload) = split(envelope.as_bytes()).unwrap();
+        let spec = bare(ValueSource::ConnectJson(Arc::new(ty)));
+        let columns = spec.columns(&ColumnRules::default()).unwrap();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let mut table = TableSchema { columns };
+        compare(&spec, &table, payload)?;
+        alter(&mut table.columns, &mut dice);
+        if RowPlan::<JsonRow>::compile(&spec, &table, Limits::default()).is_ok() {
+            compare(&spec, &table, payload)?;
+        }
+    }
+}
+
+/// The table that an object without schema asks for; `None` where it asks for none, its elements have no one type,
+/// or two keys one column.
+fn inferred(object: &str) -> Option<TableSchema> {
+    let ty = infer::settle(&infer::infer(object.as_bytes()).ok()?, &[]);
+    let columns = columns::derive(&ty, &ColumnRules::default()).unwrap();
+    (!columns.is_empty()).then_some(TableSchema { columns })
+}
+
+/// The types of columns, without records.
+const KINDS: [ColumnKind; 13] = [
+    ColumnKind::Bool,
+    ColumnKind::Int64,
+    ColumnKind::Float64,
+    ColumnKind::Numeric,
+    ColumnKind::BigNumeric,
+    ColumnKind::String,
+    ColumnKind::Bytes,
+    ColumnKind::Date,
+    ColumnKind::Time,
+    ColumnKind::DateTime,
+    ColumnKind::Timestamp,
+    ColumnKind::Json,
+    ColumnKind::Geography,
+];
+
+/// Gives some columns, in records, too, another type or mode.
+fn alter(columns: &mut [Column], dice: &mut Dice) {
+    for column in columns {
+        match (dice.below(16), &mut column.kind) {
+            (0..4, kind @ (ColumnKind::Int64 | ColumnKind::Float64)) => {
+                *kind = KINDS[1 + dice.below(5) as usize].clone();
+            }
+            (0, kind) => *kind = KINDS[dice.below(13) as usize].clone(),
+            (1, _) if column.mode == Mode::Nullable => column.mode = Mode::Required,
+            (2, _) if column.mode == Mode::Required => column.mode = Mode::Nullable,
+            (_, ColumnKind::Record(fields)) => alter(fields, dice),
+            _ => {}
+        }
+    }
+}
+
+/// JSON values in every spelling that some column may take.
+const VALUES: [&str; 52] = [
+    "true",
+    "\"true\"",
+    "\"TRUE\"",
+    "0",
+    "-0",
+    "0.0",
+    "-0.0",
+    "7",
+    "7.0",
+    "-7e0",
+    "1.5",
+    "1e3",
+    "1e29",
+    "1e-400",
+    "1e400",
+    "0.1234567890123456789",
+    "12345678901234567890.123456789",
+    "123456789012345678901234567890123456789",
+    "9007199254740993",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "1.7976931348623157e308",
+    "5e-324",
+    "\"7\"",
+    "\" 7\"",
+    "\"7.0\"",
+    "\"-1.50\"",
+    "\"1e3\"",
+    "\"9223372036854775807\"",
+    "\"0.00000000000000000000000000000000000001\"",
+    "\"NaN\"",
+    "\"nan\"",
+    "\"Infinity\"",
+    "\"+Infinity\"",
+    "\"-Infinity\"",
+    "\"\"",
+    "\" a\\u0000\\ud83d\\ude00\\/\"",
+    "\"AQI=\"",
+    "\"2024-02-29\"",
+    "\"2024-2-9\"",
+    "\"10:15:30\"",
+    "\"23:59:59.9999999\"",
+    "\"2024-02-29T23:59:59.999999999\"",
+    "\"2024-02-29 23:59:59.5+05:30\"",
+    "\"0001-01-01T00:00:00Z\"",
+    "\"9999-12-31 23:59:59.999999 UTC\"",
+    "\"null\"",
+    "\"{\\\"b\\\": 1, \\\"a\\\": [1, 2.50]}\"",
+    "\"POINT(1 2)\"",
+    "{\"b\": 1, \"a\": [null, \"x\"]}",
+    "[1, [2]]",
+];
+
+#[test]
+fn a_value_is_the_same_cell_streamed_and_loaded_whatever_the_column() {
+    let spec = bare(ValueSource::Json);
+    let mut taken = 0;
+    for kind in KINDS {
+        for value in VALUES {
+            for repeated in [false, true] {
+                let (mode, object) = match repeated {
+                    false => (Mode::Nullable, format!("{{\"f\": {value}}}")),
+                    true => (Mode::Repeated, format!("{{\"f\": [{value}, {value}]}}")),
+                };
+                let column = Column::new("f", kind.clone()).with_mode(mode);
+                let table = TableSchema { columns: vec![column] };
+                taken += u32::from(compare(&spec, &table, object.as_bytes()).unwrap());
+            }
+        }
+    }
+    assert!(taken > 300, "only {taken} were taken");
 }
 
 /// JSON text as producers write it.

@@ -27,7 +27,7 @@ impl Dice {
     }
 
     /// Small, large and extreme integers.
-    fn integer(&mut self, low: i64, high: i64) -> i64 {
+    pub(crate) fn integer(&mut self, low: i64, high: i64) -> i64 {
         match self.below(8) {
             0 => low,
             1 => high,
@@ -38,7 +38,7 @@ impl Dice {
         }
     }
 
-    fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
         const PARTS: [&str; 12] = [
             "a",
             "Zz",

@@ -52,8 +52,8 @@ impl ChainId {
         format!("{}-{}-a{}", self.0, slot.node, slot.attempt)
     }
 
-    /// The name of a staged object, below `prefix`. `nonce` is the process's own and `number` counts in
-    /// it, so that no two attempts, of whatever owner, write to one name.
+    /// The name of a staged object, below `prefix` and without extension. `nonce` is the process's own and
+    /// `number` counts in it, so that no two attempts, of whatever owner, write to one name.
     pub fn object(&self, prefix: &str, first: i64, nonce: &str, number: u64) -> String {
         format!("{prefix}{}/{first:020}-{nonce}-{number}", self.0)
     }

@@ -1,5 +1,6 @@
 //! Real input through real Kafka into tables, every cell compared with its source.
 
+pub(crate) mod calm;
 pub(crate) mod debezium;
 pub(crate) mod flights;
 

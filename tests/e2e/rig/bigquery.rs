@@ -12,6 +12,7 @@ use super::{
     http::Http,
     place::{self, Place},
     process::{self, Process},
+    storage::FakeGcs,
 };
 
 /// One column of a table.
@@ -67,17 +68,30 @@ impl Dataset<'_> {
 
     /// Every row of a table, as objects of canonical cells.
     pub(crate) fn rows(&self, table: &str) -> Result<Vec<Value>> {
-        let columns = self.columns(table)?;
         let mut rows = Vec::new();
+        self.each_row(table, |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Reads every row of a table, a page in memory at a time.
+    pub(crate) fn each_row(
+        &self,
+        table: &str,
+        mut each: impl FnMut(Value) -> Result<()>,
+    ) -> Result<()> {
+        let columns = self.columns(table)?;
         let mut token = String::new();
         loop {
             let page = self.page(table, &token)?;
             for row in page.get("rows").and_then(Value::as_array).into_iter().flatten() {
-                rows.push(read_record(&columns, row).with_context(|| format!("in {table}"))?);
+                each(read_record(&columns, row).with_context(|| format!("in {table}"))?)?;
             }
             match page.get("pageToken").and_then(Value::as_str) {
                 Some(next) if !next.is_empty() => token = format!("&pageToken={next}"),
-                _ => return Ok(rows),
+                _ => return Ok(()),
             }
         }
     }
@@ -225,12 +239,24 @@ impl LocalBigQuery {
 
     /// Starts it over a new folder and waits until it answers.
     pub(crate) fn start(place: &Place, http: &Http) -> Result<Self> {
+        Self::start_reading(place, http, None)
+    }
+
+    /// The same; load jobs read what is in `storage`.
+    pub(crate) fn start_reading(
+        place: &Place,
+        http: &Http,
+        storage: Option<&FakeGcs>,
+    ) -> Result<Self> {
         let (port, grpc_port) = (place::free_port()?, place::free_port()?);
         let mut command = process::command(&place::scripts().join("local-bigquery/start"));
         command
             .arg(place.join("local-bigquery"))
             .args([port.to_string(), grpc_port.to_string()])
             .env("KCBQ_CACHE", place::cache());
+        if let Some(storage) = storage {
+            command.env("STORAGE_EMULATOR_HOST", storage.endpoint());
+        }
         let mut process = Process::spawn("local-bigquery", &mut command, place.path())?;
         let probe =
             format!("http://127.0.0.1:{port}/bigquery/v2/projects/{}/datasets", Self::PROJECT);

@@ -16,4 +16,5 @@ pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod simulator;
 pub(crate) mod sink;
+pub(crate) mod storage;
 pub(crate) mod workload;
