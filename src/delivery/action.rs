@@ -11,7 +11,7 @@ use crate::{
     record::{Fingerprint, TopicPartition},
     table::TableRef,
     write::load::{
-        chain::{ChainId, Slot},
+        chain::{self, ChainId, Slot},
         container::Block,
         job::LoadJob,
     },
@@ -146,12 +146,11 @@ impl Content {
         }
     }
 
-    /// What the object's name ends in. By BigQuery's documents a job is not told that its JSON is compressed, and
-    /// they do not promise that it looks for that anywhere but in the name.
+    /// What the object's name ends in.
     pub fn extension(&self) -> &'static str {
         match self {
-            Self::Lines(_) => ".json.gz",
-            Self::Datums { .. } => ".avro",
+            Self::Lines(_) => chain::EXTENSIONS[0],
+            Self::Datums { .. } => chain::EXTENSIONS[1],
         }
     }
 }

@@ -77,9 +77,8 @@ impl Loads {
     /// It may be stored or not; the same call may be made again.
     pub async fn stage(&self, worker: usize, stage: Stage) -> Result<String, Fault> {
         let nonce = format!("{}-{worker}", self.nonce);
-        let content = stage.content;
-        let mut name = stage.chain.object(&self.prefix, stage.first, &nonce, stage.id.0);
-        name.push_str(content.extension());
+        let Stage { id, chain, content, first, .. } = stage;
+        let name = chain.object(&self.prefix, first, (&nonce, id.0), content.extension());
         let shape = Arc::clone(&self.shape);
         let object = if content.bytes() <= INLINE_BYTES || shape.is_cheap(&content) {
             shape.object(&name, content)

@@ -92,7 +92,7 @@ fn staged(nonce: &str, number: u64) -> String {
     let lane = TopicPartition::new("orders", 0);
     let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
     let of = ChainOf { group: "g", lane: &lane, topic_id: None, table: &table, load_epoch: 0 };
-    ChainId::new(&of).object("kcbq/", 0, &format!("{nonce}-1"), number)
+    ChainId::new(&of).object("kcbq/", 0, (&format!("{nonce}-1"), number), ".avro")
 }
 
 #[tokio::test(start_paused = true)]

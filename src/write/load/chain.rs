@@ -52,12 +52,22 @@ impl ChainId {
         format!("{}-{}-a{}", self.0, slot.node, slot.attempt)
     }
 
-    /// The name of a staged object, below `prefix` and without extension. `nonce` is the process's own and
-    /// `number` counts in it, so that no two attempts, of whatever owner, write to one name.
-    pub fn object(&self, prefix: &str, first: i64, nonce: &str, number: u64) -> String {
-        format!("{prefix}{}/{first:020}-{nonce}-{number}", self.0)
+    /// The name of a staged object, below `prefix`. `nonce` is the process's own and `number` counts in it,
+    /// so that no two attempts, of whatever owner, write to one name. `extension` is one of [`EXTENSIONS`].
+    pub fn object(
+        &self,
+        prefix: &str,
+        first: i64,
+        (nonce, number): (&str, u64),
+        extension: &str,
+    ) -> String {
+        format!("{prefix}{}/{first:020}-{nonce}-{number}{extension}", self.0)
     }
 }
+
+/// What the names of staged objects end in. By BigQuery's documents a job is not told that its JSON is
+/// compressed, and they do not promise that it looks for that anywhere but in the name.
+pub const EXTENSIONS: [&str; 2] = [".json.gz", ".avro"];
 
 /// The nonce in the name of a staged object; `None` for a name below `prefix` that
 /// [`ChainId::object`] never makes.
@@ -65,6 +75,7 @@ pub fn nonce<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
     let (chain, object) = name.strip_prefix(prefix)?.split_once('/')?;
     let (hash, partition) = chain.strip_prefix("kcbq-")?.split_once('-')?;
     let (first, rest) = object.split_once('-')?;
+    let rest = EXTENSIONS.into_iter().find_map(|extension| rest.strip_suffix(extension))?;
     let (nonce, number) = rest.rsplit_once('-')?;
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -129,8 +140,8 @@ mod tests {
         let id = chain.job(Slot { node: 42, attempt: 1 });
         assert_eq!(id, "kcbq-b0f748f712693f5335cd4d56736f37ac-3-42-a1");
         assert_eq!(
-            chain.object("stage/", 42, "n0nce", 7),
-            "stage/kcbq-b0f748f712693f5335cd4d56736f37ac-3/00000000000000000042-n0nce-7"
+            chain.object("stage/", 42, ("n0nce", 7), ".avro"),
+            "stage/kcbq-b0f748f712693f5335cd4d56736f37ac-3/00000000000000000042-n0nce-7.avro"
         );
     }
 
@@ -138,7 +149,8 @@ mod tests {
     fn only_names_of_staged_objects_have_a_nonce() {
         let lane = TopicPartition::new("shop.orders", 3);
         let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
-        let name = ChainId::new(&of(&lane, &table)).object("stage/", 42, "0a1b-2", 7);
+        let chain = ChainId::new(&of(&lane, &table));
+        let name = chain.object("stage/", 42, ("0a1b-2", 7), ".json.gz");
         assert_eq!(nonce("stage/", &name), Some("0a1b-2"));
         assert_eq!(nonce("", &name), None, "another prefix");
         for (part, other) in [
@@ -151,7 +163,9 @@ mod tests {
             ("/000", "/00"),
             ("00042-", "0004x-"),
             ("0a1b-2", "0a1b/2"),
-            ("-7", "-7.avro"),
+            ("-7", "-x"),
+            (".json.gz", ""),
+            (".json.gz", ".json"),
         ] {
             assert_eq!(nonce("stage/", &name.replacen(part, other, 1)), None, "{part} {other}");
         }
