@@ -5,6 +5,11 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use kcbq::cli::Arguments;
 
+/// Batches of hundreds of tables grow and go, each at its own pace. The system's allocator keeps what they leave in pieces: with 300 tables
+/// three times as much memory as was in use. It serves librdkafka, too, whose messages are freed by other threads than made them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     no_huge_pages();
     match Arguments::parse().execute() {
