@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 mod kafka_tokens;
+mod pace;
 pub mod service;
 
 #[cfg(feature = "sim")]

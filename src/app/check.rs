@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Settings;
 
+mod bucket;
 pub mod probes;
 
 /// How long one probe may take.
@@ -101,6 +102,7 @@ pub async fn remotes(settings: Settings) -> Vec<Finding> {
     let probes: Vec<Probe> = vec![
         ("kafka", Box::pin(blocking("kafka", move || probes::kafka(&kafka)))),
         ("registry", Box::pin(probes::registry(settings.clone()))),
+        ("bucket", Box::pin(bucket::bucket(settings.clone()))),
         ("bigquery", Box::pin(probes::bigquery(settings))),
     ];
     run(probes, PROBE_TIMEOUT).await

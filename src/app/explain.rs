@@ -1,6 +1,6 @@
 //! What the service would do with each topic now, and why: `kcbq explain`.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration, time::Instant};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 
@@ -8,15 +8,16 @@ use crate::{
     app::{
         check::probes::{self, Found},
         kafka_tokens::kafka_tokens,
+        pace::Pace,
     },
     config::Settings,
     kafka::admin::Cluster,
     path::{
-        Chooser, JOB_TIME, Path, Signals,
+        Chooser, Path, Signals,
         price::{Costs, Prices, RECORD_BYTES, Volume},
     },
     pipeline::{
-        paths::{self, Feed},
+        paths::Feed,
         settings::{TopicSettings, WriteMode},
     },
 };
@@ -83,12 +84,15 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> St
         settings.freshness.as_secs(),
         mode(settings.write)
     );
-    if settings.write != WriteMode::Streaming && ways.has_bucket {
-        push_jobs(&mut text, settings, seen.partitions);
+    if let Some(pace) = Pace::of(settings, seen.partitions).filter(|_| ways.has_bucket) {
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "  jobs   {pace}");
+        for line in [pace.note(), pace.remedy()].into_iter().flatten() {
+            _ = writeln!(text, "  note   {line}");
+        }
     }
     push_price(&mut text, seen.backlog, ways);
     let (path, reason) = decision(settings, seen, ways);
-    // Writing to a String cannot fail.
     _ = writeln!(text, "  now    {path}: {reason}");
     text
 }
@@ -116,36 +120,6 @@ fn decision(settings: &TopicSettings, seen: Seen, ways: Ways) -> (Path, String) 
             let (path, cause) = chooser.chosen();
             (path, cause.to_string())
         }
-    }
-}
-
-/// The quota arithmetic.
-fn push_jobs(text: &mut String, settings: &TopicSettings, partitions: u32) {
-    let (_, interval) = paths::pace(settings, partitions);
-    let seconds = interval.as_secs_f64().max(0.001);
-    let day = Duration::from_hours(24).as_secs_f64();
-    let jobs = f64::from(partitions) * day / seconds;
-    let quota = settings.load.settings.jobs_per_table_day;
-    let spare = match settings.write {
-        WriteMode::Auto => "; as many are kept for the last jobs before rows are streamed again",
-        WriteMode::Streaming | WriteMode::Load => "",
-    };
-    _ = writeln!(
-        text,
-        "  jobs   one of each partition every {seconds:.0} s: {partitions} × 86,400 / {seconds:.0} = \
-         {jobs:.0} a day of {quota}{spare}"
-    );
-    if interval + JOB_TIME > settings.freshness && settings.write == WriteMode::Load {
-        let age = (interval + JOB_TIME).as_secs();
-        let reason = if interval > settings.freshness {
-            "the quota of the table"
-        } else {
-            "a job's own time"
-        };
-        _ = writeln!(
-            text,
-            "  note   a row may be {age} s old when it is visible, more than `freshness`: {reason}"
-        );
     }
 }
 
@@ -197,6 +171,7 @@ mod tests {
             describe("orders", &topic("write: load, freshness: 15m"), seen(64, 0), ways(true));
         assert!(text.contains("64 × 86,400 / 4096 = 1350 a day of 1500"), "{text}");
         assert!(text.contains("4156 s old") && text.contains("the quota of the table"), "{text}");
+        assert!(text.contains("  note   set `freshness: 69m`, or `write: auto`"), "{text}");
         assert!(text.contains("now    load jobs: as the configuration says"), "{text}");
     }
 
@@ -209,6 +184,7 @@ mod tests {
         assert!(large.contains("now    load jobs: 666 MB are to be read"), "{large}");
         let without = describe("orders", &settings, seen(4, 2_000_000), ways(false));
         assert!(without.contains("no bucket") && !without.contains("jobs   "), "{without}");
+        assert!(small.contains("once the backlog is small, rows are streamed"), "{small}");
         assert!(large.contains("price  to write what is to be read: 0.10 USD by"), "{large}");
         assert!(large.contains("inserts, nothing by load jobs (1000 bytes taken"), "{large}");
         assert!(without.contains("0.10 USD by streaming inserts (1000 bytes taken"), "{without}");

@@ -1,6 +1,6 @@
 //! From the parsed file to settings that can be run: what one key alone cannot tell.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -22,13 +22,11 @@ use crate::{
     },
     table::{Partitioning, TableLayout},
     transcode::settings::Format,
+    write::load::pace::JOB_TIME_MAX,
 };
 
 const DAY_MS: i64 = 86_400_000;
 const TOKEN_CHARS_MIN: usize = 16;
-/// A load job may take six hours and be tried again
-/// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>).
-const JOB_TIME_MAX: Duration = Duration::from_hours(24);
 
 /// A validated configuration.
 #[derive(Clone, Debug)]

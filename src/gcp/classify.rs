@@ -56,6 +56,12 @@ pub struct Item {
 ///
 /// The message is the remote's own: only for calls whose errors cannot hold a row's value.
 pub fn answer_fault(answer: &RestResponse) -> Fault {
+    let fault = plain_fault(answer);
+    Fault { message: with_remedy(fault.kind, &fault.message), ..fault }
+}
+
+/// The same without a word on what to do: for services that share BigQuery's envelope and not its roles.
+pub fn plain_fault(answer: &RestResponse) -> Fault {
     let envelope = serde_json::from_slice::<Answer>(&answer.body).unwrap_or_default().error;
     let item = envelope.errors.into_iter().next().unwrap_or_default();
     let message = if item.message.is_empty() { envelope.message } else { item.message };
@@ -71,7 +77,7 @@ pub fn answer_fault(answer: &RestResponse) -> Fault {
         kind,
         certainty,
         reason,
-        message: with_remedy(kind, &cut(&message, MESSAGE_CHARS_MAX)),
+        message: cut(&message, MESSAGE_CHARS_MAX),
         retry_after: retry_after(&answer.headers),
         source: None,
     }

@@ -15,13 +15,16 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     fault::{Fault, FaultKind},
-    gcp::classify::succeed,
+    gcp::classify::{call_fault, plain_fault},
     rest::{Body, Rest, RestRequest, RestResponse},
     write::load::{ListedObject, ObjectPage, Objects},
 };
 
 /// Google's own endpoint.
 pub const ENDPOINT: &str = "https://storage.googleapis.com";
+/// What may create, read, list and delete objects
+/// (<https://docs.cloud.google.com/storage/docs/access-control/iam-roles>).
+pub const ROLE: &str = "roles/storage.objectUser";
 
 /// [`Objects`] in one bucket.
 pub struct Bucket {
@@ -66,7 +69,23 @@ impl Bucket {
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         }
-        succeed(&*self.rest, RestRequest { method, path, headers, body }).await
+        let request = RestRequest { method, path, headers, body };
+        let answer = self.rest.call(request).await.map_err(call_fault)?;
+        if (200..300).contains(&answer.status) { Ok(answer) } else { Err(self.fault(&answer)) }
+    }
+
+    fn fault(&self, answer: &RestResponse) -> Fault {
+        let fault = plain_fault(answer);
+        let remedy = match fault.kind {
+            FaultKind::PermissionDenied => format!("grant {ROLE} on the bucket {}", self.name),
+            FaultKind::Unauthenticated => "check the service's Google credentials".to_owned(),
+            _ => return fault,
+        };
+        let message = match fault.message.is_empty() {
+            true => remedy,
+            false => format!("{}; {remedy}", fault.message),
+        };
+        Fault { message, ..fault }
     }
 
     /// `ifGenerationMatch=0`: the object must not exist. Names are this process's own, so that one

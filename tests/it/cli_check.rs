@@ -31,8 +31,9 @@ fn one_remote_that_is_down_does_not_hide_the_others() {
         "kafka: {{bootstrap_servers: '127.0.0.1:1', group_id: g}}\n\
          schema_registry: {{url: '{}'}}\n\
          bigquery: {{project: p, dataset: raw, endpoint: '{}'}}\n\
+         gcs: {{bucket: staging, endpoint: '{}'}}\n\
          topics: [{{match: a, value_format: avro}}]\n",
-        simulator.registry, simulator.rest
+        simulator.registry, simulator.rest, simulator.gcs
     ));
     let output = kcbq(&["check", "--config", config.path().to_str().unwrap()]);
     let text = stdout(&output);
@@ -40,6 +41,8 @@ fn one_remote_that_is_down_does_not_hide_the_others() {
     for wanted in [
         "PROBLEM  kafka     ",
         "ok       registry  the schema registry answers",
+        "ok       bucket    `staging` is there; objects may be listed",
+        "ok       bucket    objects may be written and deleted below `kcbq/`",
         "ok       dataset   `raw` is missing and will be created",
         "1 problem found",
     ] {

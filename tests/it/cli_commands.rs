@@ -28,6 +28,7 @@ pub(crate) struct Simulator {
     child: Child,
     pub(crate) rest: String,
     pub(crate) registry: String,
+    pub(crate) gcs: String,
 }
 
 impl Simulator {
@@ -44,8 +45,8 @@ impl Simulator {
             let line = lines.next().unwrap().unwrap();
             line.split_whitespace().last().unwrap().to_owned()
         };
-        let (rest, registry) = (address(), address());
-        Self { child, rest, registry }
+        let (rest, registry, gcs) = (address(), address(), address());
+        Self { child, rest, registry, gcs }
     }
 }
 

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 const DAY: Duration = Duration::from_hours(24);
+/// How long an object is needed for its job, from the job's creation on: it may take six hours
+/// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>) and be tried again.
+pub const JOB_TIME_MAX: Duration = Duration::from_hours(24);
 /// A table takes five changes of its metadata in ten seconds, loads among them
 /// (<https://docs.cloud.google.com/bigquery/quotas#standard_tables>); one of them is for its columns.
 const CHANGE: Duration = Duration::from_millis(2_500);
