@@ -356,6 +356,41 @@ mod tidy {
         assert!(gone.is_empty(), "docs/operations.md names metrics that do not exist: {gone:?}");
     }
 
+    /// The text of a module's file. `tests` may stand inside the file of the module around it.
+    fn module_text(path: &[&str]) -> Option<String> {
+        let (folder, path) = match path {
+            ["it", rest @ ..] => ("tests/it", rest),
+            path => ("src", path),
+        };
+        let around = path.strip_suffix(&["tests"]).unwrap_or(path);
+        let read = |path: &[&str]| {
+            fs::read_to_string(root().join(folder).join(path.join("/")).with_extension("rs")).ok()
+        };
+        read(path).or_else(|| read(around))
+    }
+
+    #[test]
+    fn every_test_counter_and_defect_that_the_regressions_name_exists() {
+        let page = fs::read_to_string(root().join("docs/regressions.md")).unwrap();
+        let variants = ["src/pipeline/simulation/coverage.rs", "src/delivery/defect.rs"]
+            .map(|file| fs::read_to_string(root().join(file)).unwrap())
+            .concat();
+        let exists = |name: &str| match *name.split("::").collect::<Vec<_>>() {
+            [name] => variants.contains(&format!("\n    {name},\n")),
+            ref module if module_text(module).is_some() => true,
+            [ref module @ .., function] => {
+                module_text(module).is_some_and(|text| text.contains(&format!("fn {function}(")))
+            }
+            [] => false,
+        };
+        let named = Regex::new(r"`([a-z]\w*(?:::\w+)+|(?:[A-Z][a-z]+)+)`").unwrap();
+        let names: BTreeSet<&str> =
+            named.captures_iter(&page).map(|captures| captures.get(1).unwrap().as_str()).collect();
+        let gone: Vec<_> = names.iter().filter(|name| !exists(name)).collect();
+        assert!(gone.is_empty(), "docs/regressions.md names what does not exist: {gone:?}");
+        assert!(names.len() > 100, "docs/regressions.md names {} only", names.len());
+    }
+
     /// A metric that is declared, registered and documented, and then forgotten, is always 0 and
     /// nobody sees it. So each must be changed by code that is not its declaration: directly, or in a
     /// function of `telemetry` that others call.

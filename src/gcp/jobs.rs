@@ -128,3 +128,41 @@ fn foreign(id: &str) -> Fault {
     );
     Fault::refused(FaultKind::InvalidRequest, "labels", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fault::Certainty;
+
+    fn state(status: &Value) -> JobState {
+        let document = json!({
+            "configuration": {"labels": {"kcbq_end": "9", "kcbq_rows": "3"}},
+            "status": status,
+            "statistics": {"load": {"outputRows": "3"}},
+        });
+        let body = document.to_string().into();
+        let answer = RestResponse { status: 200, headers: HeaderMap::new(), body };
+        view(&answer, "id").unwrap().state
+    }
+
+    #[test]
+    fn a_job_that_is_done_with_an_error_result_has_failed_although_the_answer_is_a_200() {
+        let error = json!({"reason": "jobBackendError", "message": "try again"});
+        let status = json!({"state": "DONE", "errorResult": error, "errors": [error]});
+        let JobState::Failed(fault) = state(&status) else { panic!("{status}") };
+        assert_eq!((fault.kind, fault.certainty), (FaultKind::Transient, Certainty::Refused));
+    }
+
+    #[test]
+    fn a_job_that_is_not_done_has_neither_failed_nor_loaded_whatever_errors_it_lists() {
+        let errors = json!([{"reason": "invalid", "message": "a warning"}]);
+        for (name, running) in [("PENDING", false), ("RUNNING", true)] {
+            let state = state(&json!({"state": name, "errors": errors}));
+            assert!(matches!(state, JobState::Active { running: r } if r == running), "{state:?}");
+        }
+        let done = state(&json!({"state": "DONE", "errors": errors}));
+        assert!(matches!(done, JobState::Loaded { output_rows: Some(3) }), "{done:?}");
+    }
+}

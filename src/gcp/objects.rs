@@ -175,3 +175,66 @@ fn unreadable() -> Fault {
     let message = "the answer is not one of Cloud Storage; is there a proxy in between?";
     Fault::unknown(FaultKind::Transient, "unreadableAnswer", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, sync::Mutex};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::rest::RestError;
+
+    /// Answers with these statuses and sizes.
+    #[derive(Default)]
+    struct Scripted {
+        answers: Mutex<VecDeque<(u16, u64)>>,
+        sent: Mutex<Vec<(Method, String)>>,
+    }
+
+    impl Rest for Scripted {
+        fn call(&self, request: RestRequest) -> BoxFuture<'_, Result<RestResponse, RestError>> {
+            Box::pin(async move {
+                self.sent.lock().unwrap().push((request.method, request.path));
+                let (status, size) = self.answers.lock().unwrap().pop_front().unwrap();
+                let body = json!({"size": size.to_string()}).to_string().into();
+                Ok(RestResponse { status, headers: HeaderMap::new(), body })
+            })
+        }
+    }
+
+    async fn put(answers: &[(u16, u64)]) -> (Result<(), Fault>, Vec<(Method, String)>) {
+        let rest = Arc::new(Scripted::default());
+        rest.answers.lock().unwrap().extend(answers);
+        let bucket = Bucket::new(Arc::<Scripted>::clone(&rest), "b");
+        let parts = vec![Bytes::from_static(b"123"), Bytes::from_static(b"45")];
+        let result = bucket.put("o/1", parts).await;
+        let sent = std::mem::take(&mut *rest.sent.lock().unwrap());
+        (result, sent)
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_there_is_never_written_over() {
+        let (result, sent) = put(&[(200, 5)]).await;
+        assert!(result.is_ok() && sent[0].1.contains("ifGenerationMatch=0"), "{sent:?}");
+        // An earlier attempt has stored it, whose answer was lost.
+        let (result, sent) = put(&[(412, 0), (200, 5)]).await;
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!(sent[1], (Method::GET, "/storage/v1/b/b/o/o%2F1".to_owned()));
+        let (result, _) = put(&[(412, 0), (200, 4)]).await;
+        assert_eq!(result.unwrap_err().reason, "objectSize");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_was_not_stored_whole_is_a_fault() {
+        for (status, kind) in [
+            (503, FaultKind::Transient),
+            (429, FaultKind::Throttled),
+            (403, FaultKind::PermissionDenied),
+            (404, FaultKind::TableNotFound),
+        ] {
+            assert_eq!(put(&[(status, 5)]).await.0.unwrap_err().kind, kind, "{status}");
+        }
+        assert_eq!(put(&[(200, 4)]).await.0.unwrap_err().reason, "objectSize");
+    }
+}

@@ -212,4 +212,20 @@ mod tests {
         assert!(lanes.set_flow(&owned, Some(7)));
         assert_eq!(next(&mut lanes), Some(7));
     }
+
+    #[test]
+    fn a_lane_that_came_back_is_untouched_by_what_is_said_of_its_earlier_assignment() {
+        let lane = TopicPartition::new("t", 0);
+        let mut lanes = Lanes::default();
+        let [first] = lanes.assign(vec![lane.clone()]).try_into().unwrap();
+        lanes.remove(std::slice::from_ref(&first));
+        let [second] = lanes.assign(vec![lane]).try_into().unwrap();
+        let running = Running { next: 9, verify: None, paused: false, rewind: None };
+        lanes.owned_mut(&second).unwrap().state = State::Running(running.clone());
+        // A cooperative rebalance that brings nothing new is an assignment, too.
+        assert!(lanes.assign(Vec::new()).is_empty());
+        assert!(!lanes.set_flow(&first, None) && !lanes.set_flow(&first, Some(2)));
+        assert!(lanes.running_mut(&first).is_none());
+        assert_eq!(lanes.running_mut(&second), Some(&mut running.clone()));
+    }
 }

@@ -143,3 +143,88 @@ fn not_compressed(error: io::Error) -> Fault {
     let message = format!("the rows could not be compressed: {error}");
     Fault::refused(FaultKind::Transient, "compression", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::{
+        delivery::action::BatchId,
+        record::TopicPartition,
+        write::load::{Inserted, ObjectPage, chain::ChainOf, job::JobView},
+    };
+
+    /// A bucket that remembers names, and no jobs.
+    #[derive(Default)]
+    struct Names(Mutex<Vec<String>>);
+
+    impl Objects for Names {
+        fn uri(&self, name: &str) -> String {
+            name.to_owned()
+        }
+
+        fn put<'a>(&'a self, name: &'a str, _: Vec<Bytes>) -> BoxFuture<'a, Result<(), Fault>> {
+            self.0.lock().unwrap().push(name.to_owned());
+            Box::pin(async { Ok(()) })
+        }
+
+        fn delete<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Fault>> {
+            unreachable!("nothing is deleted")
+        }
+
+        fn list<'a>(
+            &'a self,
+            _: &'a str,
+            _: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<ObjectPage, Fault>> {
+            unreachable!("nothing is listed")
+        }
+    }
+
+    impl LoadJobs for Names {
+        fn insert<'a>(&'a self, _: &'a LoadJob) -> BoxFuture<'a, Result<Inserted, Fault>> {
+            unreachable!("no job is made")
+        }
+
+        fn get<'a>(
+            &'a self,
+            _: &'a TableRef,
+            _: &'a str,
+        ) -> BoxFuture<'a, Result<Option<JobView>, Fault>> {
+            unreachable!("no job is read")
+        }
+    }
+
+    fn stage(number: u64) -> Stage {
+        let lane = TopicPartition::new("t", 0);
+        let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let of = ChainOf { group: "g", lane: &lane, topic_id: None, table: &table, load_epoch: 0 };
+        Stage {
+            id: BatchId(number),
+            chain: ChainId::new(&of),
+            table,
+            content: Content::Lines(Bytes::from_static(b"{}\n")),
+            rows: 1,
+            first: 7,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_rows_go_to_an_object_of_another_name_from_each_process_worker_and_batch() {
+        let names = Arc::new(Names::default());
+        for nonce in ["one", "other"] {
+            let (jobs, objects) = (Arc::<Names>::clone(&names), Arc::<Names>::clone(&names));
+            let loads = Loads::new(jobs, objects, "stage/".to_owned(), nonce.to_owned());
+            for (worker, number) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
+                loads.stage(worker, stage(number)).await.unwrap();
+            }
+        }
+        let mut names = names.0.lock().unwrap().clone();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 8, "{names:?}");
+    }
+}

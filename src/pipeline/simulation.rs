@@ -24,8 +24,8 @@
 //!
 //! # Faults
 //!
-//! By the numbers of the design's fault list; every one has a counter ([`coverage`]) that a run of many
-//! seeds must have reached.
+//! By the numbers of the design's fault list, as `docs/regressions.md` has it; every one has a counter
+//! ([`coverage`]) that a run of many seeds must have reached.
 //!
 //! | fault | how | counter |
 //! |---|---|---|
@@ -36,7 +36,7 @@
 //! | 5 commit unknown | lost, late, or its answer lost | `CommitUnknown`, `CommitLate`, `CommitBehindUnknown` |
 //! | 6 commit fenced | by membership and generation | `CommitFenced`, `CommitRefused` |
 //! | 9 partitions added | one more while it runs | `NewPartition` |
-//! | 12 registry | 503, 429, silence; a schema that it learns of late | `RegistryFault`, `UnknownSchemaId` |
+//! | 12, 14 registry | 503, 429, silence; a schema that it learns of late | `RegistryFault`, `UnknownSchemaId` |
 //! | 15 corrupt Avro | magic byte, trailing and missing bytes | `LetterDecode` |
 //! | 16 schema race | processes add columns, widen and create at once | `SchemaRace`, `CreateRace` |
 //! | 17, 18 stale metadata | a table, a column, a wider type that streaming sees late | `TableNotVisible`, `StaleSchema`, `StaleType` |
@@ -44,18 +44,23 @@
 //! | 23 quotas | rate limit and quota on rows and tables | `Throttled`, `QuotaExceeded` |
 //! | 26 server errors | 503 before or after the rows were stored | `Refused`, `AmbiguousAnswer` |
 //! | 28 answer lost | also requests that arrive after the client has given up | `StoredWithoutAnswer`, `LateArrival` |
+//! | 33 token expired | 401 although the token was renewed, on rows, tables, jobs and objects | `TokenRefused` |
+//! | 35 GCS 412 | an upload that is repeated finds its object stored | `ObjectExists` |
+//! | 36 GCS | uploads that fail (503, 403, 429), are stored without an answer, or late; objects that nobody needs | `StageFault`, `ObjectDeleted` |
+//! | 37 load jobs fail | `backendError`, `quotaExceeded`, warnings, long runs | `JobFailed` |
+//! | 25, 37 job ids | jobs that are asked for twice, by one owner or two, whose answer is lost or that arrive late | `JobExists`, `JobUnknown`, `LaneRestarted` |
+//! | 39 clock skew | the wall clock of a process is wrong by up to an hour, and by another time in its next life | `SkewedClock` |
 //! | 42 SIGTERM | drains, commits, leaves | `Shutdown` |
 //! | 43 dead letters fail | refused, or stored without an answer | `DeadLetterFault`, `DeadLetterUnknown` |
 //! | no dead-letter topic | two topics have none until faults end: their lanes halt, try again, are given up | `Halt`, `HaltTried`, `DrainHeld` |
-//! | 35 load jobs fail | `backendError`, `quotaExceeded`, warnings, long runs | `JobFailed` |
-//! | 36 job ids | jobs that are asked for twice, by one owner or two, whose answer is lost or that arrive late | `JobExists`, `JobUnknown`, `LaneRestarted` |
-//! | 37 objects | uploads that fail, are stored without an answer, or late; objects that nobody needs | `StageFault`, `ObjectDeleted` |
 //! | kill | with requests under way | `Kill`, `KillWithUnacknowledged` |
 //!
 //! Not simulated, of those that the design would have simulated: 27, 29 (gRPC), which this service does not
-//! use yet; a job that drops rows, which waits for a person for ever (`write::load::run`); 33 (token expiry), which lies below the REST port (`gcp::auth` tests);
-//! 39 (clock skew): nothing here reads a wall clock; 40 (disk full): there is no local state; 45 (reload):
-//! there is none. Retention, truncation and recreated topics (7, 8, 10) are `kafka::start`'s and `tests/it`'s.
+//! use yet; 40 (disk full): there is no local state; 45 (reload): there is none. Nor is a job that drops rows
+//! (38), which waits for a person for ever (`write::load::run`). That a token is renewed before it is
+//! refused lies below the REST port (`gcp::auth`, `gcp::http`). The wall clock deals load jobs their turns
+//! (`write::load::pace`) and decides nothing else. Retention, truncation and recreated topics (7, 8, 10) are
+//! `kafka::start`'s and `tests/it`'s.
 
 mod avro;
 mod bigquery;

@@ -22,7 +22,9 @@ use crate::{
 mod containers;
 mod flow;
 mod halt;
+mod job_failures;
 mod load;
+mod revoke;
 
 /// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, `o` a row of another table,
 /// anything else a row.

@@ -14,6 +14,7 @@ pub(crate) enum Mark {
     Refused,
     Throttled,
     QuotaExceeded,
+    TokenRefused,
     RowsStopped,
     RowsRejected,
     DeadLetter,
@@ -67,8 +68,10 @@ pub(crate) enum Mark {
     Duplicate,
     Deduplicated,
     Shutdown,
+    SkewedClock,
     Staged,
     StageFault,
+    ObjectExists,
     ChainFound,
     LocateFault,
     JobCreated,
@@ -97,7 +100,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 74] = [
+    pub(crate) const SET: [Self; 77] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -107,6 +110,7 @@ impl Mark {
         Self::Refused,
         Self::Throttled,
         Self::QuotaExceeded,
+        Self::TokenRefused,
         Self::RowsStopped,
         Self::RowsRejected,
         Self::DeadLetter,
@@ -158,8 +162,10 @@ impl Mark {
         Self::Duplicate,
         Self::Deduplicated,
         Self::Shutdown,
+        Self::SkewedClock,
         Self::Staged,
         Self::StageFault,
+        Self::ObjectExists,
         Self::ChainFound,
         Self::LocateFault,
         Self::JobCreated,

@@ -37,6 +37,7 @@ fn plan(rng: &mut Rng) -> Plan {
         letterless: false,
         session_ms: 45_000,
         rebalance_ms: 60_000,
+        skew_ms: 0,
         ..usual
     }
 }

@@ -155,6 +155,8 @@ pub(crate) struct Plan {
     pub(crate) session_ms: u64,
     /// How long the coordinator waits for members to join again.
     pub(crate) rebalance_ms: u64,
+    /// By how much the wall clock of a process may be wrong, to either side; each life has its own.
+    pub(crate) skew_ms: u64,
 }
 
 /// Virtual time within which a world without faults must have settled. What may be in the way: a change of
@@ -215,6 +217,7 @@ impl Plan {
             drain_ms: rng.between(1_000, 8_000),
             session_ms: rng.between(6_000, 10_000),
             rebalance_ms: 20_000,
+            skew_ms: if rng.chance(500) { 3_600_000 } else { 0 },
         }
     }
 }

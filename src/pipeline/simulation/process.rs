@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     bigquery::BUCKET,
+    coverage::Mark,
     env::{Env, Who},
     line::Line,
     records::EPOCH_MS,
@@ -116,7 +117,7 @@ impl Process {
         );
         let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
-        let clock = Clock { at: env.instant(), unix_ms: EPOCH_MS + env.now };
+        let clock = clock(env);
         let ownership = Ownership::default();
         ownership.lock().keeps_released = env.defect == Some(Defect::CommitAfterRevoke);
         Self {
@@ -206,6 +207,16 @@ impl Process {
             Finished { who, worker, done }
         });
     }
+}
+
+/// The wall clock of a process, right or wrong.
+fn clock(env: &mut Env) -> Clock {
+    let skew = env.plan.skew_ms;
+    let wrong = env.rng.between(0, 2 * skew);
+    if wrong.abs_diff(skew) > 60_000 {
+        env.mark(Mark::SkewedClock);
+    }
+    Clock { at: env.instant(), unix_ms: EPOCH_MS + env.now + wrong - skew }
 }
 
 fn write_settings(env: &Env) -> InsertAllSettings {

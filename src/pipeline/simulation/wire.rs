@@ -108,11 +108,18 @@ fn hang(env: &mut Env, who: Who, ask: Ask) {
     env.after(patience, Event::Replied(who, Reply::Broken(ask)));
 }
 
-fn refusal(env: &mut Env, marks: [Mark; 3]) -> Fate {
+/// The marks of refused writes, as [`refusal`] has them.
+const REFUSALS: [Mark; 5] =
+    [Mark::Refused, Mark::Throttled, Mark::QuotaExceeded, Mark::Throttled, Mark::TokenRefused];
+
+fn refusal(env: &mut Env, marks: [Mark; 5]) -> Fate {
     let refusals = [
         (StatusCode::SERVICE_UNAVAILABLE, "backendError"),
         (StatusCode::FORBIDDEN, "rateLimitExceeded"),
         (StatusCode::FORBIDDEN, "quotaExceeded"),
+        (StatusCode::TOO_MANY_REQUESTS, "rateLimitExceeded"),
+        // The token was renewed once already (`gcp::http`), and the new one is no better.
+        (StatusCode::UNAUTHORIZED, "authError"),
     ];
     let which = env.rng.index(refusals.len());
     env.mark(marks[which]);
@@ -126,7 +133,7 @@ fn insert_fate(env: &mut Env) -> Fate {
     }
     let chances = env.chances();
     if env.rng.chance(chances.refuse) {
-        return refusal(env, [Mark::Refused, Mark::Throttled, Mark::QuotaExceeded]);
+        return refusal(env, REFUSALS);
     }
     if env.rng.chance(chances.stop_rows) {
         env.mark(Mark::RowsStopped);
@@ -141,7 +148,7 @@ fn load_fate(env: &mut Env) -> Fate {
     }
     let chances = env.chances();
     if env.rng.chance(chances.refuse) {
-        return refusal(env, [Mark::Refused, Mark::Throttled, Mark::QuotaExceeded]);
+        return refusal(env, REFUSALS);
     }
     doubtful_fate(env)
 }
@@ -163,7 +170,7 @@ fn table_fate(env: &mut Env) -> Fate {
     }
     env.mark(Mark::TableFault);
     match env.rng.chance(500) {
-        true => refusal(env, [Mark::TableFault; 3]),
+        true => refusal(env, [Mark::TableFault; 5]),
         false => doubtful_fate(env),
     }
 }
@@ -258,7 +265,8 @@ fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
     } else if service == Service::InsertAll {
         mark_rows(env, &answer);
     } else if answer.status == 412 {
-        env.mark(Mark::SchemaRace);
+        let is_object = service == Service::Upload;
+        env.mark(if is_object { Mark::ObjectExists } else { Mark::SchemaRace });
     } else if answer.status == 409 {
         env.mark(Mark::CreateRace);
     } else if answer.status == 200 && is_query {

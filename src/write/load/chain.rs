@@ -174,6 +174,7 @@ mod tests {
     #[test]
     fn everything_that_makes_another_chain_changes_its_name() {
         let (lane, other) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
+        let topic = TopicPartition::new("u", 0);
         let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
         let second = TableRef { table: "u".into(), ..table.clone() };
         let base = of(&lane, &table);
@@ -181,6 +182,7 @@ mod tests {
             ChainId::new(&base),
             ChainId::new(&ChainOf { group: "sho", ..base }),
             ChainId::new(&ChainOf { lane: &other, ..base }),
+            ChainId::new(&ChainOf { lane: &topic, ..base }),
             ChainId::new(&ChainOf { topic_id: Some("id"), ..base }),
             ChainId::new(&ChainOf { table: &second, ..base }),
             ChainId::new(&ChainOf { load_epoch: 1, ..base }),

@@ -106,3 +106,6 @@ fn backwards(id: &str) -> Fault {
     let message = format!("job {id} ends before it begins: its labels were not written by kcbq");
     Fault::refused(FaultKind::InvalidRequest, "labels", message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ pub(super) struct Asked {
     pub(super) located: Vec<(ChainKey, Slot)>,
     pub(super) staged: Vec<(BatchId, String)>,
     pub(super) jobs: Vec<(ChainKey, LoadId, LoadJob)>,
-    discarded: Vec<(Vec<String>, Option<i64>)>,
+    pub(super) discarded: Vec<(Vec<String>, Option<i64>)>,
     pub(super) letters: Vec<LetterId>,
     pub(super) restarts: usize,
 }
@@ -63,7 +63,7 @@ impl Bench {
 }
 
 /// A lane whose rows are staged, and whose chains end where they begin.
-fn loading(values: &str) -> Bench {
+pub(super) fn loading(values: &str) -> Bench {
     chained(values, true)
 }
 
@@ -92,7 +92,7 @@ pub(super) fn first_job(bench: &mut Bench) -> (ChainKey, LoadId, LoadJob) {
     job
 }
 
-fn transient() -> Fault {
+pub(super) fn transient() -> Fault {
     Fault::unknown(FaultKind::Transient, "r", "m")
 }
 
