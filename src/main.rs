@@ -5,13 +5,9 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Parser as _;
 use kcbq::cli::Arguments;
 
-/// Batches of hundreds of tables grow and go, each at its own pace. The system's allocator keeps what they leave in pieces: with 300 tables
-/// three times as much memory as was in use. It serves librdkafka, too, whose messages are freed by other threads than made them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     no_huge_pages();
+    give_memory_back();
     match Arguments::parse().execute() {
         Ok(code) => code,
         Err(error) => {
@@ -28,6 +24,28 @@ fn main() -> ExitCode {
 fn no_huge_pages() {
     #[cfg(target_os = "linux")]
     rustix::thread::disable_transparent_huge_pages(true).ok();
+}
+
+/// Batches of hundreds of tables grow and go, each at its own pace. Left to itself the allocator keeps what they leave in pieces: with 300
+/// tables 483 MB, of which 154 were in use. Buffers from 64 KiB on are mapped by themselves and go back at once; large batches do not feel it,
+/// because their buffers are used again. Where the allocator is another one, it is left as it is.
+fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        let options = [
+            (libc::M_MMAP_THRESHOLD, 64 << 10),
+            (libc::M_TRIM_THRESHOLD, 128 << 10),
+            (libc::M_ARENA_MAX, 2),
+        ];
+        for (option, value) in options {
+            #[expect(unsafe_code, reason = "no crate has a safe call for it")]
+            // SAFETY: mallopt takes two numbers and no pointer; no other thread exists yet that could
+            // allocate meanwhile. An option that it does not take changes nothing.
+            unsafe {
+                libc::mallopt(option, value);
+            }
+        }
+    }
 }
 
 /// The error and what lies underneath, one per line; nothing is repeated that a cause said already.
