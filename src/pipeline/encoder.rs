@@ -360,6 +360,10 @@ impl Encoder for TopicEncoder {
                 self.encode_row(slot, origin, record, body, RowPlan::encode_line)
             }
             LoadFormat::Avro(_) => {
+                debug_assert!(
+                    self.slot(slot).is_none_or(|slot| slot.format == format),
+                    "another plan's container"
+                );
                 self.encode_row(slot, origin, record, body, RowPlan::encode_datum)
             }
         }

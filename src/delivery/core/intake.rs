@@ -163,14 +163,18 @@ impl<E: Encoder> Core<E> {
         record: &Record<'_>,
         now: Instant,
     ) -> bool {
-        let Some(staging) = self.encoder.staging(slot) else { return false };
+        if self.encoder.staging(slot).is_none() {
+            return false;
+        }
         let Some(lane) = self.lanes.get(&place.lane) else { return true };
-        // What is encoded must have been routed last.
+        // What is encoded must have been routed last. The plan may be another one by now, and its rows
+        // stand otherwise in a container.
         let route = self.encoder.route(&lane.origin, record);
         let Route::Row(slot) = route else {
             self.place(place, record, route, now);
             return true;
         };
+        let Some(staging) = self.encoder.staging(slot) else { return false };
         let key = ChainKey { lane: place.lane, table: staging.table };
         if self.admit(key, place, record) {
             let way = self.staged_way(slot, key, staging.format);
