@@ -380,7 +380,9 @@ impl<E: Encoder> Core<E> {
         };
         match result {
             Ok(JobEnd::Loaded { end }) if end == loading.job.end => self.arrived(key, loading),
-            Ok(JobEnd::Loaded { .. }) => self.overtaken(key, loading),
+            // Another owner's job has the id, with another end: what is staged here may lie on both sides of
+            // it.
+            Ok(JobEnd::Loaded { .. }) => self.abandon(key, loading.objects),
             Ok(JobEnd::Failed(fault)) => self.job_failed(key, loading, fault, now),
             Err(fault) => {
                 let wait = wait(&self.settings, &fault, loading.attempts, id.0);

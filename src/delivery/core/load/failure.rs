@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 #[cfg(test)]
 use crate::delivery::defect::Defect;
 use crate::{
-    batch::LaneSlot,
     dead_letter::{Reason, Stage},
     delivery::{
         action::{Action, ChainKey},
-        chain::{Loading, Place},
+        chain::{Loading, Place, Staged},
         core::{Core, Place as RecordPlace, Timer},
         disposition::{self, Disposition},
         encoder::Encoder,
@@ -37,27 +36,19 @@ impl<E: Encoder> Core<E> {
         self.at(now + wait, Timer::Load(key));
     }
 
-    /// Another owner's job has the id, with another end: what is staged here may lie on both sides
-    /// of it.
-    pub(super) fn overtaken(&mut self, key: ChainKey, loading: Loading) {
-        self.abandon(key, loading);
-    }
-
-    /// Lets the rows of a job go. They are read again with all that comes after them.
-    pub(super) fn abandon(&mut self, key: ChainKey, loading: Loading) {
+    /// Gives the chain up as it is, and lets the rows of its last job go: nothing more is taken in for the
+    /// lane, which is given up and taken over again, so that they are read again with all that comes
+    /// after them.
+    pub(super) fn abandon(&mut self, key: ChainKey, objects: Vec<Staged>) {
         if let Some(chain) = self.chains.get_mut(&key) {
-            chain.unloaded += loading.job.rows;
+            chain.unloaded += objects.iter().map(Staged::rows).sum::<u64>();
             chain.is_abandoned = true;
         }
-        self.discard(key.lane, loading.objects, None);
-        self.restart(key.lane);
-    }
-
-    /// Takes nothing more in for the lane, and has it given up and taken over again.
-    pub(super) fn restart(&mut self, slot: LaneSlot) {
-        let Some(lane) = self.lanes.get_mut(&slot) else { return };
-        lane.phase = Phase::Draining;
-        self.actions.push_back(Action::Restart(slot));
+        self.discard(key.lane, objects, None);
+        if let Some(lane) = self.lanes.get_mut(&key.lane) {
+            lane.phase = Phase::Draining;
+            self.actions.push_back(Action::Restart(key.lane));
+        }
     }
 
     pub(super) fn job_failed(
@@ -87,11 +78,14 @@ impl<E: Encoder> Core<E> {
             // The table is not what the rows were encoded for: they are read and encoded again.
             Disposition::Replan => {
                 self.plan_again(&loading);
-                self.abandon(key, loading);
+                self.abandon(key, loading.objects);
             }
+            // Lines are tried before any row is to blame: what BigQuery makes of a container is less known
+            // than what it makes of a line.
             Disposition::Split if loading.job.format != LoadFormat::NdjsonGz => {
                 self.plan_again(&loading);
-                self.lines_instead(key, loading);
+                self.only_lines(key);
+                self.abandon(key, loading.objects);
             }
             Disposition::Split => self.suspect(key, loading, &fault, now),
         }
@@ -130,7 +124,7 @@ impl<E: Encoder> Core<E> {
                 let rows_max = (loading.job.rows / 2).max(1);
                 let suspect = (lane.lane.clone(), key.table);
                 self.suspicions.entry(suspect).or_default().rows_max = rows_max;
-                self.abandon(key, loading);
+                self.abandon(key, loading.objects);
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     batch::LaneSlot,
     delivery::{
         action::{ChainKey, Content},
-        chain::{Loading, Place, format::LINES_JOBS},
+        chain::{Place, format::LINES_JOBS},
         core::{Core, Sent, Way},
         encoder::{Encoder, SlotId},
     },
@@ -61,22 +61,15 @@ impl<E: Encoder> Core<E> {
     /// Gives the lane up, to take it over again with lines only, if rows of several formats lie among each
     /// other.
     pub(super) fn unmix(&mut self, key: ChainKey, limit: i64) {
-        let Some(chain) = self.chains.get_mut(&key) else { return };
+        let Some(chain) = self.chains.get(&key) else { return };
         if matches!(chain.place, Place::End(_)) && chain.is_mixed(limit) {
-            chain.is_abandoned = true;
             self.only_lines(key);
-            self.restart(key.lane);
+            self.abandon(key, Vec::new());
         }
     }
 
-    /// A job of containers failed for what is in them. Lines are tried before any row is to blame: what
-    /// BigQuery makes of a container is less known than what it makes of a line.
-    pub(super) fn lines_instead(&mut self, key: ChainKey, loading: Loading) {
-        self.only_lines(key);
-        self.abandon(key, loading);
-    }
-
-    fn only_lines(&mut self, key: ChainKey) {
+    /// The next owner of the lane in this worker stages lines for a while.
+    pub(super) fn only_lines(&mut self, key: ChainKey) {
         let Some(lane) = self.lanes.get(&key.lane) else { return };
         let suspicion = self.suspicions.entry((lane.lane.clone(), key.table)).or_default();
         suspicion.lines_jobs = LINES_JOBS;

@@ -7,14 +7,20 @@ use crate::write::load::{
 const A: LoadFormat = LoadFormat::Avro(SchemaIx(0));
 const B: LoadFormat = LoadFormat::Avro(SchemaIx(1));
 
-#[test]
-fn datums_are_staged_with_their_schema_and_another_schema_is_a_job_of_its_own() {
+/// A lane whose rows might stand in containers of `A`, and whose chain ends where it begins.
+fn containing(values: &str) -> Bench {
     let mut bench = bench(1 << 20, 9);
     bench.loads.set(Some(true));
     bench.format.set(A);
-    bench.take(0, "a x");
+    bench.take(0, values);
     let [(key, from)] = bench.asked().located.try_into().unwrap();
     bench.core.located(key, Ok(from), bench.now);
+    bench
+}
+
+#[test]
+fn datums_are_staged_with_their_schema_and_another_schema_is_a_job_of_its_own() {
+    let mut bench = containing("a x");
     bench.format.set(B);
     bench.take(2, "c");
     bench.wait(10);
@@ -32,12 +38,7 @@ fn datums_are_staged_with_their_schema_and_another_schema_is_a_job_of_its_own() 
 
 #[test]
 fn rows_of_two_formats_among_each_other_are_read_again_as_lines() {
-    let mut bench = bench(1 << 20, 9);
-    bench.loads.set(Some(true));
-    bench.format.set(A);
-    bench.take(0, "a w");
-    let [(key, from)] = bench.asked().located.try_into().unwrap();
-    bench.core.located(key, Ok(from), bench.now);
+    let mut bench = containing("a w");
     bench.take(2, "c");
     // What waited before the first row is of another schema.
     bench.format.set(B);
@@ -60,12 +61,7 @@ fn rows_of_two_formats_among_each_other_are_read_again_as_lines() {
 
 #[test]
 fn a_container_that_bigquery_does_not_take_comes_as_lines_before_any_row_is_to_blame() {
-    let mut bench = bench(1 << 20, 9);
-    bench.loads.set(Some(true));
-    bench.format.set(A);
-    bench.take(0, "a x");
-    let [(key, from)] = bench.asked().located.try_into().unwrap();
-    bench.core.located(key, Ok(from), bench.now);
+    let mut bench = containing("a x");
     let (key, id, job) = first_job(&mut bench);
     assert_eq!(job.format, A);
     let refused = Fault::refused(FaultKind::InvalidRequest, "invalid", "no such schema");
@@ -84,12 +80,7 @@ fn a_container_that_bigquery_does_not_take_comes_as_lines_before_any_row_is_to_b
 
 #[test]
 fn what_lies_behind_rows_that_were_let_go_is_no_job_of_this_owner() {
-    let mut bench = bench(1 << 20, 9);
-    bench.loads.set(Some(true));
-    bench.format.set(A);
-    bench.take(0, "a");
-    let [(key, from)] = bench.asked().located.try_into().unwrap();
-    bench.core.located(key, Ok(from), bench.now);
+    let mut bench = containing("a");
     bench.format.set(B);
     bench.take(1, "x y");
     let (key, id, job) = first_job(&mut bench);
