@@ -6,12 +6,12 @@
 //! owner cannot load, for a permission, say: should it be swept, the job finds its object missing and
 //! fails as a whole, and the lane is read and staged again. So a sweep can cost time, never a row.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    fault::{Fault, FaultKind},
+    fault::Fault,
     jitter::Jitter,
     telemetry::Telemetry,
     write::load::{ListedObject, Objects, chain},
@@ -23,8 +23,6 @@ const EVERY: Duration = Duration::from_hours(2);
 const PAGES_MAX: usize = 50;
 /// After so many deleted objects a sweep ends with its page, of a thousand objects.
 const DELETED_MAX: u64 = 1_000;
-/// How long one call may take.
-const CALL_MAX: Duration = Duration::from_secs(60);
 
 /// Sweeps the bucket below the service's prefix, a part of it at a time.
 pub struct Orphans {
@@ -91,16 +89,15 @@ impl Orphans {
         let mut swept = Swept::default();
         for _ in 0..PAGES_MAX {
             let page = self.page.take();
-            let (objects, next) =
-                match within(self.objects.list(&self.prefix, page.as_deref())).await {
-                    Ok(listed) => listed,
-                    Err(fault) => {
-                        swept.fault = Some(fault);
-                        return swept;
-                    }
-                };
+            let (objects, next) = match self.objects.list(&self.prefix, page.as_deref()).await {
+                Ok(listed) => listed,
+                Err(fault) => {
+                    swept.fault = Some(fault);
+                    return swept;
+                }
+            };
             for object in objects.iter().filter(|object| self.is_orphan(object, now_ms)) {
-                match within(self.objects.delete(&self.objects.uri(&object.name))).await {
+                match self.objects.delete(&self.objects.uri(&object.name)).await {
                     Ok(()) => {
                         swept.deleted += 1;
                         self.telemetry.metrics.orphans_deleted.inc();
@@ -136,13 +133,6 @@ impl Orphans {
             tracing::warn!(%fault, prefix, "old staged objects could not be swept; trying again in hours");
         }
     }
-}
-
-async fn within<T>(call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    tokio::time::timeout(CALL_MAX, call).await.unwrap_or_else(|_| {
-        let message = format!("no answer within {} s", CALL_MAX.as_secs());
-        Err(Fault::unknown(FaultKind::Transient, "noAnswer", message))
-    })
 }
 
 #[cfg(test)]

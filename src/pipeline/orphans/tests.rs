@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
+    fault::FaultKind,
     gcp::objects::Bucket,
     record::TopicPartition,
     sim::{
