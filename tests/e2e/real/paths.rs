@@ -24,6 +24,7 @@ use crate::rig::{
     simulator::{Simulator, SimulatorPlan},
     sink::Plan,
     storage::FakeGcs,
+    workload,
 };
 
 /// A path's name, the topic's `write`, and `bigquery.load.format`.
@@ -120,13 +121,8 @@ fn cases() -> Vec<Case> {
 }
 
 fn long(value: i64) -> Vec<u8> {
-    let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
     let mut out = Vec::new();
-    while zigzag >= 0x80 {
-        out.push(zigzag as u8 | 0x80);
-        zigzag >>= 7;
-    }
-    out.push(zigzag as u8);
+    workload::push_long(&mut out, value);
     out
 }
 

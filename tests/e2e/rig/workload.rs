@@ -82,6 +82,16 @@ pub(crate) fn encode(out: &mut Vec<u8>, schema_id: u32, version: u32, seed: u64,
     (0..version).for_each(|_| avro.optional_text(4, 12));
 }
 
+/// Appends a `long` of Avro.
+pub(crate) fn push_long(out: &mut Vec<u8>, value: i64) {
+    let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
+    while zigzag >= 0x80 {
+        out.push(zigzag as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    out.push(zigzag as u8);
+}
+
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
     random: &'a mut Random,
@@ -89,12 +99,7 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     fn long(&mut self, value: i64) {
-        let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
-        while zigzag >= 0x80 {
-            self.out.push(zigzag as u8 | 0x80);
-            zigzag >>= 7;
-        }
-        self.out.push(zigzag as u8);
+        push_long(self.out, value);
     }
 
     /// A number of up to `bits` bits, negative once in eight.
