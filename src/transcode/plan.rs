@@ -6,6 +6,7 @@ use crate::{
     record::Record,
     table::TableSchema,
     transcode::{
+        avro::accept::Acceptor,
         convert::{DecimalTarget, FromBytes, FromFloat, FromInteger, FromText},
         error::{PlanError, RowError, RowErrorKind, Step},
         json_in::names::NameIndex,
@@ -159,6 +160,7 @@ pub struct RowPlan<W> {
     key: Option<Payload>,
     envelope: envelope::Envelope,
     datum: Option<datum::DatumForm>,
+    acceptor: Option<Acceptor>,
     limits: Limits,
     form: PhantomData<fn() -> W>,
 }
@@ -172,7 +174,8 @@ impl<W: RowWriter> RowPlan<W> {
     pub fn compile(spec: &RowSpec, table: &TableSchema, limits: Limits) -> Result<Self, PlanError> {
         let (value, key, envelope) = payload::compile::<W>(spec, &table.columns)?;
         let datum = datum::DatumForm::compile(spec, table);
-        Ok(Self { value, key, envelope, datum, limits, form: PhantomData })
+        let acceptor = datum.as_ref().and_then(|_| value.acceptor());
+        Ok(Self { value, key, envelope, datum, acceptor, limits, form: PhantomData })
     }
 
     /// Appends the row of one record to `out`.
@@ -241,6 +244,20 @@ impl<W: RowWriter> RowPlan<W> {
             Some(value) => self.value.encode::<F>(value, out, end)?,
             None => self.value.encode_null()?,
         }
+        self.append_rest::<F>(record, lane, out, end)?;
+        F::row_end(out);
+        Ok(())
+    }
+
+    /// The cells beside the value's.
+    #[inline]
+    fn append_rest<F: RowWriter>(
+        &self,
+        record: &Record<'_>,
+        lane: &LaneLabel,
+        out: &mut Vec<u8>,
+        end: usize,
+    ) -> Step {
         match (&self.key, record.key) {
             (None, _) => {}
             (Some(key), Some(bytes)) => {
@@ -248,9 +265,7 @@ impl<W: RowWriter> RowPlan<W> {
             }
             (Some(key), None) => key.encode_null().map_err(|error| error.within("(key)"))?,
         }
-        self.envelope.encode::<F>(record, lane, out)?;
-        F::row_end(out);
-        Ok(())
+        self.envelope.encode::<F>(record, lane, out)
     }
 }
 
@@ -294,7 +309,10 @@ impl RowPlan<JsonRow> {
             let (Some(form), Some(value)) = (&self.datum, record.value) else {
                 return Err(RowError::transcode("the record has no datum"));
             };
-            self.append::<CheckedRow>(record, lane, out, end)?;
+            if !self.acceptor.as_ref().is_some_and(|acceptor| acceptor.accepts(value)) {
+                self.value.encode::<CheckedRow>(value, out, end)?;
+            }
+            self.append_rest::<CheckedRow>(record, lane, out, end)?;
             form.append(record, value, lane, out);
             Ok(())
         })

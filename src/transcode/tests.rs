@@ -1,5 +1,6 @@
 //! Whole plans: against apache-avro as the oracle, against broken payloads, and by example.
 
+mod accept;
 mod avro;
 mod envelope;
 mod json;

@@ -9,7 +9,7 @@ use crate::{
     },
     table::{Column, Mode},
     transcode::{
-        avro::{interpret, reader::Reader},
+        avro::{accept::Acceptor, interpret, reader::Reader},
         convert::{self, FromBytes},
         error::{PlanError, RowError, Step},
         json_in::{
@@ -223,6 +223,16 @@ impl Claims<'_> {
 }
 
 impl Payload {
+    /// A quick yes to the payload's bytes, where there can be one.
+    pub fn acceptor(&self) -> Option<Acceptor> {
+        match &self.shape {
+            Shape::Fields(Encoding::Avro, record, Presence::Always) => {
+                Acceptor::compile(&record.ops)
+            }
+            _ => None,
+        }
+    }
+
     /// Appends the payload's cells.
     ///
     /// # Errors
