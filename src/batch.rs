@@ -2,7 +2,8 @@
 //! every row.
 //!
 //! The payload is kept as one compact copy (an arena) until the acknowledgement, because a row may
-//! have to be dead-lettered with its original bytes or encoded again for a newer table version. The
+//! have to be dead-lettered with its original bytes or encoded again for a newer table version. Only
+//! rows that are staged for a load job go without: what a job refuses is read again from Kafka. The
 //! alternatives cost more: a kept librdkafka message pins its whole fetch buffer (tens of MB for one
 //! record), and reading again by offset turns one refused row into a second fetch path. Copying
 //! 300 bytes takes about 40 ns (`shared design: performance`).
@@ -45,7 +46,7 @@ pub struct Row {
 const NO_TIMESTAMP: i64 = i64::MIN;
 
 impl Row {
-    /// Payload bytes that this row holds in the arena.
+    /// Payload bytes of the record, kept or not.
     pub fn payload_bytes(&self) -> usize {
         length(self.key_len) + length(self.value_len) + self.headers_len as usize
     }
@@ -75,9 +76,16 @@ pub struct Batch {
     body: Vec<u8>,
     /// What the body holds in memory once it was taken out.
     taken_bytes: usize,
+    /// Whether payloads are not kept.
+    forgets: bool,
 }
 
 impl Batch {
+    /// A batch that keeps encoded rows only: nobody will ask for [`record`](Self::record).
+    pub fn of_rows_only() -> Self {
+        Self { forgets: true, ..Self::default() }
+    }
+
     /// The rows in order.
     pub fn rows(&self) -> &[Row] {
         &self.rows
@@ -155,14 +163,17 @@ impl Batch {
             body_start: position(body_start),
             body_end: position(self.body.len()),
         };
-        self.payload.extend_from_slice(record.key.unwrap_or_default());
-        self.payload.extend_from_slice(record.value.unwrap_or_default());
-        self.payload.extend_from_slice(record.headers.encoded());
+        if !self.forgets {
+            self.payload.extend_from_slice(record.key.unwrap_or_default());
+            self.payload.extend_from_slice(record.value.unwrap_or_default());
+            self.payload.extend_from_slice(record.headers.encoded());
+        }
         self.rows.push(row);
     }
 
-    /// The original record of `row`, which must be one of this batch's rows.
+    /// The original record of `row`, which must be one of this batch's rows, if it keeps them.
     pub fn record(&self, row: &Row) -> Record<'_> {
+        debug_assert!(!self.forgets, "a record that was not kept is asked for");
         let bytes = self.payload.get(row.payload_start as usize..).unwrap_or_default();
         let (key, bytes) = split(bytes, row.key_len);
         let (value, bytes) = split(bytes, row.value_len);
@@ -189,6 +200,7 @@ impl Batch {
         body.clear();
         self.body = body.into();
         self.taken_bytes = 0;
+        self.forgets = false;
         self.rows.clear();
         self.payload.clear();
         Some(self)
@@ -235,6 +247,7 @@ impl Batch {
         spare.rows.extend_from_slice(&self.rows);
         spare.payload.extend_from_slice(&self.payload);
         spare.body.extend_from_slice(&self.body);
+        spare.forgets = self.forgets;
         *self = spare;
     }
 
@@ -317,6 +330,23 @@ mod tests {
         let back = batch.record(second);
         assert_eq!((back.timestamp_ms, back.key, back.value), (Some(-1), Some(&b""[..]), None));
         assert_eq!(back.headers.iter().collect::<Vec<_>>(), [("h", None)]);
+    }
+
+    #[test]
+    fn rows_only_are_sized_by_their_records_and_keep_none() {
+        let mut batch = Batch::of_rows_only();
+        let written =
+            batch.push(LaneSlot(0), SpanId(0), &record(6, None, Some(b"abc")), write("A"));
+        written.unwrap();
+        assert_eq!((batch.rows()[0].payload_bytes(), batch.size().payload), (3, 0));
+        batch.move_into(Batch::default());
+        let _ = batch.push(LaneSlot(0), SpanId(0), &record(7, None, Some(b"d")), write("B"));
+        assert_eq!(batch.size().payload, 0);
+        // The buffers serve any batch afterwards.
+        let body = batch.take_body();
+        let mut batch = batch.reclaim(body).unwrap();
+        batch.push(LaneSlot(0), SpanId(0), &record(8, None, Some(b"e")), write("C")).unwrap();
+        assert_eq!(batch.record(&batch.rows()[0]).value, Some(&b"e"[..]));
     }
 
     #[test]

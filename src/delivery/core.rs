@@ -25,7 +25,7 @@ use crate::{
         action::{Action, BatchId, ChainKey, LetterId, Progress, Write},
         backoff::Backoff,
         chain::{Chain, Suspicion},
-        encoder::{Encoder, NeedId, SlotId, TableIx},
+        encoder::{BatchLimits, Encoder, NeedId, SlotId, TableIx},
         lane::{Lane, Phase},
     },
     fault::Fault,
@@ -95,6 +95,7 @@ impl Way {
 struct Open {
     id: BatchId,
     batch: Batch,
+    limits: BatchLimits,
 }
 
 /// A batch that was handed to the driver.

@@ -7,6 +7,7 @@ use crate::{
     batch::{Batch, LaneSlot},
     delivery::{
         action::{Action, BatchId, ChainKey},
+        chain::Chain,
         encoder::{BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId, Staging},
         lane::Phase,
     },
@@ -61,7 +62,8 @@ impl<E: Encoder> Core<E> {
                 }
                 _ => {
                     let way = Way::Streamed(*row);
-                    Self::open_batch(&mut self.open, &mut self.last_id, way).id.0
+                    let limits = || self.encoder.limits(*row);
+                    Self::open_batch(&mut self.open, &mut self.last_id, way, limits).id.0
                 }
             },
             Route::Skip => GROUP_SKIPPED,
@@ -122,10 +124,17 @@ impl<E: Encoder> Core<E> {
         open: &'a mut super::Map<Way, Open>,
         last_id: &mut u64,
         way: Way,
+        limits: impl FnOnce() -> BatchLimits,
     ) -> &'a mut Open {
         open.entry(way).or_insert_with(|| {
             *last_id += 1;
-            Open { id: BatchId(*last_id), batch: Batch::default() }
+            let limits = limits();
+            // A staged row that is refused is read again, unless it is the only one that can be meant.
+            let batch = match way {
+                Way::Staged(..) if limits.rows > 1 => Batch::of_rows_only(),
+                Way::Staged(..) | Way::Streamed(_) => Batch::default(),
+            };
+            Open { id: BatchId(*last_id), batch, limits }
         })
     }
 
@@ -191,10 +200,11 @@ impl<E: Encoder> Core<E> {
         record: &Record<'_>,
         now: Instant,
     ) -> Result<(), NotEncoded> {
-        let limits = self.batch_limits(way);
         // A lane that is gone encodes to nothing.
         let Some(lane) = self.lanes.get_mut(&place.lane) else { return Ok(()) };
-        let open = Self::open_batch(&mut self.open, &mut self.last_id, way);
+        let limits = || batch_limits(&self.encoder, &self.chains, way);
+        let open = Self::open_batch(&mut self.open, &mut self.last_id, way, limits);
+        let limits = open.limits;
         let before = open.batch.memory_bytes();
         // Where the memory is small beside a batch, rows take what they need and no more.
         let is_roomy =
@@ -235,19 +245,6 @@ impl<E: Encoder> Core<E> {
             self.filled.insert(way, size);
         }
         Ok(())
-    }
-
-    /// When an open batch of this way is sealed. One that is staged waits for its chain's next job.
-    fn batch_limits(&self, way: Way) -> BatchLimits {
-        let limits = self.encoder.limits(way.slot());
-        let Some(key) = way.chain() else { return limits };
-        let object_bytes = self.encoder.staging(way.slot()).map(|staging| staging.object_bytes);
-        let rows_max = self.chains.get(&key).map_or(u64::MAX, |chain| chain.rows_max);
-        BatchLimits {
-            body_bytes: object_bytes.unwrap_or(limits.body_bytes),
-            rows: usize::try_from(rows_max).unwrap_or(usize::MAX),
-            ..limits
-        }
     }
 
     /// Puts a record aside until `need` is prepared.
@@ -341,6 +338,23 @@ impl<E: Encoder> Core<E> {
             self.charge(batch.memory_bytes());
             self.dispatch(Way::Streamed(slot), batch, past);
         }
+    }
+}
+
+/// When an open batch of this way is sealed. One that is staged waits for its chain's next job.
+fn batch_limits<E: Encoder>(
+    encoder: &E,
+    chains: &super::Map<ChainKey, Chain>,
+    way: Way,
+) -> BatchLimits {
+    let limits = encoder.limits(way.slot());
+    let Some(key) = way.chain() else { return limits };
+    let object_bytes = encoder.staging(way.slot()).map(|staging| staging.object_bytes);
+    let rows_max = chains.get(&key).map_or(u64::MAX, |chain| chain.rows_max);
+    BatchLimits {
+        body_bytes: object_bytes.unwrap_or(limits.body_bytes),
+        rows: usize::try_from(rows_max).unwrap_or(usize::MAX),
+        ..limits
     }
 }
 

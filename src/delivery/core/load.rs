@@ -42,6 +42,9 @@ impl<E: Encoder> Core<E> {
     /// Whether a record's row is to go its way now. Otherwise it is in the table already, or put aside
     /// until the chain's end is known.
     pub(super) fn admit(&mut self, key: ChainKey, place: RecordPlace, record: &Record<'_>) -> bool {
+        if self.chains.get(&key).is_some_and(|chain| chain.is_new(record.offset)) {
+            return true;
+        }
         let Some(chain) = self.chain(key) else { return true };
         match chain.place {
             Place::End(slot) if record.offset >= slot.node => return true,
@@ -124,7 +127,9 @@ impl<E: Encoder> Core<E> {
         let before = if chain.unloaded > 0 { chain.unloaded_from } else { i64::MAX };
         chain.unloaded_from = before.min(offset);
         chain.unloaded += 1;
-        self.arm(key, now);
+        if chain.due.is_none() && chain.closing.is_none() {
+            self.arm(key, now);
+        }
     }
 
     /// Rows of the table are staged from now on, or no more: then the last job does not wait for others.
