@@ -115,8 +115,17 @@ impl Batch {
 
     /// Memory held by the buffers, as allocated, the body's also after it was taken out.
     pub fn memory_bytes(&self) -> usize {
-        let body = self.body.capacity() + self.taken_bytes;
-        self.payload.capacity() + body + self.rows.capacity() * size_of::<Row>()
+        self.payload.capacity() + self.body_memory_bytes() + self.rows.capacity() * size_of::<Row>()
+    }
+
+    /// Bytes of the records' payloads, kept or not.
+    pub fn payload_bytes(&self) -> usize {
+        self.rows.iter().map(Row::payload_bytes).sum()
+    }
+
+    /// Memory held by the body alone, also after it was taken out.
+    pub fn body_memory_bytes(&self) -> usize {
+        self.body.capacity() + self.taken_bytes
     }
 
     /// The body buffer, to write framing into.

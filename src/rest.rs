@@ -40,6 +40,18 @@ impl Body {
         self.len() == 0
     }
 
+    /// What is left of it without its first bytes.
+    #[must_use]
+    pub fn from(mut self, mut bytes: usize) -> Self {
+        self.0.retain_mut(|part| {
+            let gone = bytes.min(part.len());
+            bytes -= gone;
+            *part = part.slice(gone..);
+            !part.is_empty()
+        });
+        self
+    }
+
     /// The parts.
     pub fn into_parts(self) -> Vec<Bytes> {
         self.0

@@ -18,7 +18,7 @@ use crate::{
     app::kafka_tokens::kafka_tokens,
     config::Settings,
     dead_letter::DeadLetters,
-    gcp::{jobs::Jobs, objects::Bucket, tables::Tables},
+    gcp::{jobs::Jobs, objects::Bucket, settings::GcsSettings, tables::Tables},
     jitter::Jitter,
     kafka::{
         consumer::{ConsumeError, KafkaSource},
@@ -33,12 +33,13 @@ use crate::{
         dispatch::{Dispatcher, Released},
         fingerprint::Fingerprints,
         lag,
-        loads::Loads,
+        loads::{Loads, StagingArea},
         now_ms,
         orphans::{self, Orphans},
         paths::Paths,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
+        settings::WriteMode,
     },
     record::TopicPartition,
     registry::Registry,
@@ -252,22 +253,28 @@ fn parts(
 }
 
 fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> {
-    let Some(gcs) = &settings.gcs else { return Ok(None) };
+    let is_loaded = settings.topics.iter().any(|topic| topic.write == WriteMode::Load);
+    if settings.gcs.is_none() && !is_loaded {
+        return Ok(None);
+    }
+    let bucket = settings.gcs.as_ref().map(|gcs| staging_area(settings, gcs)).transpose()?;
+    let codec = settings.bigquery.load.avro_codec;
+    Ok(Some(Arc::new(Loads::new(Arc::new(jobs), bucket).with_codec(codec))))
+}
+
+fn staging_area(settings: &Settings, gcs: &GcsSettings) -> anyhow::Result<StagingArea> {
     let connections = settings.bigquery.streaming.requests_in_flight;
     let rest = settings.bigquery.connect_bucket(gcs, connections).context("gcs")?;
-    let bucket = Bucket::new(Arc::new(rest), &gcs.bucket);
+    let objects = Arc::new(Bucket::new(Arc::new(rest), &gcs.bucket));
     // The randomness behind the standard hasher: another number in every process.
     let nonce = format!("{:016x}", RandomState::new().build_hasher().finish());
-    let (jobs, bucket) = (Arc::new(jobs), Arc::new(bucket));
-    let codec = settings.bigquery.load.avro_codec;
-    let loads = Loads::new(jobs, bucket, gcs.prefix.clone(), nonce).with_codec(codec);
-    Ok(Some(Arc::new(loads)))
+    Ok(StagingArea { objects, prefix: gcs.prefix.clone(), nonce })
 }
 
 /// What sweeps the bucket, where there is one.
 fn orphans(settings: &Settings, parts: &Parts) -> Option<Orphans> {
     let age = settings.gcs.as_ref()?.orphan_age;
-    Some(parts.loads.as_ref()?.orphans(age, Arc::clone(&parts.telemetry)))
+    parts.loads.as_ref()?.orphans(age, Arc::clone(&parts.telemetry))
 }
 
 fn fingerprints(settings: &Settings) -> Fingerprints {

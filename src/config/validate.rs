@@ -205,17 +205,7 @@ impl Check<'_> {
     }
 
     fn gcs(&mut self, config: &Config) {
-        let needs = config.topics.iter().position(|topic| topic.write == WriteMode::Load);
-        let Some(gcs) = &config.gcs else {
-            if let Some(index) = needs {
-                self.problem(
-                    &format!("topics[{index}].write"),
-                    "is load, and there is no bucket to stage rows in",
-                    Some("add `gcs: {bucket: …}`"),
-                );
-            }
-            return;
-        };
+        let Some(gcs) = &config.gcs else { return };
         let legal = |char: char| {
             char.is_ascii_lowercase() || char.is_ascii_digit() || matches!(char, '-' | '_' | '.')
         };

@@ -1,6 +1,6 @@
 //! What the core asks of its driver.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -11,8 +11,8 @@ use crate::{
     record::{Fingerprint, TopicPartition},
     table::TableRef,
     write::load::{
-        chain::{self, ChainId, Slot},
-        container::Block,
+        chain::{ChainId, Slot},
+        content::Content,
         job::LoadJob,
     },
 };
@@ -121,38 +121,6 @@ pub struct Stage {
     pub rows: u32,
     /// The first row's offset.
     pub first: i64,
-}
-
-/// What is to stand in an object.
-#[derive(Clone, Debug)]
-pub enum Content {
-    /// Lines, one after the other.
-    Lines(Bytes),
-    /// Datums of a schema, as an Avro container.
-    Datums {
-        /// The schema.
-        schema: Arc<str>,
-        /// The datums.
-        blocks: Vec<Block>,
-    },
-}
-
-impl Content {
-    /// How many bytes the rows have, without what goes around them.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Lines(body) => body.len(),
-            Self::Datums { blocks, .. } => blocks.iter().map(|block| block.data.len()).sum(),
-        }
-    }
-
-    /// What the object's name ends in.
-    pub fn extension(&self) -> &'static str {
-        match self {
-            Self::Lines(_) => chain::EXTENSIONS[0],
-            Self::Datums { .. } => chain::EXTENSIONS[1],
-        }
-    }
 }
 
 /// What may be committed for one lane.

@@ -14,6 +14,7 @@ use crate::{
     fault::Fault,
     write::load::{
         chain::Slot,
+        content::Content,
         job::{LoadFormat, LoadJob},
     },
 };
@@ -38,11 +39,27 @@ pub struct Run {
     pub records: u32,
 }
 
-/// An object in the bucket whose rows no job has brought yet.
+/// Where staged rows are kept for their job.
+#[derive(Debug)]
+pub enum Kept {
+    /// In the object with this address.
+    Object(String),
+    /// In this process, where there is no bucket.
+    Here {
+        /// The rows.
+        content: Content,
+        /// The memory that they take.
+        memory_bytes: usize,
+        /// Bytes of their payloads, by which the lane's share of the memory is known.
+        payload_bytes: usize,
+    },
+}
+
+/// An object whose rows no job has brought yet, in the bucket or here.
 #[derive(Debug)]
 pub struct Staged {
-    /// Its address.
-    pub uri: String,
+    /// Where it is.
+    pub kept: Kept,
     /// How its rows stand in it.
     pub format: LoadFormat,
     /// The offset of its first row.
@@ -59,7 +76,7 @@ pub struct Staged {
 
 impl Staged {
     /// What is left of `batch`, a staged object's rows.
-    pub fn new(uri: String, format: LoadFormat, slot: SlotId, batch: &Batch) -> Self {
+    pub fn new(kept: Kept, format: LoadFormat, slot: SlotId, batch: &Batch) -> Self {
         let mut runs: Vec<Run> = Vec::new();
         for row in batch.rows() {
             match runs.last_mut() {
@@ -71,7 +88,7 @@ impl Staged {
         let offsets = batch.rows().iter().map(|row| row.offset);
         let (first, last) = (offsets.clone().min(), offsets.max());
         Self {
-            uri,
+            kept,
             format,
             first: first.unwrap_or_default(),
             last: last.unwrap_or_default(),
@@ -86,10 +103,38 @@ impl Staged {
         self.runs.iter().map(|run| u64::from(run.records)).sum()
     }
 
+    /// Its address, if it is in the bucket.
+    pub fn uri(&self) -> Option<&String> {
+        match &self.kept {
+            Kept::Object(uri) => Some(uri),
+            Kept::Here { .. } => None,
+        }
+    }
+
+    /// Its rows, if they are here.
+    pub fn rows_here(&self) -> Option<&Content> {
+        match &self.kept {
+            Kept::Object(_) => None,
+            Kept::Here { content, .. } => Some(content),
+        }
+    }
+
+    /// Bytes of the payloads that its rows count for until its job is done.
+    pub fn payload_bytes(&self) -> usize {
+        match self.kept {
+            Kept::Object(_) => 0,
+            Kept::Here { payload_bytes, .. } => payload_bytes,
+        }
+    }
+
     /// Memory that it holds until its job is done.
     pub fn memory_bytes(&self) -> usize {
         let suspect = self.suspect.as_ref().map_or(0, Batch::memory_bytes);
-        size_of::<Self>() + self.uri.capacity() + self.runs.capacity() * size_of::<Run>() + suspect
+        let kept = match &self.kept {
+            Kept::Object(uri) => uri.capacity(),
+            Kept::Here { memory_bytes, .. } => *memory_bytes,
+        };
+        size_of::<Self>() + kept + self.runs.capacity() * size_of::<Run>() + suspect
     }
 }
 
@@ -221,8 +266,16 @@ impl Chain {
 
     /// When the last job before rows are streamed may be created.
     pub fn end_job(&self, now: Instant) -> Instant {
-        let wanted = self.last_job.map(|last| last + self.facts.interval.min(END_JOB));
-        let wanted = wanted.unwrap_or(now).max(now);
+        self.job_after(self.facts.interval.min(END_JOB), now)
+    }
+
+    /// When the next job may be created at the soonest, if its rows take memory that others need.
+    pub fn soonest_job(&self, now: Instant) -> Instant {
+        self.job_after(self.facts.soonest, now)
+    }
+
+    fn job_after(&self, wait: Duration, now: Instant) -> Instant {
+        let wanted = self.last_job.map_or(now, |last| now.max(last + wait));
         self.facts.turn.map_or(wanted, |turn| turn.next(Duration::ZERO, wanted))
     }
 
@@ -313,7 +366,7 @@ mod tests {
         let id = ChainId::new(&of);
         let (first, interval) = (10 * SECOND, 60 * SECOND);
         Chain::new(
-            ChainFacts { id, table, first, interval, turn: Some(turn) },
+            ChainFacts { id, table, first, interval, soonest: interval, turn: Some(turn) },
             0,
             Suspicion::default(),
         )

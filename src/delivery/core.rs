@@ -37,6 +37,8 @@ use crate::{
 /// The part of the memory that may be kept in buffers for later batches.
 const SPARES_SHARE: usize = 4;
 
+type Timers = BinaryHeap<Reverse<(Instant, Timer)>>;
+
 type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
 
 /// Sizes and waits of one worker's core.
@@ -163,7 +165,7 @@ pub struct Core<E: Encoder> {
     sent: Map<BatchId, Sent>,
     waiting: Map<NeedId, Waiting>,
     letters: Map<LetterId, Letter>,
-    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    timers: Timers,
     actions: VecDeque<Action>,
     moved: Vec<LaneSlot>,
     spares: Spares,

@@ -37,6 +37,8 @@ pub struct Staging {
     pub format: LoadFormat,
     /// Bytes of rows in one object, before compression.
     pub object_bytes: usize,
+    /// Whether they wait in memory, because there is no bucket.
+    pub is_kept_here: bool,
 }
 
 /// One lane's rows for one table, as load jobs bring them.
@@ -48,8 +50,10 @@ pub struct ChainFacts {
     pub table: TableRef,
     /// Until the first job after the chain was taken over.
     pub first: Duration,
-    /// From one job to the next: what the quotas of the table allow.
+    /// From one job to the next: what is wanted, or else what the quotas of the table allow.
     pub interval: Duration,
+    /// What the quotas allow.
+    pub soonest: Duration,
     /// When it is the lane's turn; `None` is any time.
     pub turn: Option<Turn>,
 }

@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+mod upload;
+
 /// [`LoadJobs`] over a REST endpoint.
 pub struct Jobs {
     rest: Arc<dyn Rest>,
@@ -57,11 +59,15 @@ impl Jobs {
         succeed(&*self.rest, RestRequest { method, path, headers, body: body.into() }).await
     }
 
-    async fn create(&self, job: &LoadJob) -> Result<Inserted, Fault> {
+    async fn create(&self, job: &LoadJob, media: Vec<Bytes>) -> Result<Inserted, Fault> {
         let path = format!("{}/jobs", names::project_path(&job.table));
         let body = Bytes::from(job.document(self.location.as_deref()).to_string());
-        match self.send(Method::POST, path, body).await {
-            Ok(_) => Ok(Inserted::Created),
+        let created = match job.rows_here.is_empty() {
+            true => self.send(Method::POST, path, body).await.map(|_| ()),
+            false => upload::upload(&*self.rest, &path, body, media).await,
+        };
+        match created {
+            Ok(()) => Ok(Inserted::Created),
             Err(fault) if fault.kind == FaultKind::AlreadyExists => Ok(Inserted::Exists),
             Err(fault) => Err(fault),
         }
@@ -83,8 +89,12 @@ impl Jobs {
 }
 
 impl LoadJobs for Jobs {
-    fn insert<'a>(&'a self, job: &'a LoadJob) -> BoxFuture<'a, Result<Inserted, Fault>> {
-        Box::pin(self.create(job))
+    fn insert<'a>(
+        &'a self,
+        job: &'a LoadJob,
+        media: Vec<Bytes>,
+    ) -> BoxFuture<'a, Result<Inserted, Fault>> {
+        Box::pin(self.create(job, media))
     }
 
     fn get<'a>(

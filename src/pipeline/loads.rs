@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    delivery::action::{Content, Stage},
+    delivery::action::Stage,
     fault::{Fault, FaultKind},
     pipeline::orphans::Orphans,
     table::TableRef,
@@ -16,6 +16,7 @@ use crate::{
             LoadJobs, Objects,
             chain::{ChainId, Slot},
             container::{AvroCodec, container},
+            content::Content,
             job::LoadJob,
             run::{self, JobEnd},
         },
@@ -28,10 +29,18 @@ const INLINE_BYTES: usize = 32 * 1024;
 /// Jobs and objects, as the workers use them.
 pub struct Loads {
     jobs: Arc<dyn LoadJobs>,
-    objects: Arc<dyn Objects>,
-    prefix: String,
-    nonce: String,
+    bucket: Option<StagingArea>,
     shape: Arc<Shape>,
+}
+
+/// Where objects go.
+pub struct StagingArea {
+    /// The bucket.
+    pub objects: Arc<dyn Objects>,
+    /// What the objects' names begin with.
+    pub prefix: String,
+    /// What they hold, and no other process's do.
+    pub nonce: String,
 }
 
 /// What turns rows into objects.
@@ -43,19 +52,20 @@ struct Shape {
 
 impl std::fmt::Debug for Loads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loads").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("Loads").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for StagingArea {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StagingArea").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
 impl Loads {
-    /// Objects go below `prefix`, under names that hold `nonce`, which no other process has.
-    pub fn new(
-        jobs: Arc<dyn LoadJobs>,
-        objects: Arc<dyn Objects>,
-        prefix: String,
-        nonce: String,
-    ) -> Self {
-        Self { jobs, objects, prefix, nonce, shape: Arc::default() }
+    /// Jobs of objects in `bucket`; without one, of rows that come with the job.
+    pub fn new(jobs: Arc<dyn LoadJobs>, bucket: Option<StagingArea>) -> Self {
+        Self { jobs, bucket, shape: Arc::default() }
     }
 
     /// The same with Avro containers compressed by `codec`.
@@ -65,10 +75,10 @@ impl Loads {
     }
 
     /// What sweeps the objects that other processes left below the same prefix, once they are older
-    /// than `age`.
-    pub fn orphans(&self, age: Duration, telemetry: Arc<Telemetry>) -> Orphans {
-        let objects = Arc::clone(&self.objects);
-        Orphans::new(objects, self.prefix.clone(), self.nonce.clone(), age, telemetry)
+    /// than `age`; `None` without a bucket.
+    pub fn orphans(&self, age: Duration, telemetry: Arc<Telemetry>) -> Option<Orphans> {
+        let StagingArea { objects, prefix, nonce } = self.bucket.as_ref()?;
+        Some(Orphans::new(Arc::clone(objects), prefix.clone(), nonce.clone(), age, telemetry))
     }
 
     /// Stores rows as an object and gives its address.
@@ -76,19 +86,32 @@ impl Loads {
     /// # Errors
     /// It may be stored or not; the same call may be made again.
     pub async fn stage(&self, worker: usize, stage: Stage) -> Result<String, Fault> {
-        let nonce = format!("{}-{worker}", self.nonce);
+        let StagingArea { objects, prefix, nonce } = self.bucket.as_ref().ok_or_else(no_bucket)?;
+        let nonce = format!("{nonce}-{worker}");
         let Stage { id, chain, content, first, .. } = stage;
-        let name = chain.object(&self.prefix, first, (&nonce, id.0), content.extension());
+        let name = chain.object(prefix, first, (&nonce, id.0), content.extension());
+        let bytes = content.bytes();
+        let (of, is_cheap) = (name.clone(), self.shape.is_cheap(&content));
+        let parts = self.shaped(bytes, is_cheap, move |shape| shape.object(&of, content)).await?;
+        objects.put(&name, parts).await?;
+        Ok(objects.uri(&name))
+    }
+
+    /// Runs `make` where it holds nobody up.
+    async fn shaped(
+        &self,
+        bytes: usize,
+        is_cheap: bool,
+        make: impl FnOnce(&Shape) -> io::Result<Vec<Bytes>> + Send + 'static,
+    ) -> Result<Vec<Bytes>, Fault> {
         let shape = Arc::clone(&self.shape);
-        let object = if content.bytes() <= INLINE_BYTES || shape.is_cheap(&content) {
-            shape.object(&name, content)
+        let parts = if bytes <= INLINE_BYTES || is_cheap {
+            make(&shape)
         } else {
-            let of = name.clone();
-            let object = tokio::task::spawn_blocking(move || shape.object(&of, content)).await;
-            object.unwrap_or_else(|error| Err(io::Error::other(error)))
+            let parts = tokio::task::spawn_blocking(move || make(&shape)).await;
+            parts.unwrap_or_else(|error| Err(io::Error::other(error)))
         };
-        self.objects.put(&name, object.map_err(not_compressed)?).await?;
-        Ok(self.objects.uri(&name))
+        parts.map_err(not_compressed)
     }
 
     /// Finds the end of a chain.
@@ -109,14 +132,19 @@ impl Loads {
     /// # Errors
     /// As for [`run::run`].
     pub async fn run(&self, job: &LoadJob) -> Result<JobEnd, Fault> {
-        run::run(&*self.jobs, job).await
+        let (id, rows) = (job.id.clone(), job.rows_here.clone());
+        let bytes = rows.iter().map(Content::bytes).sum();
+        let is_cheap = rows.iter().all(|rows| self.shape.is_plain(rows));
+        let media = self.shaped(bytes, is_cheap, move |shape| shape.media(&id, rows)).await?;
+        run::run(&*self.jobs, job, media).await
     }
 
     /// Deletes objects that nobody needs any more.
     pub async fn discard(&self, uris: Vec<String>) {
+        let Some(StagingArea { objects, .. }) = &self.bucket else { return };
         for uri in uris {
             // What stays costs a little, and is swept one day as an orphan.
-            if let Err(fault) = self.objects.delete(&uri).await {
+            if let Err(fault) = objects.delete(&uri).await {
                 tracing::debug!(%fault, uri, "a staged object was not deleted");
             }
         }
@@ -126,7 +154,12 @@ impl Loads {
 impl Shape {
     /// Whether an object is made of its rows in no time.
     fn is_cheap(&self, content: &Content) -> bool {
-        matches!(content, Content::Datums { .. }) && self.codec == AvroCodec::None
+        matches!(content, Content::Datums { .. }) && self.is_plain(content)
+    }
+
+    /// Whether rows that come with their job are sent as they are.
+    fn is_plain(&self, content: &Content) -> bool {
+        matches!(content, Content::Lines(_)) || self.codec == AvroCodec::None
     }
 
     /// The object called `name`, in parts.
@@ -136,6 +169,29 @@ impl Shape {
             Content::Datums { schema, blocks } => container(&schema, self.codec, name, blocks)?,
         })
     }
+
+    /// The rows that come with the job called `id`, in parts: one file, whatever they were kept as. Lines
+    /// are not compressed, because nothing would tell BigQuery that they are.
+    fn media(&self, id: &str, rows: Vec<Content>) -> io::Result<Vec<Bytes>> {
+        let (mut parts, mut schema, mut blocks) = (Vec::new(), None, Vec::new());
+        for content in rows {
+            match content {
+                Content::Lines(rows) => parts.push(rows),
+                Content::Datums { schema: of, blocks: more } => {
+                    schema = Some(of);
+                    blocks.extend(more);
+                }
+            }
+        }
+        match schema {
+            Some(schema) => container(&schema, self.codec, id, blocks),
+            None => Ok(parts),
+        }
+    }
+}
+
+fn no_bucket() -> Fault {
+    Fault::refused(FaultKind::InvalidRequest, "noBucket", "there is no bucket to stage rows in")
 }
 
 /// Writing into memory does not fail; a panic in the library is caught by the runtime.
@@ -185,7 +241,11 @@ mod tests {
     }
 
     impl LoadJobs for Names {
-        fn insert<'a>(&'a self, _: &'a LoadJob) -> BoxFuture<'a, Result<Inserted, Fault>> {
+        fn insert<'a>(
+            &'a self,
+            _: &'a LoadJob,
+            _: Vec<Bytes>,
+        ) -> BoxFuture<'a, Result<Inserted, Fault>> {
             unreachable!("no job is made")
         }
 
@@ -217,7 +277,8 @@ mod tests {
         let names = Arc::new(Names::default());
         for nonce in ["one", "other"] {
             let (jobs, objects) = (Arc::<Names>::clone(&names), Arc::<Names>::clone(&names));
-            let loads = Loads::new(jobs, objects, "stage/".to_owned(), nonce.to_owned());
+            let (prefix, nonce) = ("stage/".to_owned(), nonce.to_owned());
+            let loads = Loads::new(jobs, Some(StagingArea { objects, prefix, nonce }));
             for (worker, number) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
                 loads.stage(worker, stage(number)).await.unwrap();
             }

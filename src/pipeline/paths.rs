@@ -57,6 +57,11 @@ pub fn pace(settings: &TopicSettings, partitions: u32) -> (Duration, Duration) {
     (wanted, interval(settings, partitions, wanted))
 }
 
+/// From one load job of a partition to the next at the soonest: what the quotas allow.
+pub fn soonest(settings: &TopicSettings, partitions: u32) -> Duration {
+    interval(settings, partitions, Duration::ZERO)
+}
+
 /// Where rows are loaded only at times, each such time ends with a job beside the regular ones: these have
 /// half of the quota.
 fn interval(settings: &TopicSettings, partitions: u32, wanted: Duration) -> Duration {

@@ -1,4 +1,5 @@
-//! The load path: rows are staged as objects in a bucket, and a load job brings them into the table.
+//! The load path: rows are staged as objects in a bucket, and a load job brings them into the table. Where
+//! there is no bucket, they wait in memory, and go with the job's creation.
 //!
 //! Exactly once, by the *slot protocol* (`docs/delivery.md`): the rows that one topic-partition has
 //! for one table form a [chain](chain::ChainId) of slots. A slot begins at an offset, its *node*, and
@@ -8,6 +9,7 @@
 
 pub mod chain;
 pub mod container;
+pub mod content;
 pub mod job;
 pub mod pace;
 pub mod run;
@@ -35,8 +37,13 @@ pub enum Inserted {
 ///
 /// One call is one request, nothing is repeated. Jobs live in the project of their table.
 pub trait LoadJobs: Send + Sync + 'static {
-    /// Creates the job. An `Unknown` fault may have created it.
-    fn insert<'a>(&'a self, job: &'a LoadJob) -> BoxFuture<'a, Result<Inserted, Fault>>;
+    /// Creates the job. An `Unknown` fault may have created it. `media` are the rows of a job without
+    /// sources, in parts that are sent one behind the other.
+    fn insert<'a>(
+        &'a self,
+        job: &'a LoadJob,
+        media: Vec<Bytes>,
+    ) -> BoxFuture<'a, Result<Inserted, Fault>>;
 
     /// Reads the job afresh; `None` if no job has that id.
     fn get<'a>(

@@ -146,6 +146,7 @@ impl<E: Encoder> Core<E> {
             return;
         }
         self.seal_all();
+        self.hasten_kept(due);
         let moving = self.lanes.values().filter(|lane| lane.stuck.is_none() && lane.bytes > 0);
         let (count, bytes) =
             moving.fold((0, 0), |(count, sum), lane| (count + 1, sum + lane.bytes));

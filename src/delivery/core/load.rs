@@ -14,14 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Core, Place as RecordPlace, Sent, Timer, Way};
+use super::{Core, Place as RecordPlace, Sent, Timer, Timers, Way};
 #[cfg(test)]
 use crate::delivery::defect::Defect;
 use crate::{
     batch::LaneSlot,
     delivery::{
         action::{Action, BatchId, ChainKey, LoadId, Stage},
-        chain::{Chain, Loading, OBJECTS_MAX, Place, Staged, Suspicion},
+        chain::{Chain, Kept, Loading, OBJECTS_MAX, Place, Staged, Suspicion},
         disposition::{self, Disposition},
         encoder::{Encoder, TableIx},
         lane::Phase,
@@ -30,6 +30,7 @@ use crate::{
     record::Record,
     write::load::{
         chain::{BASE, Slot},
+        content::Content,
         job::{LoadFormat, LoadJob},
         run::JobEnd,
     },
@@ -147,9 +148,16 @@ impl<E: Encoder> Core<E> {
     fn hasten(&mut self, table: TableIx, now: Instant) {
         for (key, chain) in self.chains.iter_mut().filter(|(key, _)| key.table == table) {
             let due = chain.end_job(now);
-            if chain.due.is_some_and(|before| before > due) {
-                chain.due = Some(due);
-                self.timers.push(Reverse((due, Timer::Load(*key))));
+            bring_forward(&mut self.timers, *key, chain, due);
+        }
+    }
+
+    /// Where rows wait in memory and it is short, their jobs come as soon as the quotas allow.
+    pub(super) fn hasten_kept(&mut self, now: Instant) {
+        for (key, chain) in &mut self.chains {
+            if chain.staged.iter().any(|object| object.rows_here().is_some()) {
+                let due = chain.soonest_job(now);
+                bring_forward(&mut self.timers, *key, chain, due);
             }
         }
     }
@@ -160,14 +168,31 @@ impl<E: Encoder> Core<E> {
             // The lane is gone, and with it whoever would wait for the object.
             return self.forget(id);
         };
+        let content = self.content(sent, format);
+        if self.encoder.staging(sent.way.slot()).is_some_and(|staging| staging.is_kept_here) {
+            return self.keep_here(id, key, format, content);
+        }
         self.actions.push_back(Action::Stage(Stage {
             id,
             chain: chain.facts.id.clone(),
             table: chain.facts.table.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
             first: sent.batch.rows().first().map_or(0, |row| row.offset),
-            content: self.content(sent, format),
+            content,
         }));
+    }
+
+    /// Rows that wait for their job in memory are as safe as in an object: until their offset is committed,
+    /// Kafka has them.
+    fn keep_here(&mut self, id: BatchId, key: ChainKey, format: LoadFormat, content: Content) {
+        let Some(sent) = self.sent.remove(&id) else { return };
+        let kept = Kept::Here {
+            content,
+            memory_bytes: sent.batch.body_memory_bytes(),
+            payload_bytes: sent.batch.payload_bytes(),
+        };
+        let object = Staged::new(kept, format, sent.way.slot(), &sent.batch);
+        self.collect(key, object, sent);
     }
 
     fn forget(&mut self, id: BatchId) {
@@ -188,7 +213,7 @@ impl<E: Encoder> Core<E> {
         };
         match result {
             Ok(uri) if self.chains.contains_key(&key) => {
-                let object = Staged::new(uri, format, slot, &sent.batch);
+                let object = Staged::new(Kept::Object(uri), format, slot, &sent.batch);
                 self.collect(key, object, sent);
             }
             Ok(uri) => {
@@ -206,7 +231,7 @@ impl<E: Encoder> Core<E> {
         self.flow(now);
     }
 
-    /// The rows are safe in an object: their payloads are needed no more.
+    /// The rows are safe: their payloads are needed no more.
     fn collect(&mut self, key: ChainKey, mut object: Staged, sent: Sent) {
         let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get_mut(&key.lane))
         else {
@@ -220,8 +245,8 @@ impl<E: Encoder> Core<E> {
                 self.moved.push(key.lane);
             }
         }
-        let payload = sent.batch.rows().iter().map(crate::batch::Row::payload_bytes).sum();
-        lane.bytes = lane.bytes.saturating_sub(payload);
+        let done_with = sent.batch.payload_bytes() - object.payload_bytes();
+        lane.bytes = lane.bytes.saturating_sub(done_with);
         let before = sent.batch.memory_bytes();
         if chain.rows_max == 1 {
             object.suspect = Some(sent.batch);
@@ -318,7 +343,8 @@ impl<E: Encoder> Core<E> {
         let job = LoadJob {
             id: chain.facts.id.job(slot),
             table: chain.facts.table.clone(),
-            sources: objects.iter().map(|object| object.uri.clone()).collect(),
+            sources: objects.iter().filter_map(Staged::uri).cloned().collect(),
+            rows_here: objects.iter().filter_map(Staged::rows_here).cloned().collect(),
             format: objects.first().map_or(LoadFormat::NdjsonGz, |object| object.format),
             end,
             rows,
@@ -405,6 +431,8 @@ impl<E: Encoder> Core<E> {
             return;
         };
         let end = loading.job.end;
+        let kept: usize = loading.objects.iter().map(Staged::payload_bytes).sum();
+        lane.bytes = lane.bytes.saturating_sub(kept);
         chain.place = Place::End(Slot::at(end));
         chain.rows_max = chain.rows_max.saturating_mul(2);
         let lines_jobs = chain.formats.arrived();
@@ -434,7 +462,7 @@ impl<E: Encoder> Core<E> {
     fn discard(&mut self, slot: LaneSlot, objects: Vec<Staged>, committed: Option<i64>) {
         let memory: usize = objects.iter().map(Staged::memory_bytes).sum();
         self.release_memory(memory);
-        let uris: Vec<String> = objects.into_iter().map(|object| object.uri).collect();
+        let uris: Vec<String> = objects.iter().filter_map(Staged::uri).cloned().collect();
         if !uris.is_empty() {
             self.actions.push_back(Action::Discard(slot, uris, committed));
         }
@@ -474,6 +502,14 @@ impl<E: Encoder> Core<E> {
             self.release_memory(memory);
             self.discard(key.lane, chain.staged, None);
         }
+    }
+}
+
+/// The chain's next job is due then, unless it is so before.
+fn bring_forward(timers: &mut Timers, key: ChainKey, chain: &mut Chain, due: Instant) {
+    if chain.due.is_some_and(|before| before > due) {
+        chain.due = Some(due);
+        timers.push(Reverse((due, Timer::Load(key))));
     }
 }
 

@@ -23,6 +23,7 @@ mod containers;
 mod flow;
 mod halt;
 mod job_failures;
+mod kept;
 mod load;
 mod revoke;
 
@@ -36,6 +37,8 @@ struct Fake {
     loads: Rc<Cell<Option<bool>>>,
     /// How staged rows might stand in objects.
     format: Rc<Cell<LoadFormat>>,
+    /// Whether there is no bucket.
+    keeps: Rc<Cell<bool>>,
 }
 
 impl Encoder for Fake {
@@ -73,7 +76,12 @@ impl Encoder for Fake {
 
     fn staging(&self, slot: SlotId) -> Option<Staging> {
         let table = TableIx(slot.0);
-        let staging = Staging { table, format: self.format.get(), object_bytes: 1 << 20 };
+        let staging = Staging {
+            table,
+            format: self.format.get(),
+            object_bytes: 1 << 20,
+            is_kept_here: self.keeps.get(),
+        };
         self.loads.get().map(|_| staging)
     }
 
@@ -103,7 +111,14 @@ impl Encoder for Fake {
         let table = TableRef { project: Arc::clone(&number), dataset: "d".into(), table: number };
         let of = ChainOf { group: "g", lane: &lane, topic_id: None, table: &table, load_epoch: 0 };
         let (first, interval) = (Duration::from_secs(10), Duration::from_secs(60));
-        Some(ChainFacts { id: ChainId::new(&of), table, first, interval, turn: None })
+        Some(ChainFacts {
+            id: ChainId::new(&of),
+            table,
+            first,
+            interval,
+            soonest: interval,
+            turn: None,
+        })
     }
 
     fn open_body(&self, body: &mut Vec<u8>) {
@@ -145,6 +160,7 @@ struct Bench {
     ready: Rc<Cell<bool>>,
     loads: Rc<Cell<Option<bool>>>,
     format: Rc<Cell<LoadFormat>>,
+    keeps: Rc<Cell<bool>>,
     now: Instant,
 }
 
@@ -164,14 +180,16 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
     };
     let loads = Rc::new(Cell::new(None));
     let format = Rc::new(Cell::new(LoadFormat::NdjsonGz));
+    let keeps = Rc::new(Cell::new(false));
     let fake = Fake {
         policy,
         ready: Rc::clone(&ready),
         loads: Rc::clone(&loads),
         format: Rc::clone(&format),
+        keeps: Rc::clone(&keeps),
     };
     let core = Core::new(fake, settings);
-    let mut bench = Bench { core, ready, loads, format, now: Instant::now() };
+    let mut bench = Bench { core, ready, loads, format, keeps, now: Instant::now() };
     bench.core.assign(LANE, TopicPartition::new("t", 0), 1, 0);
     bench
 }

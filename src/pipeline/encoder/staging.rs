@@ -103,7 +103,8 @@ impl TopicEncoder {
         };
         let object_bytes = settings.load.settings.object_bytes;
         let format = self.slot(slot)?.format;
-        can_be.then_some(Staging { table, format, object_bytes })
+        let is_kept_here = !self.paths.has_bucket();
+        can_be.then_some(Staging { table, format, object_bytes, is_kept_here })
     }
 
     pub(super) fn is_staged_now(&self, slot: SlotId) -> bool {
@@ -127,7 +128,9 @@ impl TopicEncoder {
         let topic_id = known.and_then(|known| known.id.as_deref());
         let of = ChainOf { group, lane, topic_id, table, load_epoch: *epoch };
         let (first, interval) = paths::pace(settings, self.partitions(origin));
+        let soonest = paths::soonest(settings, self.partitions(origin));
         let turn = self.paths.turn(lane, self.partitions(origin));
-        Some(ChainFacts { id: ChainId::new(&of), table: table.clone(), first, interval, turn })
+        let id = ChainId::new(&of);
+        Some(ChainFacts { id, table: table.clone(), first, interval, soonest, turn })
     }
 }

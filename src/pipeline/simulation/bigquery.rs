@@ -187,6 +187,8 @@ pub(crate) enum Service {
     Upload,
     /// It creates a load job.
     JobInsert,
+    /// It sends a load job's rows.
+    JobMedia,
     /// Anything else.
     Other,
 }
@@ -197,6 +199,7 @@ impl Service {
         let is_post = request.method == Method::POST;
         match request.path.as_str() {
             _ if inserts_into(request).is_some() => Self::InsertAll,
+            path if path.starts_with("/upload/bigquery/") => Self::JobMedia,
             path if path.starts_with("/upload/") => Self::Upload,
             path if is_post && path.ends_with("/jobs") => Self::JobInsert,
             _ => Self::Other,

@@ -76,6 +76,8 @@ pub(crate) enum Mark {
     LocateFault,
     JobCreated,
     ContainerJob,
+    MediaJob,
+    UploadAsked,
     JobExists,
     JobLoaded,
     JobFailed,
@@ -100,7 +102,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 77] = [
+    pub(crate) const SET: [Self; 79] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -170,6 +172,8 @@ impl Mark {
         Self::LocateFault,
         Self::JobCreated,
         Self::ContainerJob,
+        Self::MediaJob,
+        Self::UploadAsked,
         Self::JobExists,
         Self::JobLoaded,
         Self::JobFailed,

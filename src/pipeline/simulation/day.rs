@@ -26,6 +26,7 @@ fn plan(rng: &mut Rng) -> Plan {
         mix: Mix { null: 0, bad: 0, column: 0, double: 0, pad: 40 },
         chances: Chances::default(),
         loading: Loading {
+            has_bucket: true,
             topics: [WriteMode::Load; 3],
             switch: 0,
             pending_ms: 2_000,

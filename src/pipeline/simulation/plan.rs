@@ -59,6 +59,8 @@ pub(crate) struct Chances {
 pub(crate) struct Loading {
     /// How rows of topics `a`, `b`, `c` reach BigQuery.
     pub(crate) topics: [WriteMode; 3],
+    /// Whether rows are staged in a bucket.
+    pub(crate) has_bucket: bool,
     /// How often a process switches the path of some table that may be, per 1,000 turns of a worker.
     pub(crate) switch: u64,
     /// How long a job waits.
@@ -89,6 +91,7 @@ impl Loading {
                 4..=6 => WriteMode::Auto,
                 _ => WriteMode::Streaming,
             }),
+            has_bucket: rng.chance(750),
             switch: if rng.chance(500) { 2 } else { 10 },
             pending_ms: if rng.chance(100) {
                 rng.between(0, 20_000)

@@ -25,7 +25,7 @@ use crate::{
     pipeline::{
         commit::Commits,
         encoder::{Prepared, request::Request},
-        loads::Loads,
+        loads::{Loads, StagingArea},
         paths::Paths,
         prepare::Preparer,
         schema_gate::{GateSettings, SchemaGate, Shared},
@@ -111,9 +111,11 @@ impl Process {
         let telemetry = Arc::clone(&env.telemetry);
         let loads = Loads::new(
             Arc::new(Jobs::new(Arc::clone(&rest), None)),
-            Arc::new(Bucket::new(Arc::clone(&rest), BUCKET)),
-            "kcbq/".to_owned(),
-            format!("r{}l{}", who.replica, who.life),
+            env.plan.loading.has_bucket.then(|| StagingArea {
+                objects: Arc::new(Bucket::new(Arc::clone(&rest), BUCKET)),
+                prefix: "kcbq/".to_owned(),
+                nonce: format!("r{}l{}", who.replica, who.life),
+            }),
         );
         let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
@@ -129,7 +131,7 @@ impl Process {
             )),
             loads: Arc::new(loads),
             preparer: Arc::new(preparer),
-            paths: Arc::new(Paths::new(true, clock)),
+            paths: Arc::new(Paths::new(env.plan.loading.has_bucket, clock)),
             commits: Arc::new(Commits::new(telemetry)),
             ownership: Arc::new(ownership),
         }

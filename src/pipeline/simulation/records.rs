@@ -125,7 +125,7 @@ impl Contents {
 
     /// Whether they come now this way and now that.
     pub(crate) fn is_switched(&self, lane: &TopicPartition) -> bool {
-        self.loading.mode(&lane.topic) == WriteMode::Auto
+        self.loading.has_bucket && self.loading.mode(&lane.topic) == WriteMode::Auto
     }
 
     /// What the record at these coordinates says.

@@ -76,7 +76,7 @@ pub(crate) fn send(env: &mut Env, call: Call) {
         Ask::Rest(request, _) => {
             let fate = match Service::of(request) {
                 Service::InsertAll => insert_fate(env),
-                Service::Upload | Service::JobInsert => load_fate(env),
+                Service::Upload | Service::JobInsert | Service::JobMedia => load_fate(env),
                 Service::Other => table_fate(env),
             };
             if fate.is_doubtful() && Service::of(request) == Service::InsertAll {
@@ -247,6 +247,7 @@ fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
     let method = request.method.clone();
     let service = Service::of(&request);
     let is_query = request.path.ends_with("/queries");
+    let is_question = request.method == Method::PUT && request.body.is_empty();
     let name = request.path.rsplit('/').next().unwrap_or_default().to_owned();
     let Applied { rows, duplicates, deleted, answer } = env.bigquery.apply(env.now, request);
     for _ in 0..duplicates {
@@ -262,6 +263,8 @@ fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
     }
     if service == Service::JobInsert {
         env.mark(if answer.status == 409 { Mark::JobExists } else { Mark::JobCreated });
+    } else if service == Service::JobMedia {
+        mark_media(env, &method, is_question, answer.status);
     } else if service == Service::InsertAll {
         mark_rows(env, &answer);
     } else if answer.status == 412 {
@@ -278,6 +281,16 @@ fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
     }
     env.log(format_args!("answer {} {name} {duplicates} known", answer.status));
     answer
+}
+
+/// An upload of a job's rows: begun, completed, or asked about.
+fn mark_media(env: &mut Env, method: &Method, is_question: bool, status: u16) {
+    match status {
+        409 => env.mark(Mark::JobExists),
+        200 if is_question => env.mark(Mark::UploadAsked),
+        200 if method == Method::PUT => env.mark(Mark::MediaJob),
+        _ => {}
+    }
 }
 
 /// What BigQuery found wrong with rows.

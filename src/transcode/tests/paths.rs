@@ -75,6 +75,7 @@ impl Lab {
             id: name.to_owned(),
             table: TableRef { project: "p".into(), dataset: "d".into(), table: name.into() },
             sources: vec![format!("gs://b/{name}")],
+            rows_here: Vec::new(),
             format,
             end: 1,
             rows: 1,

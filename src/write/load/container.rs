@@ -29,7 +29,7 @@ pub enum AvroCodec {
 }
 
 /// A datum for each of these many rows, one behind the other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// How many.
     pub rows: u32,

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{fault::Fault, table::TableRef};
+use crate::{fault::Fault, table::TableRef, write::load::content::Content};
 
 /// Labels: lower-case letters, digits, dashes, underscores
 /// (<https://docs.cloud.google.com/bigquery/docs/labels-intro#requirements>).
@@ -15,7 +15,7 @@ const ROWS: &str = "kcbq_rows";
 /// How the rows stand in the objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LoadFormat {
-    /// One JSON object a line, gzipped.
+    /// One JSON object a line, in objects gzipped.
     NdjsonGz,
     /// Avro object containers of one schema.
     Avro(SchemaIx),
@@ -35,11 +35,14 @@ pub struct LoadJob {
     pub table: TableRef,
     /// The objects, `gs://…`, at most 10,000.
     pub sources: Vec<String>,
-    /// How the rows stand in them.
+    /// The rows themselves where there is no bucket, all of one format and schema: they go with the
+    /// job's creation.
+    pub rows_here: Vec<Content>,
+    /// How the rows stand in either.
     pub format: LoadFormat,
     /// The slot's end: the offset behind its last record.
     pub end: i64,
-    /// How many rows the objects hold.
+    /// How many rows there are.
     pub rows: u64,
 }
 
@@ -56,16 +59,20 @@ impl LoadJob {
                 "datasetId": *self.table.dataset,
                 "tableId": *self.table.table,
             },
-            "sourceUris": self.sources,
             "sourceFormat": self.format.name(),
             "writeDisposition": "WRITE_APPEND",
             "createDisposition": "CREATE_NEVER",
             "maxBadRecords": 0,
             "ignoreUnknownValues": false,
         });
-        if let (LoadFormat::Avro(_), Some(load)) = (self.format, load.as_object_mut()) {
-            load.insert("useAvroLogicalTypes".to_owned(), true.into());
-            load.insert("decimalTargetTypes".to_owned(), json!(["NUMERIC", "BIGNUMERIC"]));
+        if let Some(load) = load.as_object_mut() {
+            if self.rows_here.is_empty() {
+                load.insert("sourceUris".to_owned(), json!(self.sources));
+            }
+            if let LoadFormat::Avro(_) = self.format {
+                load.insert("useAvroLogicalTypes".to_owned(), true.into());
+                load.insert("decimalTargetTypes".to_owned(), json!(["NUMERIC", "BIGNUMERIC"]));
+            }
         }
         let project = &*self.table.project;
         let reference = match location {
@@ -137,6 +144,7 @@ mod tests {
             id: "kcbq-x-0-0-a0".to_owned(),
             table: TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() },
             sources: vec!["gs://b/o".to_owned()],
+            rows_here: Vec::new(),
             format: LoadFormat::NdjsonGz,
             end: 17,
             rows: 9,

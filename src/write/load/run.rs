@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::{
     fault::{Fault, FaultKind},
     table::TableRef,
@@ -51,12 +53,13 @@ pub async fn locate(
     }
 }
 
-/// Creates a slot's job, or finds it created, and waits for its end.
+/// Creates a slot's job, or finds it created, and waits for its end. `media` are its rows if they are
+/// not in objects.
 ///
 /// # Errors
 /// A call failed: whether the job exists is unknown, and so is its end. Call again with the same job.
-pub async fn run(jobs: &dyn LoadJobs, job: &LoadJob) -> Result<JobEnd, Fault> {
-    match jobs.insert(job).await? {
+pub async fn run(jobs: &dyn LoadJobs, job: &LoadJob, media: Vec<Bytes>) -> Result<JobEnd, Fault> {
+    match jobs.insert(job, media).await? {
         Inserted::Created | Inserted::Exists => {}
     }
     crate::failpoint!("load_after_insert");

@@ -3,12 +3,12 @@
 use crate::{
     batch::LaneSlot,
     delivery::{
-        action::{ChainKey, Content},
+        action::ChainKey,
         chain::{Place, format::LINES_JOBS},
         core::{Core, Sent, Way},
         encoder::{Encoder, SlotId},
     },
-    write::load::{container::Block, job::LoadFormat},
+    write::load::{container::Block, content::Content, job::LoadFormat},
 };
 
 /// Bytes of a container's block: far below the 16 MB that BigQuery reads

@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
-    delivery::action::{Content, LoadId},
+    delivery::action::LoadId,
     write::load::{
         chain::{BASE, Slot},
+        content::Content,
         job::LoadJob,
         run::JobEnd,
     },
@@ -19,10 +20,10 @@ pub(super) struct Asked {
     pub(super) restarts: usize,
 }
 
-/// The rows to be staged; those of a container in angle brackets, its blocks apart.
-fn lines(stage: &crate::delivery::action::Stage) -> String {
+/// Staged rows; those of a container in angle brackets, its blocks apart.
+pub(super) fn lines(content: &Content) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    match &stage.content {
+    match content {
         Content::Lines(body) => text(body),
         Content::Datums { schema, blocks } => {
             let blocks = blocks.iter().map(|block| text(&block.data)).collect::<Vec<_>>();
@@ -38,7 +39,7 @@ impl Bench {
             match action {
                 Action::Locate { key, from, .. } => asked.located.push((key, from)),
                 Action::Stage(stage) => {
-                    let body = lines(&stage);
+                    let body = lines(&stage.content);
                     asked.staged.push((stage.id, body));
                 }
                 Action::Load { id, key, job } => asked.jobs.push((key, id, job)),
@@ -419,7 +420,7 @@ fn rows_that_an_earlier_attempt_may_have_stored_are_only_streamed_again() {
             }
             [Action::Stage(stage)] => {
                 assert!(!is_doubtful);
-                assert_eq!(lines(stage), "x;y;");
+                assert_eq!(lines(&stage.content), "x;y;");
             }
             other => panic!("{other:?}"),
         }

@@ -76,7 +76,11 @@ impl Service {
 }
 
 impl LoadJobs for Service {
-    fn insert<'a>(&'a self, job: &'a LoadJob) -> BoxFuture<'a, Result<Inserted, Fault>> {
+    fn insert<'a>(
+        &'a self,
+        job: &'a LoadJob,
+        _: Vec<Bytes>,
+    ) -> BoxFuture<'a, Result<Inserted, Fault>> {
         Box::pin(async move { self.create(job) })
     }
 
@@ -105,6 +109,7 @@ fn job(slot: Slot, end: i64) -> LoadJob {
         id: chain().job(slot),
         table: table(),
         sources: vec!["gs://b/o".to_owned()],
+        rows_here: Vec::new(),
         format: LoadFormat::NdjsonGz,
         end,
         rows: 3,
@@ -118,10 +123,10 @@ async fn end_of(service: &Service) -> Result<Slot, Fault> {
 #[tokio::test(start_paused = true)]
 async fn a_job_is_looked_at_until_it_is_done_and_one_that_fails_late_has_failed() {
     let looks = [Look::Pending, Look::Running, Look::Running, Look::Failed];
-    let end = run(&Service::of(&looks), &job(Slot::FIRST, 9)).await.unwrap();
+    let end = run(&Service::of(&looks), &job(Slot::FIRST, 9), Vec::new()).await.unwrap();
     assert!(matches!(end, JobEnd::Failed(_)), "{end:?}");
     let looks = [Look::Pending, Look::Running, Look::Running, Look::Loaded(3)];
-    let end = run(&Service::of(&looks), &job(Slot::FIRST, 9)).await.unwrap();
+    let end = run(&Service::of(&looks), &job(Slot::FIRST, 9), Vec::new()).await.unwrap();
     assert!(matches!(end, JobEnd::Loaded { end: 9 }), "{end:?}");
 }
 
@@ -129,9 +134,9 @@ async fn a_job_is_looked_at_until_it_is_done_and_one_that_fails_late_has_failed(
 async fn a_job_whose_creation_was_not_answered_is_found_and_not_made_again() {
     let service = Service { unanswered: Mutex::new(1), ..Service::of(&[Look::Loaded(3)]) };
     let wanted = job(Slot::FIRST, 9);
-    let fault = run(&service, &wanted).await.unwrap_err();
+    let fault = run(&service, &wanted, Vec::new()).await.unwrap_err();
     assert_eq!(fault.certainty, Certainty::Unknown);
-    let end = run(&service, &wanted).await.unwrap();
+    let end = run(&service, &wanted, Vec::new()).await.unwrap();
     assert!(matches!(end, JobEnd::Loaded { end: 9 }), "{end:?}");
     assert_eq!(service.ids(), [wanted.id]);
 }
@@ -139,7 +144,7 @@ async fn a_job_whose_creation_was_not_answered_is_found_and_not_made_again() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_slot_is_that_of_the_job_that_exists() {
     let service = Service::default().with(Slot::FIRST, 5, &[Look::Running, Look::Loaded(3)]);
-    let end = run(&service, &job(Slot::FIRST, 9)).await.unwrap();
+    let end = run(&service, &job(Slot::FIRST, 9), Vec::new()).await.unwrap();
     assert!(matches!(end, JobEnd::Loaded { end: 5 }), "{end:?}");
 }
 
@@ -147,7 +152,7 @@ async fn the_end_of_a_slot_is_that_of_the_job_that_exists() {
 async fn a_job_that_is_done_with_other_rows_than_were_staged_is_neither_loaded_nor_failed() {
     for rows in [0, 2, 4] {
         let service = Service::of(&[Look::Loaded(rows)]);
-        let fault = run(&service, &job(Slot::FIRST, 9)).await.unwrap_err();
+        let fault = run(&service, &job(Slot::FIRST, 9), Vec::new()).await.unwrap_err();
         assert_eq!((fault.kind, &*fault.reason), (FaultKind::InvalidRequest, "outputRows"));
         // Nor does the next owner pass over it.
         assert_eq!(end_of(&service).await.unwrap_err().reason, "outputRows");
