@@ -349,7 +349,7 @@ mod tests {
         written.unwrap();
         assert_eq!((batch.rows()[0].payload_bytes(), batch.size().payload), (3, 0));
         batch.move_into(Batch::default());
-        let _ = batch.push(LaneSlot(0), SpanId(0), &record(7, None, Some(b"d")), write("B"));
+        batch.push(LaneSlot(0), SpanId(0), &record(7, None, Some(b"d")), write("B")).unwrap();
         assert_eq!(batch.size().payload, 0);
         // The buffers serve any batch afterwards.
         let body = batch.take_body();

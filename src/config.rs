@@ -55,7 +55,8 @@ pub struct Config {
     pub schema_registry: Option<RegistrySettings>,
     /// BigQuery: project, dataset, credentials.
     pub bigquery: BigQuerySettings,
-    /// The bucket for load jobs; needed by `write: load`.
+    /// The bucket for load jobs. Without it rows of `write: load` wait in memory, which bounds what a job brings,
+    /// and `write: auto` streams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gcs: Option<GcsSettings>,
     /// What writing costs.

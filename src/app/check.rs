@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use crate::config::Settings;
 
 mod bucket;
+mod freshness;
 pub mod probes;
 
 /// How long one probe may take.

@@ -47,7 +47,7 @@ pub enum WriteMode {
     Auto,
     /// Streaming inserts (`tabledata.insertAll`): rows are visible within seconds, at least once.
     Streaming,
-    /// Load jobs: rows are staged in the bucket of `gcs` and brought by a job per partition when
+    /// Load jobs: rows are staged in the bucket of `gcs` (in memory without one) and brought by a job per partition when
     /// `freshness` and the quota of the table allow, exactly once, and free of charge.
     Load,
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     app::check::Finding,
-    app::{kafka_tokens::kafka_tokens, pace::Pace},
+    app::{check::freshness, kafka_tokens::kafka_tokens},
     catalog::Catalog as _,
     config::Settings,
     fault::{Fault, FaultKind},
@@ -29,7 +29,6 @@ use crate::{
     rest::{Rest, RestRequest},
     schema::policy::Permission,
     table::TableRef,
-    write::load::pace::JOB_TIME_MAX,
 };
 
 /// Tables that are looked at one by one; more would only repeat what the first ones say.
@@ -57,7 +56,7 @@ pub(crate) fn kafka(settings: &Settings) -> Vec<Finding> {
     let fed = fed(settings, &found);
     findings.extend(topics(settings, &found, &fed));
     findings.extend(collisions(settings, &fed));
-    findings.extend(freshness(settings, &fed));
+    findings.extend(freshness::freshness(settings, &fed));
     let (members, group) = group(settings, &cluster, &fed);
     findings.extend(group);
     findings.extend(arithmetic(settings, fed.values().sum(), members));
@@ -133,34 +132,6 @@ fn collisions(settings: &Settings, fed: &Found) -> Vec<Finding> {
                 .remedy("their names differ only in characters that a table's name cannot have: give each its own `table`")
         })
         .collect()
-}
-
-/// Topics that are loaded, and whether their table's quota of jobs allows what they ask for.
-fn freshness(settings: &Settings, fed: &Found) -> Vec<Finding> {
-    let Some(gcs) = &settings.gcs else { return Vec::new() };
-    let paced = fed.iter().filter_map(|(topic, partitions)| {
-        let partitions = u32::try_from(*partitions).unwrap_or(u32::MAX);
-        Some((topic, Pace::of(settings.topic(topic)?, partitions)?))
-    });
-    let mut findings = Vec::new();
-    for (topic, pace) in paced {
-        let note = pace.note().map_or_else(String::new, |note| format!("; {note}"));
-        let sum = format!("`{topic}`: load jobs: {pace}{note}");
-        findings.push(match pace.remedy() {
-            None => Finding::ok("freshness", sum),
-            Some(remedy) => Finding::warning("freshness", sum).remedy(remedy),
-        });
-        let needed = pace.interval + JOB_TIME_MAX;
-        if needed > gcs.orphan_age {
-            let hours = needed.as_secs().div_ceil(3_600);
-            let message =
-                format!("`{topic}`: staged rows may wait {hours} h until their job is done");
-            let remedy =
-                format!("set `gcs.orphan_age: {hours}h` or more, or another replica sweeps them");
-            findings.push(Finding::problem("freshness", message).remedy(remedy));
-        }
-    }
-    findings
 }
 
 /// Every partition of these topics.
@@ -388,14 +359,14 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         app::check::Verdict,
         config::{self, Process},
     };
 
-    fn settings(topics: &str) -> Settings {
+    pub(in crate::app::check) fn settings(topics: &str) -> Settings {
         let text = format!(
             "kafka: {{bootstrap_servers: 'localhost:1', group_id: g}}\n\
              bigquery: {{project: p, dataset: d, location: europe-west6}}\ntopics:\n{topics}"
@@ -403,7 +374,7 @@ mod tests {
         config::parse(&text, &Process).unwrap()
     }
 
-    fn found(topics: &[(&str, usize)]) -> Found {
+    pub(in crate::app::check) fn found(topics: &[(&str, usize)]) -> Found {
         topics.iter().map(|(topic, partitions)| ((*topic).to_owned(), *partitions)).collect()
     }
 
@@ -438,32 +409,6 @@ mod tests {
         let settings = settings("  - {match: a, value_format: json}\n");
         let verdict = |replicas| arithmetic(&settings, 64, replicas)[0].verdict;
         assert_eq!((verdict(3), verdict(4)), (Verdict::Ok, Verdict::Problem));
-    }
-
-    #[test]
-    fn a_freshness_that_load_jobs_cannot_meet_is_said_with_what_to_do() {
-        let lines = |gcs: &str| {
-            let mut settings = settings(
-                "  - {match: a, value_format: json, write: load, freshness: 15m}\n\
-                 \x20 - {match: b, value_format: json}\n\
-                 \x20 - {match: c, value_format: json, write: streaming}\n\
-                 gcs: {bucket: staging}\n",
-            );
-            settings.gcs = serde_json::from_str(gcs).unwrap();
-            let fed = found(&[("a", 64), ("b", 4), ("c", 1)]);
-            let findings = freshness(&settings, &fed);
-            findings.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        let [load, auto] = lines(r#"{"bucket": "staging"}"#).try_into().unwrap();
-        let wanted = "warning  freshness `a`: load jobs: one of each partition every 4096 s: 64 × 86,400 / 4096 = 1350 a day of 1500; a loaded row may be 4156 s old when it is visible, more than the `freshness` of 900 s: the quota of the table – set `freshness: 69m`, or `write: auto`";
-        assert!(load.starts_with(wanted), "{load}");
-        assert!(auto.starts_with("ok       freshness `b`: load jobs: "), "{auto}");
-        assert!(auto.ends_with("once the backlog is small, rows are streamed"), "{auto}");
-        assert_eq!(lines("null"), [""; 0], "nothing is loaded without a bucket");
-        let [_, swept, _] =
-            lines(r#"{"bucket": "staging", "orphan_age": "25h"}"#).try_into().unwrap();
-        let wanted = "PROBLEM  freshness `a`: staged rows may wait 26 h until their job is done – set `gcs.orphan_age: 26h`";
-        assert!(swept.starts_with(wanted), "{swept}");
     }
 
     #[test]

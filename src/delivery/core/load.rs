@@ -9,12 +9,9 @@
 //! 3. A failed job is followed by another attempt at the same node, once it was seen to have failed.
 //! 4. If another owner's job has decided the slot otherwise, the lane is given up and taken over again.
 
-use std::{
-    cmp::Reverse,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::{Core, Place as RecordPlace, Sent, Timer, Timers, Way};
+use super::{Core, Place as RecordPlace, Sent, Timer, Way};
 #[cfg(test)]
 use crate::delivery::defect::Defect;
 use crate::{
@@ -36,6 +33,7 @@ use crate::{
     },
 };
 
+mod early;
 mod failure;
 mod format;
 
@@ -143,23 +141,6 @@ impl<E: Encoder> Core<E> {
             self.hasten(table, now);
         }
         self.flow(now);
-    }
-
-    fn hasten(&mut self, table: TableIx, now: Instant) {
-        for (key, chain) in self.chains.iter_mut().filter(|(key, _)| key.table == table) {
-            let due = chain.end_job(now);
-            bring_forward(&mut self.timers, *key, chain, due);
-        }
-    }
-
-    /// Where rows wait in memory and it is short, their jobs come as soon as the quotas allow.
-    pub(super) fn hasten_kept(&mut self, now: Instant) {
-        for (key, chain) in &mut self.chains {
-            if chain.staged.iter().any(|object| object.rows_here().is_some()) {
-                let due = chain.soonest_job(now);
-                bring_forward(&mut self.timers, *key, chain, due);
-            }
-        }
     }
 
     /// Hands a batch to the driver, to be stored as an object.
@@ -502,14 +483,6 @@ impl<E: Encoder> Core<E> {
             self.release_memory(memory);
             self.discard(key.lane, chain.staged, None);
         }
-    }
-}
-
-/// The chain's next job is due then, unless it is so before.
-fn bring_forward(timers: &mut Timers, key: ChainKey, chain: &mut Chain, due: Instant) {
-    if chain.due.is_some_and(|before| before > due) {
-        chain.due = Some(due);
-        timers.push(Reverse((due, Timer::Load(key))));
     }
 }
 

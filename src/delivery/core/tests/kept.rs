@@ -1,8 +1,6 @@
 //! Rows that wait for their job in memory, because there is no bucket.
 
-use super::{
-    load::{lines, loading},
-};
+use super::load::{lines, loading};
 use crate::{delivery::core::flow::STALL, write::load::run::JobEnd};
 
 /// The rows that go with a job.
