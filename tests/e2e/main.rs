@@ -171,8 +171,9 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
         Some(at) => match arguments.get(at + 1).map(String::as_str) {
             Some("streaming") => kill::Path::Streaming,
             Some("load") => kill::Path::Load,
+            Some("upload") => kill::Path::Upload,
             Some("auto") => kill::Path::Auto,
-            other => bail!("--path {other:?}: streaming, load or auto"),
+            other => bail!("--path {other:?}: streaming, load, upload or auto"),
         },
     };
     Ok(kill::Options {

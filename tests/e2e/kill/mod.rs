@@ -38,15 +38,22 @@ pub(crate) enum Path {
     Streaming,
     /// `write: load`: none is.
     Load,
+    /// The same without a bucket: rows go with their job.
+    Upload,
     /// `write: auto`, switched by what BigQuery refuses: rows may be twice.
     Auto,
 }
 
 impl Path {
+    /// Whether a row may never be twice.
+    fn is_exact(self) -> bool {
+        matches!(self, Self::Load | Self::Upload)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Streaming => "streaming",
-            Self::Load => "load",
+            Self::Load | Self::Upload => "load",
             Self::Auto => "auto",
         }
     }
@@ -159,8 +166,10 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
     topic["write"] = json!(options.path.name());
     if options.path != Path::Streaming {
         // A minute is less than load jobs promise: without a quota in the way, rows are streamed.
-        topic["freshness"] = json!(if options.path == Path::Load { "2s" } else { "1m" });
-        gcs = json!({"bucket": "stage", "endpoint": bucket});
+        topic["freshness"] = json!(if options.path.is_exact() { "2s" } else { "1m" });
+        if options.path != Path::Upload {
+            gcs = json!({"bucket": "stage", "endpoint": bucket});
+        }
         // BigQuery's 1,500 would make a job a partition every four minutes.
         load = json!({"jobs_per_table_day": 1_000_000});
     }

@@ -107,6 +107,8 @@ pub(crate) fn play(
         boundaries: match options.path {
             Path::Streaming => &STREAMING,
             Path::Load => &LOAD,
+            // What is staged nowhere has no boundary there.
+            Path::Upload => LOAD.split_at(2).1,
             Path::Auto => &AUTO,
         },
         switches: options.path == Path::Auto,
