@@ -84,9 +84,7 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> St
         settings.freshness.as_secs(),
         mode(settings.write)
     );
-    // Without a bucket only what never streams is loaded.
-    let is_loaded = ways.has_bucket || settings.write == WriteMode::Load;
-    if let Some(pace) = Pace::of(settings, seen.partitions).filter(|_| is_loaded) {
+    if let Some(pace) = Pace::of(settings, seen.partitions, ways.has_bucket) {
         // Writing to a String cannot fail.
         _ = writeln!(text, "  jobs   {pace}");
         for line in [pace.note(), pace.remedy()].into_iter().flatten() {

@@ -28,8 +28,8 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Those of a topic of so many partitions; `None` if its rows are never loaded.
-    pub(crate) fn of(settings: &TopicSettings, partitions: u32) -> Option<Self> {
-        (settings.write != WriteMode::Streaming).then(|| Self {
+    pub(crate) fn of(settings: &TopicSettings, partitions: u32, has_bucket: bool) -> Option<Self> {
+        settings.write.may_load(has_bucket).then(|| Self {
             interval: paths::pace(settings, partitions).1,
             partitions,
             freshness: settings.freshness,
@@ -110,7 +110,7 @@ mod tests {
              gcs: {{bucket: staging}}\n\
              topics: [{{match: orders, value_format: json, {lines}}}]\n"
         );
-        Pace::of(&parse(&text, &Process).unwrap().topics[0], partitions).unwrap()
+        Pace::of(&parse(&text, &Process).unwrap().topics[0], partitions, true).unwrap()
     }
 
     #[test]

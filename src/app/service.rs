@@ -39,7 +39,6 @@ use crate::{
         paths::Paths,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
-        settings::WriteMode,
     },
     record::TopicPartition,
     registry::Registry,
@@ -253,7 +252,7 @@ fn parts(
 }
 
 fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> {
-    let is_loaded = settings.topics.iter().any(|topic| topic.write == WriteMode::Load);
+    let is_loaded = settings.topics.iter().any(|topic| topic.write.may_load(false));
     if settings.gcs.is_none() && !is_loaded {
         return Ok(None);
     }

@@ -52,6 +52,17 @@ pub enum WriteMode {
     Load,
 }
 
+impl WriteMode {
+    /// Whether rows may come by load jobs. Without a bucket only those that never stream do.
+    pub fn may_load(self, has_bucket: bool) -> bool {
+        match self {
+            Self::Streaming => false,
+            Self::Load => true,
+            Self::Auto => has_bucket,
+        }
+    }
+}
+
 /// When an open batch is sent: as soon as one of these is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -8,7 +8,7 @@ use crate::{
         pace::Pace,
     },
     config::Settings,
-    pipeline::{paths, settings::WriteMode},
+    pipeline::paths,
     write::load::pace::JOB_TIME_MAX,
 };
 
@@ -17,9 +17,7 @@ pub(super) fn freshness(settings: &Settings, fed: &Found) -> Vec<Finding> {
     let paced = fed.iter().filter_map(|(topic, partitions)| {
         let partitions = u32::try_from(*partitions).unwrap_or(u32::MAX);
         let entry = settings.topic(topic)?;
-        // Without a bucket only what never streams is loaded.
-        let is_loaded = settings.gcs.is_some() || entry.write == WriteMode::Load;
-        let pace = Pace::of(entry, partitions).filter(|_| is_loaded)?;
+        let pace = Pace::of(entry, partitions, settings.gcs.is_some())?;
         Some((topic, pace, paths::soonest(entry, partitions)))
     });
     let mut findings = Vec::new();

@@ -96,15 +96,16 @@ impl TopicEncoder {
 
     pub(super) fn staging_of(&self, slot: SlotId) -> Option<Staging> {
         let (settings, table) = self.settings_of(slot)?;
-        let can_be = match settings.write {
-            WriteMode::Streaming => false,
-            WriteMode::Load => true,
-            WriteMode::Auto => self.paths.has_bucket(),
-        };
+        let has_bucket = self.paths.has_bucket();
         let object_bytes = settings.load.settings.object_bytes;
         let format = self.slot(slot)?.format;
-        let is_kept_here = !self.paths.has_bucket();
-        can_be.then_some(Staging { table, format, object_bytes, is_kept_here })
+        let is_kept_here = !has_bucket;
+        settings.write.may_load(has_bucket).then_some(Staging {
+            table,
+            format,
+            object_bytes,
+            is_kept_here,
+        })
     }
 
     pub(super) fn is_staged_now(&self, slot: SlotId) -> bool {
