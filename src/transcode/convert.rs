@@ -198,10 +198,8 @@ fn date<W: RowWriter>(out: &mut Vec<u8>, days: i64, form: Form) -> Step {
 
 #[inline]
 fn moment_micros(value: i64, unit: Unit, message: &'static str) -> Step<i64> {
-    const MIN: i64 = civil::DAYS_MIN * civil::DAY_MICROS;
-    const MAX: i64 = (civil::DAYS_MAX + 1) * civil::DAY_MICROS - 1;
     match unit.micros(value) {
-        Some(micros) if (MIN..=MAX).contains(&micros) => Ok(micros),
+        Some(micros) if (civil::MOMENT_MIN..=civil::MOMENT_MAX).contains(&micros) => Ok(micros),
         _ => Err(RowError::transcode(message)),
     }
 }

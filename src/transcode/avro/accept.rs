@@ -6,10 +6,7 @@
 
 use crate::transcode::{
     avro::reader::Reader,
-    convert::{
-        DecimalTarget, Form, FromBytes, FromFloat, FromInteger, FromText, Unit, civil,
-        decimal::{BIGNUMERIC_SCALE, NUMERIC_SCALE, Range},
-    },
+    convert::{DecimalTarget, Form, FromBytes, FromFloat, FromInteger, FromText, Unit, civil},
     plan::{Action, Op, Presence, Scalar},
 };
 
@@ -139,15 +136,12 @@ fn scalar(scalar: &Scalar) -> Option<Expect> {
 }
 
 fn integer(conversion: FromInteger) -> Option<Expect> {
-    const DAY: (i64, i64) = (civil::DAYS_MIN, civil::DAYS_MAX);
-    const MOMENT: (i64, i64) =
-        (civil::DAYS_MIN * civil::DAY_MICROS, (civil::DAYS_MAX + 1) * civil::DAY_MICROS - 1);
     Some(match conversion {
         FromInteger::Int64 => Expect::Long,
-        FromInteger::Date(Form::Native) => Expect::Within(DAY.0, DAY.1),
+        FromInteger::Date(Form::Native) => Expect::Within(civil::DAYS_MIN, civil::DAYS_MAX),
         FromInteger::Time(unit, Form::Native) => within((0, civil::DAY_MICROS - 1), unit)?,
         FromInteger::DateTime(unit, Form::Native) | FromInteger::Timestamp(unit, Form::Native) => {
-            within(MOMENT, unit)?
+            within((civil::MOMENT_MIN, civil::MOMENT_MAX), unit)?
         }
         _ => return None,
     })
@@ -168,11 +162,7 @@ fn is_exact(conversion: FromBytes) -> bool {
     let FromBytes::Decimal { scale, target: DecimalTarget::Exact(range) } = conversion else {
         return false;
     };
-    let scale_max = match range {
-        Range::Numeric => NUMERIC_SCALE,
-        Range::BigNumeric => BIGNUMERIC_SCALE,
-    };
-    (0..=scale_max).contains(&scale)
+    (0..=range.scale()).contains(&scale)
 }
 
 #[inline]

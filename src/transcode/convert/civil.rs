@@ -8,6 +8,10 @@ pub const DAY_MICROS: i64 = 86_400_000_000;
 pub const DAYS_MIN: i64 = -719_162;
 /// 9999-12-31 as days since 1970-01-01.
 pub const DAYS_MAX: i64 = 2_932_896;
+/// The first moment of the first of these days, microseconds since 1970-01-01T00:00:00.
+pub const MOMENT_MIN: i64 = DAYS_MIN * DAY_MICROS;
+/// The last moment of the last.
+pub const MOMENT_MAX: i64 = (DAYS_MAX + 1) * DAY_MICROS - 1;
 
 /// A calendar day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use crate::transcode::{
 };
 
 /// Digits after the point of a `NUMERIC`.
-pub const NUMERIC_SCALE: i32 = 9;
+const NUMERIC_SCALE: i32 = 9;
 /// Digits after the point of a `BIGNUMERIC`.
-pub const BIGNUMERIC_SCALE: i32 = 38;
+const BIGNUMERIC_SCALE: i32 = 38;
 
 /// The largest `NUMERIC`, scaled: 38 nines.
 const NUMERIC_MAX: u128 = 10_u128.pow(38) - 1;
@@ -28,6 +28,16 @@ pub enum Range {
     Numeric,
     /// Signed 256 bits, 38 digits after the point.
     BigNumeric,
+}
+
+impl Range {
+    /// Digits after the point.
+    pub fn scale(self) -> i32 {
+        match self {
+            Self::Numeric => NUMERIC_SCALE,
+            Self::BigNumeric => BIGNUMERIC_SCALE,
+        }
+    }
 }
 
 /// `±magnitude × 10^−scale`.
@@ -118,10 +128,7 @@ impl Decimal {
     /// When the value is too large or has more digits after the point.
     #[inline]
     pub fn fit(self, range: Range) -> Step<Fitted> {
-        let scale = match range {
-            Range::Numeric => NUMERIC_SCALE,
-            Range::BigNumeric => BIGNUMERIC_SCALE,
-        };
+        let scale = range.scale();
         // 64 bits have twenty digits at most: fewer than either range has before the point.
         let is_small = self.magnitude.as_u64().is_some() && (0..=scale).contains(&self.scale);
         if !is_small {
