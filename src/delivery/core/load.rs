@@ -46,7 +46,6 @@ impl<E: Encoder> Core<E> {
         }
         let Some(chain) = self.chain(key) else { return true };
         match chain.place {
-            Place::End(slot) if record.offset >= slot.node => return true,
             Place::End(_) => {
                 self.resolve(place, 1, record.bytes());
                 return false;
