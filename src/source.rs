@@ -225,6 +225,10 @@ pub trait SourceHandler<M: Messages>: Send {
     /// hand; nothing can be committed. The lanes may include some that are still recovering.
     fn lost(&mut self, lanes: &[OwnedLane]);
 
+    /// The lanes restart as the handler wished ([`Flow::restart`]): as after [`lost`](Self::lost), but no
+    /// other member has them, and this one's recovery of them begins.
+    fn restarted(&mut self, lanes: &[OwnedLane]);
+
     /// What to pause and resume; asked once per turn of the loop. Whatever is delivered of a resumed
     /// lane after this call begins at the offset given, also where the lane was not paused: then the
     /// pause was overtaken by its end.

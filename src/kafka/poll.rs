@@ -251,7 +251,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             return;
         }
         self.ownership.release(&owned);
-        self.handler.lost(&owned);
+        self.handler.restarted(&owned);
         let assigned = self.lanes.remove(&owned);
         self.log_failure("unassign", self.unassign(&assigned));
         self.take_over(owned.into_iter().map(|owned| owned.lane).collect());

@@ -334,6 +334,15 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         self.commits.give_up(lanes);
     }
 
+    fn restarted(&mut self, lanes: &[OwnedLane]) {
+        for OwnedLane { lane, .. } in lanes {
+            tracing::info!(topic = %lane.topic, partition = lane.partition,
+                "what a load job could not bring is read again from the committed offset");
+        }
+        self.forget(lanes);
+        self.commits.give_up(lanes);
+    }
+
     fn flow(&mut self) -> Flow {
         let flow = self.flow.take();
         // Behind what was delivered before it, ahead of what comes of it.

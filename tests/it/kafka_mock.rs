@@ -80,6 +80,7 @@ pub(crate) struct Seen {
     pub(crate) assigned: Vec<AssignedLane>,
     pub(crate) revoked: Vec<OwnedLane>,
     pub(crate) lost: Vec<OwnedLane>,
+    pub(crate) restarted: Vec<OwnedLane>,
     pub(crate) faults: Vec<SourceFault>,
     pub(crate) ticks: u64,
     pub(crate) flow: Flow,
@@ -144,6 +145,10 @@ impl<M: Messages> SourceHandler<M> for Recorder {
         self.0.lock().unwrap().lost.extend_from_slice(lanes);
     }
 
+    fn restarted(&mut self, lanes: &[OwnedLane]) {
+        self.0.lock().unwrap().restarted.extend_from_slice(lanes);
+    }
+
     fn flow(&mut self) -> Flow {
         std::mem::take(&mut self.0.lock().unwrap().flow)
     }
@@ -173,7 +178,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(settings: &KafkaSettings, topics: Topics) -> Self {
-        let source = KafkaSource::new(settings, topics, None).unwrap();
+        Self::of(KafkaSource::new(settings, topics, None).unwrap())
+    }
+
+    pub(crate) fn of(source: KafkaSource) -> Self {
         let committer = source.committer();
         let recorder = Recorder::default();
         let seen = Arc::clone(&recorder.0);
