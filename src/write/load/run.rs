@@ -64,8 +64,18 @@ pub async fn run(jobs: &dyn LoadJobs, job: &LoadJob, media: Vec<Bytes>) -> Resul
     }
     crate::failpoint!("load_after_insert");
     // What insert answers is not trusted: success is what a fresh look shows.
-    let view = jobs.get(&job.table, &job.id).await?.ok_or_else(|| vanished(&job.id))?;
-    finish(jobs, &job.table, &job.id, view).await
+    found(jobs, job).await?.ok_or_else(|| vanished(&job.id))
+}
+
+/// Waits for the end of a job that there is; `None` if it is not created.
+///
+/// # Errors
+/// A call failed, or the job is not as this service makes them.
+pub async fn found(jobs: &dyn LoadJobs, job: &LoadJob) -> Result<Option<JobEnd>, Fault> {
+    match jobs.get(&job.table, &job.id).await? {
+        Some(view) => finish(jobs, &job.table, &job.id, view).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn finish(
