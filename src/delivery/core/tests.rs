@@ -28,7 +28,7 @@ mod load;
 mod revoke;
 
 /// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, `o` a row of another table,
-/// anything else a row.
+/// `n` one of a new plan for the table as soon as that is ready, anything else a row.
 #[derive(Debug)]
 struct Fake {
     policy: BadRecordPolicy,
@@ -40,6 +40,9 @@ struct Fake {
     /// Whether there is no bucket.
     keeps: Rc<Cell<bool>>,
 }
+
+/// How rows of the new plan might stand in objects.
+const NEW_FORMAT: LoadFormat = LoadFormat::Avro(SchemaIx(2));
 
 impl Encoder for Fake {
     type Origin = ();
@@ -56,6 +59,7 @@ impl Encoder for Fake {
             Some(b'b') => Route::Bad(Box::new(reason())),
             Some(b'w') if !self.ready.get() => Route::Wait(NeedId(7)),
             Some(b'o') => Route::Row(SlotId(1)),
+            Some(b'n') if self.ready.get() => Route::Row(SlotId(2)),
             _ => Route::Row(SlotId(0)),
         }
     }
@@ -75,13 +79,11 @@ impl Encoder for Fake {
     }
 
     fn staging(&self, slot: SlotId) -> Option<Staging> {
-        let table = TableIx(slot.0);
-        let staging = Staging {
-            table,
-            format: self.format.get(),
-            object_bytes: 1 << 20,
-            is_kept_here: self.keeps.get(),
-        };
+        let is_new_plan = slot == SlotId(2);
+        let table = if is_new_plan { TableIx(0) } else { TableIx(slot.0) };
+        let format = if is_new_plan { NEW_FORMAT } else { self.format.get() };
+        let staging =
+            Staging { table, format, object_bytes: 1 << 20, is_kept_here: self.keeps.get() };
         self.loads.get().map(|_| staging)
     }
 

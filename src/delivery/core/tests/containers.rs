@@ -96,3 +96,22 @@ fn what_lies_behind_rows_that_were_let_go_is_no_job_of_this_owner() {
     assert_eq!((asked.restarts, asked.jobs.len()), (1, 0), "{asked:?}");
     assert!(bench.core.is_drained(LANE));
 }
+
+#[test]
+fn a_row_that_streaming_refuses_is_staged_as_the_plan_of_that_moment_has_it() {
+    let mut bench = bench(1 << 20, 9);
+    bench.loads.set(Some(false));
+    bench.format.set(A);
+    bench.take(0, "n");
+    let [(key, from)] = bench.asked().located.try_into().unwrap();
+    bench.core.located(key, Ok(from), bench.now);
+    bench.wait(1);
+    let [(id, _)] = bench.writes().try_into().unwrap();
+    bench.ready.set(true);
+    let rejected = vec![row_fault(0, FaultKind::PartitionOutOfRange)];
+    let outcome = WriteOutcome::Partial { rejected, unsent: Vec::new(), is_doubtful: false };
+    bench.core.written(id, outcome, bench.now);
+    bench.wait(10);
+    let [(_, rows)] = &bench.store_objects().staged[..] else { panic!() };
+    assert_eq!(rows, "schema 2<n;>");
+}
