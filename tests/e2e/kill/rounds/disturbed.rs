@@ -16,8 +16,12 @@ const RECOVERY: Duration = Duration::from_secs(240);
 
 impl Game<'_> {
     /// Freezes a replica until the group has gone on without it, and lets it go on where it was: it must
-    /// find out by itself, and take part again.
+    /// find out by itself, and take part again. Where the path is switched, two sleep through each path in
+    /// turn: the second of them certainly.
     pub(super) fn zombie(&mut self, crew: &mut Crew) -> Result<Round> {
+        if self.switches {
+            self.refuse_streaming(self.having("zombie") / 2 % 2 == 1)?;
+        }
         let (victim, (owned, in_flight)) = self.pick_busy(crew)?;
         crew.replicas[victim].sink.freeze()?;
         let mut zombie = crew.replicas.remove(victim);
