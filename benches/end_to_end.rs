@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N] [--budget-mb N]
 //! [--ways WAY,…]`, where a way is `streaming` (the default), `load`, `auto`, or `load` with a format or a
-//! codec: `load:ndjson`, `load:snappy`, `load:zstandard`, `load:deflate`. Ways take turns within a run.
+//! codec: `load:ndjson`, `load:snappy`, `load:zstandard`, `load:deflate`. Ways take turns within a run; with
+//! `load`, `streaming` and `auto` among them, `auto` is compared with what its rows cost by the paths they took.
 //! Without a budget it is the service's own default. Never timed by `cargo test`. CPU time and ratios
 //! within one run mean something; wall times on a shared machine do not.
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
@@ -41,6 +42,9 @@ use rig::{
 
 const TOPIC: &str = "bench.orders";
 const PARTITIONS: i32 = 4;
+
+/// How many times what its rows cost by the paths that they took `auto` may take.
+const CHOICE_LIMIT: f64 = 1.1;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -128,6 +132,8 @@ struct Sample {
     seconds: f64,
     /// Records per second while the first tenth was counted.
     first_rate: f64,
+    /// The share of the rows that load jobs brought.
+    loaded: f64,
     sink: Usage,
     broker_cpu_seconds: f64,
     simulator_cpu_seconds: f64,
@@ -151,7 +157,7 @@ impl Bench {
             self.runs
         );
         println!(
-            "run way             consume-only µs | records/s  first tenth/s  sink µs  broker µs  counter µs  sink RSS MB  ratio"
+            "run way             consume-only µs | records/s  first tenth/s  sink µs  broker µs  counter µs  sink RSS MB  ratio  loaded"
         );
         let mut consumers = Vec::new();
         let mut samples = vec![Vec::new(); self.ways.len()];
@@ -173,6 +179,9 @@ impl Bench {
                 over.push(way.name);
             }
         }
+        if !self.conclude_choice(&samples) {
+            over.push("auto beside its paths");
+        }
         ensure!(over.is_empty(), "over a limit: {}", over.join(", "));
         Ok(())
     }
@@ -183,7 +192,7 @@ impl Bench {
 
     fn print(&self, label: &str, consumer: f64, sample: &Sample) {
         println!(
-            "{label} {:>16.2} | {:>9.0} {:>14.0} {:>8.2} {:>10.2} {:>11.2} {:>12.1} {:>6.2}",
+            "{label} {:>16.2} | {:>9.0} {:>14.0} {:>8.2} {:>10.2} {:>11.2} {:>12.1} {:>6.2} {:>6.0}%",
             self.micros(consumer),
             self.records as f64 / sample.seconds,
             sample.first_rate,
@@ -191,7 +200,8 @@ impl Bench {
             self.micros(sample.broker_cpu_seconds),
             self.micros(sample.simulator_cpu_seconds),
             sample.sink.rss_max_bytes as f64 / 1e6,
-            sample.sink.cpu_seconds / consumer
+            sample.sink.cpu_seconds / consumer,
+            100.0 * sample.loaded
         );
     }
 
@@ -246,10 +256,11 @@ impl Bench {
         let lanes = observer.lanes(&[TOPIC.to_owned()])?;
         let broker_before = broker.usage()?.cpu_seconds;
         let mut sink = plan.start(place, &plan.group, None)?;
-        let count = || -> Result<u64> {
-            let counters = simulator.counters(http)?;
-            counters.get("rows").and_then(Value::as_u64).context("the simulator counts no rows")
+        let counter = |name: &str| -> Result<u64> {
+            let count = simulator.counters(http)?.get(name).and_then(Value::as_u64);
+            count.with_context(|| format!("the simulator does not count {name}"))
         };
+        let count = || counter("rows");
         let (first, first_at) = wait_for(&count, 1, &mut sink)?;
         let (tenth, tenth_at) = wait_for(&count, self.records / 10, &mut sink)?;
         let (all, _) = wait_for(&count, self.records, &mut sink)?;
@@ -259,12 +270,37 @@ impl Bench {
         let sample = Sample {
             seconds,
             first_rate: (tenth - first) as f64 / (tenth_at - first_at).as_secs_f64().max(1e-3),
+            loaded: counter("loaded_rows")? as f64 / all as f64,
             sink: sink.usage()?,
             broker_cpu_seconds: broker.usage()?.cpu_seconds - broker_before,
             simulator_cpu_seconds: simulator.usage()?.cpu_seconds,
         };
         sink.stop(Duration::from_secs(60))?;
         Ok(sample)
+    }
+
+    /// Prints what choosing costs `auto`, where both of its paths ran beside it; whether that is within its
+    /// limit.
+    fn conclude_choice(&self, samples: &[Vec<Sample>]) -> bool {
+        let of = |name: &str| {
+            let found = self.ways.iter().position(|way| way.name == name);
+            found.map(|at| samples[at].iter())
+        };
+        let (Some(auto), Some(load), Some(streaming)) = (of("auto"), of("load"), of("streaming"))
+        else {
+            return true;
+        };
+        let ratio = |((auto, load), streaming): ((&Sample, &Sample), &Sample)| {
+            let mix = auto.loaded * load.sink.cpu_seconds
+                + (1.0 - auto.loaded) * streaming.sink.cpu_seconds;
+            auto.sink.cpu_seconds / mix
+        };
+        let [least, median, most] = spread(auto.zip(load).zip(streaming).map(ratio).collect());
+        println!(
+            "\nauto ÷ what its rows cost by the paths they took (at most {CHOICE_LIMIT}): \
+             {median:.2} [{least:.2} – {most:.2}]"
+        );
+        median <= CHOICE_LIMIT
     }
 
     /// Prints what the runs of one way come to; whether that is within its limits.
