@@ -66,7 +66,8 @@ pub struct AssignedLane {
     pub genesis: bool,
     /// The metadata of the committed offset; `None` where missing or foreign.
     pub metadata: Option<CommitMetadata>,
-    /// The topic's id, where the brokers told it. Carry it in every commit's metadata.
+    /// The topic's id, where the brokers told it, or the one that was made up for the lane. Carry it in every
+    /// commit's metadata.
     pub topic_id: Option<String>,
     /// How many partitions the topic had when the group first met it. Carry it in every commit's
     /// metadata: a partition at or above it appeared later and starts at its earliest record.

@@ -197,7 +197,10 @@ fn source(settings: &Settings) -> anyhow::Result<KafkaSource> {
     let excluded = settings.topics.iter().filter_map(|topic| topic.dead_letter.as_deref());
     let topics = Topics::new(names, patterns, excluded).context("topics")?;
     let tokens = kafka_tokens(settings).context("kafka.security.sasl")?;
-    KafkaSource::new(&settings.kafka, topics, tokens).context("kafka")
+    let has_bucket = settings.gcs.is_some();
+    let needs_topic_ids = settings.topics.iter().any(|topic| topic.write.may_load(has_bucket));
+    let source = KafkaSource::new(&settings.kafka, topics, tokens).context("kafka")?;
+    Ok(source.needing_topic_ids(needs_topic_ids))
 }
 
 fn parts(

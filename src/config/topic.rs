@@ -51,8 +51,7 @@ pub struct TopicConfig {
     #[schemars(with = "String")]
     pub freshness: Duration,
     /// Part of every load job's id. After a deliberate rewind of the group's offsets count it up:
-    /// records that were loaded under the same number are not loaded again. So do where the topic was
-    /// deleted and made again, and the brokers tell no topic ids.
+    /// records that were loaded under the same number are not loaded again.
     #[serde(default)]
     pub load_epoch: u32,
     /// The topic for records that cannot be written, with the reason in its headers. Without one,

@@ -22,6 +22,7 @@ use super::{
     properties::{self, PropertyError},
     recovery::Recovery,
     settings::KafkaSettings,
+    topic_ids::TopicIds,
     topics::Topics,
 };
 use crate::{
@@ -65,6 +66,7 @@ pub struct KafkaSource {
     ownership: Arc<Ownership>,
     settings: KafkaSettings,
     topics: Topics,
+    needs_topic_ids: bool,
 }
 
 impl std::fmt::Debug for KafkaSource {
@@ -93,7 +95,13 @@ impl KafkaSource {
             ownership: Arc::default(),
             settings: settings.clone(),
             topics,
+            needs_topic_ids: false,
         })
+    }
+
+    /// Whether no partition may begin before the brokers told its topic's id, or that it has none.
+    pub fn needing_topic_ids(self, needs_topic_ids: bool) -> Self {
+        Self { needs_topic_ids, ..self }
     }
 
     /// The committer of this consumer's group.
@@ -142,8 +150,9 @@ impl KafkaSource {
     fn recovery(&self) -> Recovery {
         Recovery::new(
             Arc::clone(&self.client),
+            self.committer(),
             (self.settings.start, self.settings.on_data_loss),
-            self.topics.clone(),
+            (self.topics.clone(), TopicIds::new(self.needs_topic_ids)),
             Duration::from_secs(u64::from(self.settings.discovery_interval_seconds.max(1))),
         )
     }

@@ -14,14 +14,15 @@ use rdkafka::{TopicPartitionList, consumer::Consumer as _, error::KafkaResult};
 use rdkafka::{error::KafkaError, topic_partition_list::Offset};
 
 use super::{
+    commit::SyncCommitter,
     ffi::{self, Client, Element},
     settings::{OnDataLoss, StartPosition},
     start::{self, Found, Known, Position, Start},
-    topic_ids::{Learnt, TopicIds},
+    topic_ids::{self, Learnt, TopicIds},
     topics::Topics,
 };
 use crate::{
-    committer::CommitMetadata,
+    committer::{CommitMetadata, Committer, LaneCommit, LaneOutcome},
     record::TopicPartition,
     source::{OwnedLane, SourceFault},
 };
@@ -77,6 +78,7 @@ pub struct Recovery {
     topics: Topics,
     discovery_interval: Duration,
     ids: TopicIds,
+    committer: SyncCommitter,
 }
 
 impl std::fmt::Debug for Recovery {
@@ -89,13 +91,13 @@ impl Recovery {
     /// Recovers lanes of `topics` by the given policies.
     pub fn new(
         client: Arc<Client>,
+        committer: SyncCommitter,
         policy: (StartPosition, OnDataLoss),
-        topics: Topics,
+        (topics, ids): (Topics, TopicIds),
         discovery_interval: Duration,
     ) -> Self {
         let (start, on_data_loss) = policy;
-        let ids = TopicIds::default();
-        Self { client, start, on_data_loss, topics, discovery_interval, ids }
+        Self { client, start, on_data_loss, topics, discovery_interval, ids, committer }
     }
 
     /// Works until the other end of either channel is dropped.
@@ -143,11 +145,19 @@ impl Recovery {
     fn recover(&mut self, jobs: &[Job]) -> Vec<Report> {
         let answers = self.ask(jobs);
         let outcome = |job: &Job| match &answers {
-            Ok(answers) => answers.outcome(job, self.start, self.on_data_loss),
+            Ok(answers) => match answers.found(job, &self.ids) {
+                Ok(found) => begin(&found, self.start, self.on_data_loss),
+                Err(message) => Outcome::Failed(message),
+            },
             Err(error) => Outcome::Failed(error.to_string()),
         };
-        let recovered = |job: &Job| Report::Recovered(job.lane.clone(), Box::new(outcome(job)));
-        let mut reports: Vec<Report> = jobs.iter().map(recovered).collect();
+        let mut outcomes: Vec<Outcome> = jobs.iter().map(outcome).collect();
+        if self.ids.is_needed() {
+            name(&self.committer, jobs, &mut outcomes);
+        }
+        let recovered =
+            |(job, outcome): (&Job, _)| Report::Recovered(job.lane.clone(), Box::new(outcome));
+        let mut reports: Vec<Report> = jobs.iter().zip(outcomes).map(recovered).collect();
         if let Ok(Answers { learnt: Learnt { replaced, .. }, .. }) = answers
             && !replaced.is_empty()
         {
@@ -235,19 +245,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn outcome(&self, job: &Job, start: StartPosition, on_data_loss: OnDataLoss) -> Outcome {
-        match self.found(job) {
-            Err(message) => Outcome::Failed(message),
-            Ok(found) => match start::decide(&found, start, on_data_loss) {
-                Ok(start) => {
-                    Outcome::Start { start: Box::new(start), low: found.low, high: found.high }
-                }
-                Err(fault) => Outcome::Halt(fault),
-            },
-        }
-    }
-
-    fn found(&self, job: &Job) -> Result<Found, String> {
+    fn found(&self, job: &Job, ids: &TopicIds) -> Result<Found, String> {
         let lane = &job.lane.lane;
         let low = answer(&self.low, lane, "its earliest offset")?.offset;
         let high = answer(&self.high, lane, "its end offset")?.offset;
@@ -257,8 +255,8 @@ impl Answers {
         let at_time = self.at_time.get(lane).filter(|element| element.error.is_none());
         let at_time = at_time.map(|element| element.offset).filter(|offset| *offset >= 0);
         let position = self.position(job)?;
-        let Learnt { ids, replaced } = &self.learnt;
-        let (topic_id, replaced) = (ids.get(&lane.topic).cloned(), replaced.contains(&lane.topic));
+        let topic_id = ids.id(&self.learnt, &lane.topic)?;
+        let replaced = self.learnt.replaced.contains(&lane.topic);
         Ok(Found { lane: lane.clone(), position, topic_id, replaced, low, high, at_time })
     }
 
@@ -284,6 +282,48 @@ impl Answers {
     }
 }
 
+/// Gives lanes of topics without an id one of their own. It is committed before they begin: two owners that
+/// make up one each would load rows twice.
+fn name(committer: &impl Committer, jobs: &[Job], outcomes: &mut [Outcome]) {
+    let (mut commits, mut named) = (Vec::new(), Vec::new());
+    for (job, outcome) in jobs.iter().zip(outcomes) {
+        let Outcome::Start { start, .. } = outcome else { continue };
+        // One that runs already has its id, and more under way than what is committed.
+        if job.own.is_none() && start.topic_id.is_none() {
+            start.topic_id = Some(topic_ids::make_up());
+            commits.push(named_commit(job, start));
+            named.push(outcome);
+        }
+    }
+    if commits.is_empty() {
+        return;
+    }
+    let answers = committer.commit(&commits).lanes;
+    for (outcome, answer) in named.into_iter().zip(answers) {
+        if !matches!(answer, LaneOutcome::Landed) {
+            let message =
+                format!("an id in place of its topic's could not be committed: {answer:?}");
+            *outcome = Outcome::Failed(message);
+        }
+    }
+}
+
+/// What was committed, or the first offset, with the id.
+fn named_commit(job: &Job, start: &Start) -> LaneCommit {
+    let OwnedLane { lane, epoch } = job.lane.clone();
+    let (topic_id, topic_partitions) = (start.topic_id.clone(), start.topic_partitions);
+    let before = start.metadata.clone().unwrap_or_default();
+    let metadata = CommitMetadata { topic_id, topic_partitions, ..before };
+    LaneCommit { lane, epoch, offset: start.offset, metadata: metadata.encode() }
+}
+
+fn begin(found: &Found, start: StartPosition, on_data_loss: OnDataLoss) -> Outcome {
+    match start::decide(found, start, on_data_loss) {
+        Ok(start) => Outcome::Start { start: Box::new(start), low: found.low, high: found.high },
+        Err(fault) => Outcome::Halt(fault),
+    }
+}
+
 fn answer<'a>(
     elements: &'a Elements,
     lane: &TopicPartition,
@@ -306,4 +346,81 @@ fn list(lanes: &[TopicPartition], at: Offset) -> KafkaResult<TopicPartitionList>
 
 fn by_lane(list: &TopicPartitionList) -> Elements {
     ffi::elements(list).into_iter().map(|element| (element.lane.clone(), element)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{
+        committer::CommitOutcome,
+        fault::{Fault, FaultKind},
+    };
+
+    /// Takes commits of even partitions, and never answers about the others.
+    #[derive(Default)]
+    struct EvenOnly(Mutex<Vec<LaneCommit>>);
+
+    impl Committer for EvenOnly {
+        fn commit(&self, lanes: &[LaneCommit]) -> CommitOutcome {
+            self.0.lock().unwrap().extend_from_slice(lanes);
+            let answer = |commit: &LaneCommit| match commit.lane.partition % 2 {
+                0 => LaneOutcome::Landed,
+                _ => LaneOutcome::Unknown(Fault::unknown(FaultKind::Transient, "r", "m")),
+            };
+            CommitOutcome { lanes: lanes.iter().map(answer).collect() }
+        }
+    }
+
+    fn job(partition: i32) -> Job {
+        let lane = TopicPartition::new("t", partition);
+        Job { lane: OwnedLane { lane, epoch: 1 }, own: None }
+    }
+
+    fn start(topic_id: Option<&str>) -> Outcome {
+        let before = CommitMetadata { config: Some("c".to_owned()), ..CommitMetadata::default() };
+        let start = Start {
+            offset: 7,
+            genesis: false,
+            verify: None,
+            metadata: Some(before),
+            topic_id: topic_id.map(str::to_owned),
+            topic_partitions: Some(4),
+            loss: None,
+        };
+        Outcome::Start { start: Box::new(start), low: 0, high: 9 }
+    }
+
+    fn id(outcome: &Outcome) -> Option<&str> {
+        let Outcome::Start { start, .. } = outcome else { panic!("{outcome:?}") };
+        start.topic_id.as_deref()
+    }
+
+    #[test]
+    fn a_lane_without_an_id_begins_once_one_of_its_own_is_committed() {
+        let mut jobs: Vec<Job> = (0..5).map(job).collect();
+        jobs[4].own = Some(8);
+        let mut outcomes = vec![
+            start(None),
+            start(None),
+            start(Some("told")),
+            Outcome::Failed("asked in vain".to_owned()),
+            start(None),
+        ];
+        let committer = EvenOnly::default();
+        name(&committer, &jobs, &mut outcomes);
+        let commits = committer.0.into_inner().unwrap();
+        let [first, second] = &commits[..] else { panic!("{commits:?}") };
+        assert_eq!((first.lane.partition, first.offset), (0, 7));
+        let made_up = id(&outcomes[0]).filter(|id| topic_ids::is_made_up(id));
+        assert!(made_up.is_some() && first.metadata != second.metadata, "each its own");
+        let committed = CommitMetadata::decode(first.metadata.as_bytes()).unwrap();
+        assert_eq!((committed.topic_id.as_deref(), committed.topic_partitions), (made_up, Some(4)));
+        assert_eq!(committed.config.as_deref(), Some("c"), "and all else as before");
+        assert!(matches!(outcomes[1], Outcome::Failed(_)), "it may have landed: asked again");
+        assert_eq!(id(&outcomes[2]), Some("told"));
+        assert!(matches!(outcomes[3], Outcome::Failed(_)));
+        assert_eq!(id(&outcomes[4]), None, "it runs, and has its id");
+    }
 }

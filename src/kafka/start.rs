@@ -1,6 +1,9 @@
 //! Where a lane begins: pure decisions from what the broker said.
 
-use super::settings::{OnDataLoss, StartPosition};
+use super::{
+    settings::{OnDataLoss, StartPosition},
+    topic_ids::is_made_up,
+};
 use crate::{
     committer::{CommitMetadata, Fingerprint},
     record::TopicPartition,
@@ -70,7 +73,7 @@ pub struct Start {
     pub verify: Option<Fingerprint>,
     /// The metadata that was committed.
     pub metadata: Option<CommitMetadata>,
-    /// The topic's id, where it is known.
+    /// The topic's id, where it is known; or the one that was made up for the lane.
     pub topic_id: Option<String>,
     /// See [`CommitMetadata::topic_partitions`].
     pub topic_partitions: Option<u32>,
@@ -93,8 +96,8 @@ pub fn decide(
         genesis: false,
         verify: None,
         topic_partitions: metadata.as_ref().and_then(|metadata| metadata.topic_partitions),
+        topic_id: made_up(metadata.as_ref()).or_else(|| found.topic_id.clone()),
         metadata,
-        topic_id: found.topic_id.clone(),
         loss: None,
     };
     match &found.position {
@@ -125,9 +128,14 @@ pub fn decide(
 /// Whether the offset was committed for a topic that had the name before.
 fn is_another(metadata: &CommitMetadata, found: &Found) -> bool {
     match (&metadata.topic_id, &found.topic_id) {
-        (Some(committed), Some(present)) => committed != present,
+        (Some(committed), Some(present)) => !is_made_up(committed) && committed != present,
         _ => false,
     }
+}
+
+/// The id that was made up for the lane: it stays, even if the brokers have learnt to tell ids since.
+fn made_up(metadata: Option<&CommitMetadata>) -> Option<String> {
+    metadata?.topic_id.clone().filter(|id| is_made_up(id))
 }
 
 /// Checks an offset against what the partition holds.
@@ -253,6 +261,8 @@ mod tests {
         let start = decided(Some("now")).unwrap();
         assert_eq!((start.offset, start.topic_id.as_deref()), (150, Some("now")));
         assert_eq!(decided(None).unwrap().offset, 150, "committed before ids were known");
+        let kept = decided(Some("~0123")).unwrap();
+        assert_eq!(kept.topic_id.as_deref(), Some("~0123"), "made up before ids were told");
         let running = Found { replaced: true, ..found(Position::Own(150)) };
         let halted = decide(&running, StartPosition::Earliest, OnDataLoss::SkipAndReport);
         assert!(matches!(halted, Err(SourceFault::OtherTopic { next: 150, .. })));

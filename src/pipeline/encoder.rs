@@ -272,6 +272,7 @@ impl Encoder for TopicEncoder {
             _ => identity,
         };
         let mut origin = Origin::new(lane, settings, index, identity);
+        origin.topic_id = self.known.get(&lane.topic).and_then(|known| known.id.clone());
         if !origin.settings.table.uses_record() {
             let name = origin.settings.table.resolve(&lane.topic, |_| None, None);
             origin.table = name.ok().and_then(|name| self.named_table(&origin, &name).ok());

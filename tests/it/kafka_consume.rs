@@ -2,8 +2,9 @@
 
 use kcbq::{
     committer::{Committer as _, LaneOutcome},
-    kafka::topics::Topics,
+    kafka::{consumer::KafkaSource, topics::Topics},
     record::TopicPartition,
+    source::SourceFault,
 };
 use rdkafka::types::{RDKafkaApiKey as ApiKey, RDKafkaRespErr as RespErr};
 
@@ -149,6 +150,40 @@ fn a_paused_lane_is_silent_and_resumes_at_the_offset_it_is_told() {
     let seen = running.stop();
     let expected: Vec<i64> = (0..10).chain(5..20).collect();
     assert_eq!(offsets(&seen.lock().unwrap().records[&lane.lane]), expected);
+}
+
+#[test]
+fn a_lane_that_is_to_restart_is_read_again_from_its_committed_offset_and_is_not_lost() {
+    let cluster = cluster(&[("orders", 1)]);
+    let bootstrap = cluster.bootstrap_servers();
+    produce(&bootstrap, "orders", 0, values(0..10));
+    let running = Running::start(&settings(&bootstrap, "again"), named("orders"));
+    running.wait_records(10);
+    let lane = running.seen.lock().unwrap().assigned[0].lane.clone();
+    running.seen.lock().unwrap().flow.restart.push(lane.clone());
+    running.wait_records(20);
+    let seen = running.stop();
+    let seen = seen.lock().unwrap();
+    assert_eq!((&seen.restarted[..], seen.lost.len()), (&[lane.clone()][..], 0));
+    assert_eq!(offsets(&seen.records[&lane.lane]), (0..10).chain(0..10).collect::<Vec<_>>());
+    assert!(seen.assigned[1].lane.epoch > lane.epoch);
+}
+
+/// The mock does not answer `DescribeTopics`.
+#[test]
+fn where_topic_ids_are_needed_a_lane_waits_for_them_and_says_so() {
+    let cluster = cluster(&[("orders", 1)]);
+    let settings = settings(&cluster.bootstrap_servers(), "ids");
+    let source = KafkaSource::new(&settings, named("orders"), None).unwrap();
+    let running = Running::of(source.needing_topic_ids(true));
+    let message = running.wait("the reason", |seen| {
+        seen.faults.iter().find_map(|fault| match fault {
+            SourceFault::Recovering { message, .. } => Some(message.clone()),
+            _ => None,
+        })
+    });
+    assert!(message.contains("do not tell the topic's id"), "{message}");
+    assert!(running.stop().lock().unwrap().assigned.is_empty());
 }
 
 #[test]

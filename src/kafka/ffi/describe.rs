@@ -13,15 +13,17 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rdkafka_sys as sys;
+use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use super::{Client, Queue, native, to_string};
 
-/// Topics' ids by name, as Kafka's own tools write them. Topics that do not exist have none, nor have
-/// those of brokers that know no ids.
-pub type TopicIds = BTreeMap<Arc<str>, String>;
+/// Topics' ids by name, as Kafka's own tools write them; `None` where the brokers know no ids (before
+/// Kafka 2.8, and some that only speak its protocol). Topics that do not exist are not in it.
+pub type TopicIds = BTreeMap<Arc<str>, Option<String>>;
 
 /// A question that is under way.
 pub struct Question {
+    topics: Vec<Arc<str>>,
     queue: Queue,
     // Last: the queue is destroyed before the client may be.
     _client: Arc<Client>,
@@ -36,7 +38,7 @@ impl std::fmt::Debug for Question {
 impl Question {
     /// Asks for the ids of `topics`, each named once; the client gives up after `timeout`. `None`
     /// if librdkafka cannot ask.
-    pub fn ask(client: &Arc<Client>, topics: &[Arc<str>], timeout: Duration) -> Option<Self> {
+    pub fn ask(client: &Arc<Client>, topics: Vec<Arc<str>>, timeout: Duration) -> Option<Self> {
         let rk = native(client);
         // SAFETY: `rk` is alive as long as `client`.
         let queue = Queue(NonNull::new(unsafe { sys::rd_kafka_queue_new(rk) })?);
@@ -58,7 +60,7 @@ impl Question {
                 queue.0.as_ptr(),
             );
         }
-        Some(Self { queue, _client: Arc::clone(client) })
+        Some(Self { topics, queue, _client: Arc::clone(client) })
     }
 
     /// Waits up to `timeout` for the answer; `None` if there is none.
@@ -71,8 +73,12 @@ impl Question {
         let result = unsafe { sys::rd_kafka_event_DescribeTopics_result(event.0.as_ptr()) };
         // SAFETY: as above.
         let error = unsafe { sys::rd_kafka_event_error(event.0.as_ptr()) };
-        if result.is_null() || error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return None;
+        match error {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR if !result.is_null() => {}
+            Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE => {
+                return Some(self.topics.iter().map(|topic| (Arc::clone(topic), None)).collect());
+            }
+            _ => return None,
         }
         let mut count = 0;
         // SAFETY: the result lives as long as the event; the array has `count` elements.
@@ -90,7 +96,7 @@ impl Question {
 /// # Safety
 ///
 /// `topic` is null or a valid description.
-unsafe fn id(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<(Arc<str>, String)> {
+unsafe fn id(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<(Arc<str>, Option<String>)> {
     if topic.is_null() {
         return None;
     }
@@ -104,7 +110,7 @@ unsafe fn id(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<(Arc<str>
     };
     // SAFETY: a null error, too, has a code: none.
     let error = unsafe { sys::rd_kafka_error_code(error) };
-    if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || id.is_null() {
+    if error != Code::RD_KAFKA_RESP_ERR_NO_ERROR || id.is_null() {
         return None;
     }
     // SAFETY: `id` is not null and belongs to the description.
@@ -114,7 +120,7 @@ unsafe fn id(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<(Arc<str>
             sys::rd_kafka_Uuid_least_significant_bits(id),
         )
     };
-    Some((to_string(name).into(), text(most, least)?))
+    Some((to_string(name).into(), text(most, least)))
 }
 
 /// An id as Kafka writes it; `None` for the zero that older brokers send.
@@ -154,7 +160,7 @@ impl Options {
                 0,
             )
         };
-        (error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some(options)
+        (error == Code::RD_KAFKA_RESP_ERR_NO_ERROR).then_some(options)
     }
 }
 

@@ -15,6 +15,8 @@ use crate::{
 pub struct Origin {
     /// The lane.
     pub lane: TopicPartition,
+    /// Its topic's id, or its own in place of one.
+    pub topic_id: Option<String>,
     /// Its topic's settings.
     pub settings: Arc<TopicSettings>,
     /// Their number.
@@ -39,6 +41,7 @@ impl Origin {
     ) -> Self {
         Self {
             lane: lane.clone(),
+            topic_id: None,
             settings_ix: u32::try_from(index).unwrap_or(u32::MAX),
             label: LaneLabel::new(Arc::clone(&lane.topic), lane.partition),
             prefix: LanePrefix::new(identity, lane.partition),

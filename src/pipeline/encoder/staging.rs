@@ -20,7 +20,7 @@ use crate::{
 /// What the brokers tell of a topic.
 #[derive(Clone, Debug)]
 pub struct KnownTopic {
-    /// Its id; a topic that was made again has another.
+    /// Its id, or the next lane's own; a topic that was made again has another.
     pub id: Option<String>,
     /// How many partitions it has.
     pub partitions: u32,
@@ -125,8 +125,7 @@ impl TopicEncoder {
         let table = self.tables.get(table.0 as usize)?;
         let settings = &origin.settings;
         let TopicLoad { group, epoch, .. } = &settings.load;
-        let (lane, known) = (&origin.lane, self.known.get(&origin.lane.topic));
-        let topic_id = known.and_then(|known| known.id.as_deref());
+        let (lane, topic_id) = (&origin.lane, origin.topic_id.as_deref());
         let of = ChainOf { group, lane, topic_id, table, load_epoch: *epoch };
         let (first, interval) = paths::pace(settings, self.partitions(origin));
         let soonest = paths::soonest(settings, self.partitions(origin));
