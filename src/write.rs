@@ -4,6 +4,8 @@ pub mod gzip;
 pub mod insert_all;
 pub mod load;
 mod stable_hash;
+pub mod stack;
+pub mod storage;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

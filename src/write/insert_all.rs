@@ -7,8 +7,6 @@
 pub mod classify;
 pub mod client;
 pub mod framing;
-pub mod rate;
-pub mod retry;
 pub mod service;
 pub mod settings;
 

@@ -34,16 +34,14 @@ use crate::{
     table::TableRef,
     write::{
         Write, WriteOutcome, WriteRequest,
-        insert_all::{
-            InsertAll,
-            settings::{InsertAllSettings, RetrySettings},
-        },
+        insert_all::{InsertAll, settings::InsertAllSettings},
         load::{
             chain::{ChainId, Slot},
             job::LoadJob,
             pace::Clock,
             run::JobEnd,
         },
+        stack::retry::RetrySettings,
     },
 };
 

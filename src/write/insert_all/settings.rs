@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::write::stack::{Limits, retry::RetrySettings};
+
 /// BigQuery refuses larger requests: 10 MB, read as 10 MiB by the error message
 /// (<https://docs.cloud.google.com/bigquery/quotas#streaming_inserts>).
 pub const BODY_BYTES_HARD_MAX: usize = 10_000_000;
@@ -42,23 +44,6 @@ pub struct InsertAllSettings {
     pub retry: RetrySettings,
 }
 
-/// How often, and for how long, a request is repeated with the same insertIds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrySettings {
-    /// Attempts in all. Default: 6.
-    pub attempts_max: u32,
-    /// No attempt starts later than this many milliseconds after the first. BigQuery remembers
-    /// insertIds for about a minute: later repetitions are likelier to be stored twice.
-    /// Default: 45,000.
-    pub elapsed_max_ms: u64,
-    /// The pause before the second attempt, in milliseconds; it doubles from attempt to attempt,
-    /// and each is shortened by chance by up to one half. Default: 200.
-    pub backoff_initial_ms: u64,
-    /// The longest pause between two attempts, in milliseconds. Default: 10,000.
-    pub backoff_max_ms: u64,
-}
-
 impl Default for InsertAllSettings {
     fn default() -> Self {
         Self {
@@ -71,17 +56,6 @@ impl Default for InsertAllSettings {
             requests_in_flight_per_table: 16,
             timeout_ms: 30_000,
             retry: RetrySettings::default(),
-        }
-    }
-}
-
-impl Default for RetrySettings {
-    fn default() -> Self {
-        Self {
-            attempts_max: 6,
-            elapsed_max_ms: 45_000,
-            backoff_initial_ms: 200,
-            backoff_max_ms: 10_000,
         }
     }
 }
@@ -118,22 +92,20 @@ impl InsertAllSettings {
                 (1_000..=600_000).contains(&self.timeout_ms),
                 "timeout_ms must lie between 1,000 and 600,000",
             ),
-            (
-                (1..=100).contains(&self.retry.attempts_max),
-                "retry.attempts_max must lie between 1 and 100",
-            ),
-            (
-                self.retry.backoff_initial_ms >= 1
-                    && self.retry.backoff_initial_ms <= self.retry.backoff_max_ms,
-                "retry.backoff_initial_ms must lie between 1 and retry.backoff_max_ms",
-            ),
         ];
-        rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned()).collect()
+        let broken = rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned());
+        broken.chain(self.retry.problems()).collect()
     }
 
-    /// The timeout of one attempt.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
+    /// The limits of the path's stack.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            bytes_per_second: self.bytes_per_second,
+            requests_in_flight: self.requests_in_flight,
+            requests_in_flight_per_table: self.requests_in_flight_per_table,
+            timeout: Duration::from_millis(self.timeout_ms),
+            retry: self.retry.clone(),
+        }
     }
 }
 

@@ -1,4 +1,11 @@
-use std::{collections::VecDeque, sync::atomic::AtomicUsize, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -8,7 +15,8 @@ use tokio::{task::JoinSet, time::Instant};
 use super::*;
 use crate::{
     rest::{RestError, RestRequest, RestResponse},
-    write::insert_all::settings::RetrySettings,
+    table::TableRef,
+    write::stack::retry::RetrySettings,
 };
 
 /// What the scripted endpoint does with one request.

@@ -3,23 +3,68 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, sleep};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 use tower::{BoxError, retry::Policy, timeout::error::Elapsed};
 
 use crate::{
     fault::{Certainty, Fault, FaultKind},
     jitter::Jitter,
     table::TableRef,
-    write::{
-        WriteOutcome,
-        insert_all::{client::Attempt, settings::RetrySettings},
-    },
+    write::{WriteOutcome, stack::Attempt},
 };
+
+/// How often, and for how long, a request is repeated as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// Attempts in all. Default: 6.
+    pub attempts_max: u32,
+    /// No attempt starts later than this many milliseconds after the first. BigQuery remembers
+    /// insertIds for about a minute: later repetitions are likelier to be stored twice.
+    /// Default: 45,000.
+    pub elapsed_max_ms: u64,
+    /// The pause before the second attempt, in milliseconds; it doubles from attempt to attempt,
+    /// and each is shortened by chance by up to one half. Default: 200.
+    pub backoff_initial_ms: u64,
+    /// The longest pause between two attempts, in milliseconds. Default: 10,000.
+    pub backoff_max_ms: u64,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            attempts_max: 6,
+            elapsed_max_ms: 45_000,
+            backoff_initial_ms: 200,
+            backoff_max_ms: 10_000,
+        }
+    }
+}
+
+impl RetrySettings {
+    /// What is wrong with the values, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let backoff = self.backoff_initial_ms;
+        let rules = [
+            (
+                (1..=100).contains(&self.attempts_max),
+                "retry.attempts_max must lie between 1 and 100",
+            ),
+            (
+                backoff >= 1 && backoff <= self.backoff_max_ms,
+                "retry.backoff_initial_ms must lie between 1 and retry.backoff_max_ms",
+            ),
+        ];
+        rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned()).collect()
+    }
+}
 
 /// Called before each pause, with what made the retry necessary: for metrics and logs.
 pub type OnRetry = Arc<dyn Fn(&TableRef, &Fault) + Send + Sync>;
 
-/// Repeats requests that met a passing fault, with the same body and so the same insertIds.
+/// Repeats requests that met a passing fault, with the same body.
 ///
 /// Everything else (an expired quota, a missing table, a schema that lags) takes longer than a
 /// request may hold its slot, or another body: the caller decides.
@@ -78,8 +123,7 @@ impl Policy<Attempt, WriteOutcome, BoxError> for RetryPolicy {
         if fault.certainty == Certainty::Unknown {
             attempt.doubt();
         }
-        let elapsed = attempt.started.get().map(Instant::elapsed).unwrap_or_default();
-        let pause = self.pause(fault, elapsed)?;
+        let pause = self.pause(fault, attempt.elapsed())?;
         (self.on_retry)(&attempt.request.table, fault);
         Some(Box::pin(sleep(pause)))
     }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 use tower::{BoxError, Layer, Service, ServiceExt};
 
-use crate::write::insert_all::client::Attempt;
+use crate::write::stack::Attempt;
 
 /// One budget of bytes per second, shared by all services made from it.
 ///
