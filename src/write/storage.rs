@@ -1,0 +1,7 @@
+//! The Storage Write API: rows appended to a table's `_default` stream.
+//!
+//! At least once: a request whose answer was lost is sent again, and the stream knows no offsets
+//! (<https://docs.cloud.google.com/bigquery/docs/write-api#default_stream>).
+
+pub mod descriptor;
+pub mod framing;
