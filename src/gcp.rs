@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod classify;
+pub mod grpc;
 pub mod http;
 pub mod jobs;
 pub mod objects;

@@ -27,6 +27,7 @@ pub mod committer;
 pub mod dead_letter;
 pub mod registry;
 pub mod rest;
+pub mod rpc;
 pub mod source;
 pub mod write;
 

@@ -32,6 +32,7 @@ mod tidy {
         ("dead_letter", &["fault", "record"]),
         ("registry", &["fault"]),
         ("rest", &[]),
+        ("rpc", &["rest"]),
         ("source", &["committer", "record"]),
         // Pure logic.
         ("batch", &["record", "table"]),
@@ -69,8 +70,8 @@ mod tidy {
         (
             "gcp",
             &[
-                "catalog", "duration", "fault", "jitter", "rest", "schema", "secret", "table",
-                "write",
+                "catalog", "duration", "fault", "jitter", "rest", "rpc", "schema", "secret",
+                "table", "write",
             ],
         ),
         (
@@ -86,7 +87,7 @@ mod tidy {
                 "source",
             ],
         ),
-        ("sim", &["rest"]),
+        ("sim", &["rest", "rpc"]),
         // The shell.
         (
             "config",
@@ -268,6 +269,7 @@ mod tidy {
             ("rdkafka", &["kafka"]),
             ("google_cloud_auth", &["gcp"]),
             ("reqwest", &["gcp", "kafka"]),
+            ("tonic", &["gcp", "sim"]),
             ("axum", &["ops", "app", "sim"]),
             ("anyhow", &["app", "cli", "main"]),
             ("clap", &["cli", "main"]),

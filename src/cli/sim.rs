@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Where Cloud Storage's JSON API listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4443")]
     gcs: SocketAddr,
+    /// Where BigQuery's Storage Write API listens (gRPC without TLS)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9060")]
+    grpc: SocketAddr,
     /// A bucket that exists; may be repeated. Without it every bucket does
     #[arg(long = "bucket", value_name = "NAME")]
     buckets: Vec<String>,
@@ -81,8 +84,8 @@ impl Arguments {
             let shutdown = cli::shutdown::requested()?;
             let running = sim::serve(options, stop.clone()).await?;
             cli::print(&format!(
-                "BigQuery REST    http://{}\nSchema Registry  http://{}\nCloud Storage    http://{}\n",
-                running.rest_addr, running.registry_addr, running.gcs_addr
+                "BigQuery REST    http://{}\nSchema Registry  http://{}\nCloud Storage    http://{}\nStorage Write    http://{}\n",
+                running.rest_addr, running.registry_addr, running.gcs_addr, running.grpc_addr
             ))?;
             shutdown.await;
             stop.cancel();
@@ -109,6 +112,7 @@ impl Arguments {
             rest: self.rest,
             registry: self.registry,
             gcs: self.gcs,
+            grpc: self.grpc,
             settings: SimSettings {
                 store,
                 dedupe_ms: self.dedupe,

@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::sim::{
-    bigquery::{error::ApiError, jobs::Jobs, table::Table, tables::TablePath},
+    bigquery::{error::ApiError, jobs::Jobs, storage::Storage, table::Table, tables::TablePath},
     counters::Counters,
     message::{Request, Response},
     settings::SimSettings,
@@ -33,6 +33,7 @@ pub mod names;
 pub mod query;
 pub mod row;
 pub mod server_fields;
+pub mod storage;
 pub mod store;
 pub mod table;
 pub mod tables;
@@ -167,6 +168,7 @@ pub struct BigQuery {
     pub(crate) settings: Arc<SimSettings>,
     pub(crate) datasets: BTreeMap<(String, String), Dataset>,
     pub(crate) jobs: Jobs,
+    pub(crate) storage: Storage,
     etags: u64,
 }
 
@@ -174,7 +176,7 @@ impl BigQuery {
     /// An empty service.
     pub fn new(settings: Arc<SimSettings>) -> Self {
         let jobs = Jobs::new(&settings);
-        Self { settings, datasets: BTreeMap::new(), jobs, etags: 0 }
+        Self { settings, datasets: BTreeMap::new(), jobs, storage: Storage::default(), etags: 0 }
     }
 
     /// Applies one request.

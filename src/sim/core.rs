@@ -8,6 +8,7 @@ use crate::sim::{
         error::ApiError,
         jobs::advance::JobWorld,
         load::reading::{Read, Reading},
+        storage::{self, StorageRoute},
     },
     control,
     counters::Counters,
@@ -51,10 +52,14 @@ enum Target {
     BigQuery(Route),
     Gcs(GcsRoute),
     Registry(RegistryRoute),
+    Storage(Box<StorageRoute>),
 }
 
 impl Target {
-    fn of(request: &Request) -> Option<Self> {
+    fn of(request: &Request, bigquery: &BigQuery) -> Option<Self> {
+        if let Some(route) = StorageRoute::of(request, &bigquery.storage) {
+            return Some(Self::Storage(Box::new(route)));
+        }
         let bigquery = Route::of(request).map(Self::BigQuery);
         let google = bigquery.or_else(|| GcsRoute::of(request).map(Self::Gcs));
         google.or_else(|| RegistryRoute::of(request).map(Self::Registry))
@@ -65,6 +70,7 @@ impl Target {
             Self::BigQuery(route) => route.operation,
             Self::Gcs(route) => route.operation,
             Self::Registry(route) => route.operation,
+            Self::Storage(route) => route.operation,
         }
     }
 
@@ -74,6 +80,7 @@ impl Target {
             Self::BigQuery(route) => &route.table,
             Self::Gcs(route) => &route.object,
             Self::Registry(route) => &route.subject,
+            Self::Storage(route) => &route.table,
         }
     }
 
@@ -86,6 +93,7 @@ impl Target {
                 let code = u32::from(status) * 100 + 1;
                 RegistryError::new(status, code, format!("{reason}: {message}")).into()
             }
+            Self::Storage(route) => route.refusal(status, message),
         }
     }
 }
@@ -145,7 +153,7 @@ impl Core {
         if request.path.starts_with(control::PREFIX) {
             return answer(control::handle(self, &request, now));
         }
-        let Some(target) = Target::of(&request) else {
+        let Some(target) = Target::of(&request, &self.bigquery) else {
             let what = format!("{} {}", request.method, request.path);
             return answer(ApiError::not_found(&what).into());
         };
@@ -206,6 +214,9 @@ impl Core {
             }
             Target::Gcs(route) => self.gcs.handle(route, request, now),
             Target::Registry(route) => self.registry.handle(route, request),
+            Target::Storage(route) => {
+                self.bigquery.storage_call(route, request, now, &mut self.counters)
+            }
         };
         self.counters.answered(target.operation(), &response);
         response
@@ -258,7 +269,7 @@ impl Core {
         let (due, kept): (Vec<_>, Vec<_>) = self.held.drain(..).partition(due);
         self.held = kept.into();
         for Held { ticket, request, until } in due {
-            let Some(target) = Target::of(&request) else { continue };
+            let Some(target) = Target::of(&request, &self.bigquery) else { continue };
             let at = until.unwrap_or(now).min(now);
             self.run_jobs(at);
             let response = self.apply(&target, &request, at);
@@ -266,6 +277,27 @@ impl Core {
                 self.uncollected.pop_front();
             }
             self.uncollected.push_back((ticket, response));
+            self.end_connection_of(&request);
+        }
+    }
+
+    /// Opens a connection of `AppendRows`; its number goes with each of its requests.
+    pub fn connect(&mut self, now: Duration) -> u64 {
+        self.bigquery.storage.connect(now)
+    }
+
+    /// The client has left. What is held of the connection is applied all the same.
+    pub fn disconnect(&mut self, number: u64) {
+        let is_of = |held: &Held| storage::connection_of(&held.request) == Some(number);
+        let is_held = self.held.iter().any(is_of);
+        self.bigquery.storage.disconnect(number, is_held);
+    }
+
+    fn end_connection_of(&mut self, request: &Request) {
+        if let Some(number) = storage::connection_of(request)
+            && self.bigquery.storage.is_left(number)
+        {
+            self.disconnect(number);
         }
     }
 }

@@ -11,17 +11,19 @@ use crate::sim::message::Response;
 pub struct Counters {
     /// Rows stored (in `count` mode: counted).
     pub rows: u64,
-    /// Body bytes of insertAll requests that stored rows.
+    /// Body bytes of insertAll requests that stored rows, and of rows that were appended.
     pub bytes: u64,
     /// Of `rows`, those of load jobs.
     pub loaded_rows: u64,
+    /// Of `rows`, those of the Storage Write API.
+    pub appended_rows: u64,
     /// Load jobs that ended without an error.
     pub jobs_succeeded: u64,
     /// Load jobs that failed or were cancelled.
     pub jobs_failed: u64,
     /// Rows dropped because their insertId was remembered.
     pub duplicates: u64,
-    /// Entries in `insertErrors`, `stopped` ones included.
+    /// Entries in `insertErrors`, `stopped` ones included, and in `row_errors` of appends.
     pub row_errors: u64,
     /// Table metadata updates that took effect.
     pub updates_accepted: u64,

@@ -87,17 +87,20 @@ fn respond(response: Response) -> Result<http::Response<Body>, io::Error> {
 
 /// The throughput cap of one connection. HTTP/1.1 takes one request at a time, so delaying each by
 /// its size at the capped rate is what a slow wire looks like to the client.
-struct Pace {
+#[derive(Debug)]
+pub struct Pace {
     bytes_per_s: Option<u64>,
     free_at: Mutex<Option<Instant>>,
 }
 
 impl Pace {
-    fn new(bytes_per_s: Option<u64>) -> Self {
+    /// Of so many bytes a second; `None` is unlimited.
+    pub fn new(bytes_per_s: Option<u64>) -> Self {
         Self { bytes_per_s, free_at: Mutex::new(None) }
     }
 
-    async fn wait(&self, bytes: usize) {
+    /// Waits until so many bytes more have come.
+    pub async fn wait(&self, bytes: usize) {
         let Some(rate) = self.bytes_per_s.filter(|rate| *rate > 0) else { return };
         let until = {
             let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sim::{
     faults::FaultScript,
-    http::{WireSettings, serve_connection},
+    grpc,
+    http::{self, WireSettings},
     settings::SimSettings,
     simulator::Simulator,
 };
@@ -24,6 +25,8 @@ pub struct SimOptions {
     pub registry: SocketAddr,
     /// Where Cloud Storage's JSON API listens; port 0 takes a free one.
     pub gcs: SocketAddr,
+    /// Where the Storage Write API listens; port 0 takes a free one.
+    pub grpc: SocketAddr,
     /// Limits, delays and the store.
     pub settings: SimSettings,
     /// The fault script to begin with.
@@ -40,6 +43,7 @@ impl Default for SimOptions {
             rest: loopback,
             registry: loopback,
             gcs: loopback,
+            grpc: loopback,
             settings: SimSettings::default(),
             faults: FaultScript::default(),
             wire: WireSettings::default(),
@@ -70,6 +74,8 @@ pub struct Running {
     pub registry_addr: SocketAddr,
     /// Where Cloud Storage's JSON API listens.
     pub gcs_addr: SocketAddr,
+    /// Where the Storage Write API listens.
+    pub grpc_addr: SocketAddr,
     /// The simulator, to look into.
     pub simulator: Simulator,
     tasks: JoinSet<()>,
@@ -92,11 +98,13 @@ pub async fn serve(
     let rest = bind(options.rest).await?;
     let registry = bind(options.registry).await?;
     let gcs = bind(options.gcs).await?;
+    let grpc = bind(options.grpc).await?;
     let address = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
-    let (rest_addr, registry_addr, gcs_addr) = (
+    let (rest_addr, registry_addr, gcs_addr, grpc_addr) = (
         address(&rest, options.rest),
         address(&registry, options.registry),
         address(&gcs, options.gcs),
+        address(&grpc, options.grpc),
     );
     let simulator = Simulator::with_system_clock(options.settings);
     simulator.with_core(|core, _| {
@@ -105,10 +113,13 @@ pub async fn serve(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(read_loads(simulator.clone(), shutdown.clone()));
-    for listener in [rest, registry, gcs] {
-        tasks.spawn(accept(listener, simulator.clone(), options.wire, shutdown.clone()));
+    let fronts =
+        [(rest, Front::Http), (registry, Front::Http), (gcs, Front::Http), (grpc, Front::Grpc)];
+    for (listener, front) in fronts {
+        let simulator = simulator.clone();
+        tasks.spawn(accept((listener, front), simulator, options.wire, shutdown.clone()));
     }
-    Ok(Running { rest_addr, registry_addr, gcs_addr, simulator, tasks })
+    Ok(Running { rest_addr, registry_addr, gcs_addr, grpc_addr, simulator, tasks })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -130,8 +141,15 @@ async fn read_loads(simulator: Simulator, stop: CancellationToken) {
     }
 }
 
+/// What a listener's connections speak.
+#[derive(Clone, Copy, Debug)]
+enum Front {
+    Http,
+    Grpc,
+}
+
 async fn accept(
-    listener: TcpListener,
+    (listener, front): (TcpListener, Front),
     simulator: Simulator,
     wire: WireSettings,
     stop: CancellationToken,
@@ -143,9 +161,15 @@ async fn accept(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let connection =
-                        serve_connection(simulator.clone(), stream, wire, stop.clone());
-                    connections.spawn(connection);
+                    let (simulator, stop) = (simulator.clone(), stop.clone());
+                    match front {
+                        Front::Http => {
+                            connections.spawn(http::serve_connection(simulator, stream, wire, stop));
+                        }
+                        Front::Grpc => {
+                            connections.spawn(grpc::serve_connection(simulator, stream, wire, stop));
+                        }
+                    }
                 }
                 // Out of file descriptors, or the client left already: go on after a moment.
                 Err(error) => {

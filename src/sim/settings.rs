@@ -63,6 +63,39 @@ pub struct SimSettings {
     pub upload_session_ms: u64,
     /// Load jobs.
     pub load: LoadSettings,
+    /// The Storage Write API.
+    pub storage: StorageSettings,
+}
+
+/// Limits of the Storage Write API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageSettings {
+    /// Bytes of one `AppendRows` request.
+    pub request_bytes_max: usize,
+    /// How long a connection may be without a request before the service ends it.
+    pub idle_ms: u64,
+    /// How old a connection becomes before the service ends it; `None`: any age.
+    pub connection_age_ms: Option<u64>,
+    /// Streams that may be created in `create_window_ms`.
+    pub creates_max: usize,
+    /// The window of `creates_max`.
+    pub create_window_ms: u64,
+    /// How long a stream lives that an application has created.
+    pub stream_life_ms: u64,
+}
+
+impl Default for StorageSettings {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 10 << 20,
+            idle_ms: 600_000,
+            connection_age_ms: None,
+            creates_max: 10_000,
+            create_window_ms: 3_600_000,
+            stream_life_ms: 4 * 86_400_000,
+        }
+    }
 }
 
 /// Limits and delays of load jobs.
@@ -136,6 +169,7 @@ impl Default for SimSettings {
             upload_bytes_max: 1 << 30,
             upload_session_ms: 7 * 86_400_000,
             load: LoadSettings::default(),
+            storage: StorageSettings::default(),
         }
     }
 }

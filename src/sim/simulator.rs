@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::header;
+use http::{HeaderMap, HeaderValue, Method, header};
 use tokio::sync::watch;
 
 use crate::sim::{
-    bigquery::error::ApiError,
+    bigquery::{error::ApiError, storage},
     control,
     core::Core,
     message::{Request, Response, Step},
@@ -122,6 +122,34 @@ impl Simulator {
                 None => released.changed().await.ok()?,
             }
         }
+    }
+}
+
+/// A connection of the Storage Write API, which the core knows until this is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    simulator: Simulator,
+    number: u64,
+}
+
+impl Connection {
+    /// Opens one.
+    pub fn open(simulator: Simulator) -> Self {
+        let number = simulator.with_core(|core, now| core.connect(now));
+        Self { simulator, number }
+    }
+
+    /// One of its requests.
+    pub fn request(&self, path: &str, message: Bytes) -> Request {
+        let mut headers = HeaderMap::new();
+        headers.insert(storage::CONNECTION, HeaderValue::from(self.number));
+        Request::new(Method::POST, path, headers, message)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.simulator.with_core(|core, _| core.disconnect(self.number));
     }
 }
 

@@ -398,6 +398,7 @@ fn start_simulator(
     let mut command = process::command(binary);
     command.args(["sim", "--rest", &format!("127.0.0.1:{rest}")]);
     command.args(["--registry", &format!("127.0.0.1:{registry}"), "--gcs", "127.0.0.1:0"]);
+    command.args(["--grpc", "127.0.0.1:0"]);
     command.args(["--registry-auth", &format!("{USER}:{}", REGISTRY.1)]);
     let mut process = Process::spawn("sim", &mut command, place.path())?;
     let probe = format!("http://127.0.0.1:{rest}/sim/v1/counters");

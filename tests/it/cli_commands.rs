@@ -35,7 +35,7 @@ impl Simulator {
     pub(crate) fn start() -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kcbq"))
             .args(["sim", "--rest", "127.0.0.1:0", "--registry", "127.0.0.1:0"])
-            .args(["--gcs", "127.0.0.1:0"])
+            .args(["--gcs", "127.0.0.1:0", "--grpc", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

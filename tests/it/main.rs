@@ -28,4 +28,6 @@ mod sim_contract_load;
 #[cfg(test)]
 mod sim_contract_registry;
 #[cfg(test)]
+mod sim_contract_storage;
+#[cfg(test)]
 mod slot_model;

@@ -55,11 +55,13 @@ impl Simulator {
     /// Starts it and waits until both listeners answer.
     pub(crate) fn start(place: &Place, http: &Http, plan: SimulatorPlan<'_>) -> Result<Self> {
         let (rest, registry, gcs) = (place::free_port()?, place::free_port()?, place::free_port()?);
+        let grpc = place::free_port()?;
         let mut command = process::command(plan.binary);
         command.arg("sim").args(["--store", plan.store]);
         command.args(["--rest", &format!("127.0.0.1:{rest}")]);
         command.args(["--registry", &format!("127.0.0.1:{registry}")]);
         command.args(["--gcs", &format!("127.0.0.1:{gcs}")]);
+        command.args(["--grpc", &format!("127.0.0.1:{grpc}")]);
         command.args(["--load-jobs-per-table-day", "1000000"]);
         command.args(["--answer-delay", &format!("{}ms", plan.answer_delay.as_millis())]);
         if let Some(ms) = plan.dedupe_ms {
