@@ -2,7 +2,7 @@
 //! that only counts and answers late, beside librdkafka alone reading the same topic in batches.
 //!
 //! `cargo bench --bench end_to_end -- [--records N] [--runs N] [--answer-delay-ms N] [--budget-mb N]
-//! [--ways WAY,…]`, where a way is `streaming` (the default), `load`, `auto`, or `load` with a format or a
+//! [--ways WAY,…]`, where a way is `streaming` (the default), `storage`, `load`, `auto`, or `load` with a format or a
 //! codec: `load:ndjson`, `load:snappy`, `load:zstandard`, `load:deflate`. Ways take turns within a run; with
 //! `load`, `streaming` and `auto` among them, `auto` is compared with what its rows cost by the paths they took.
 //! Without a budget it is the service's own default. Never timed by `cargo test`. CPU time and ratios
@@ -93,8 +93,9 @@ struct Way {
 }
 
 impl Way {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::new("streaming", "streaming").limited(4.0),
+        Self::new("storage", "storage"),
         Self::new("load", "load").limited(2.0),
         Self { format: "ndjson", ..Self::new("load:ndjson", "load") },
         Self { codec: "snappy", ..Self::new("load:snappy", "load") },
@@ -365,7 +366,7 @@ fn plan(
     budget_bytes: u64,
 ) -> Plan {
     let mut topic = json!({"match": TOPIC, "value_format": "avro", "write": way.write});
-    if way.write != "streaming" {
+    if matches!(way.write, "load" | "auto") {
         topic["freshness"] = json!("1s");
     }
     Plan {
@@ -373,6 +374,7 @@ fn plan(
         bootstrap: broker.address(),
         group,
         endpoint: simulator.endpoint(),
+        storage: Some(simulator.storage()),
         project: "bench".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),

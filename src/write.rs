@@ -1,5 +1,6 @@
 //! The port to the write paths: one encoded batch in, one outcome out.
 
+pub mod by_form;
 pub mod gzip;
 pub mod insert_all;
 pub mod load;
@@ -24,6 +25,17 @@ pub struct WriteRequest {
     pub body: Bytes,
     /// How many rows the body holds.
     pub rows: u32,
+    /// How they are encoded.
+    pub form: RowForm,
+}
+
+/// How the rows of a request are encoded, and so by which path they go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowForm {
+    /// insertAll's JSON.
+    Json,
+    /// Protobuf messages, of this encoded `ProtoSchema`. Equal schemas are mostly one and the same.
+    Proto(Bytes),
 }
 
 /// Why one row was not stored.

@@ -42,7 +42,20 @@ mod tidy {
         ("transcode", &["record", "schema", "table"]),
         // Write paths: their port, and REST as a port. `gcp::classify` reads Google's error
         // envelope and `gcp::tables::names` writes paths: every Google API shares them.
-        ("write", &["failpoint", "fault", "gcp", "jitter", "record", "rest", "table", "transcode"]),
+        (
+            "write",
+            &[
+                "failpoint",
+                "fault",
+                "gcp",
+                "jitter",
+                "record",
+                "rest",
+                "rpc",
+                "table",
+                "transcode",
+            ],
+        ),
         // The driver.
         (
             "pipeline",

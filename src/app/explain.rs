@@ -100,7 +100,7 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> St
 fn decision(settings: &TopicSettings, seen: Seen, ways: Ways) -> (Path, String) {
     let told = "as the configuration says".to_owned();
     match settings.write {
-        WriteMode::Streaming => (Path::Streaming, told),
+        WriteMode::Storage | WriteMode::Streaming => (Path::Streaming, told),
         WriteMode::Load => (Path::Load, told),
         WriteMode::Auto => {
             let feed = Feed::new(settings, seen.partitions);
@@ -137,6 +137,7 @@ fn push_price(text: &mut String, backlog: u64, ways: Ways) {
 fn mode(mode: WriteMode) -> &'static str {
     match mode {
         WriteMode::Auto => "auto",
+        WriteMode::Storage => "storage",
         WriteMode::Streaming => "streaming",
         WriteMode::Load => "load",
     }

@@ -44,12 +44,12 @@ impl Pace {
         let Self { freshness, interval, .. } = self;
         let asked = match self.write {
             WriteMode::Auto => freshness.saturating_sub(JOB_TIME),
-            WriteMode::Load | WriteMode::Streaming => *freshness,
+            WriteMode::Load | WriteMode::Storage | WriteMode::Streaming => *freshness,
         };
         let reason = if *interval > asked { "the quota of the table" } else { "a job's own time" };
         let way_out = match self.write {
             WriteMode::Auto => "; once the backlog is small, rows are streamed",
-            WriteMode::Load | WriteMode::Streaming => "",
+            WriteMode::Load | WriteMode::Storage | WriteMode::Streaming => "",
         };
         (age > *freshness).then(|| {
             let (age, freshness) = (age.as_secs(), freshness.as_secs());
@@ -88,7 +88,7 @@ impl fmt::Display for Pace {
             WriteMode::Auto => {
                 "; as many are kept for the last jobs before rows are streamed again"
             }
-            WriteMode::Streaming | WriteMode::Load => "",
+            WriteMode::Storage | WriteMode::Streaming | WriteMode::Load => "",
         };
         write!(
             f,

@@ -39,6 +39,7 @@ use crate::{
         paths::Paths,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
+        settings::WriteMode,
     },
     record::TopicPartition,
     registry::Registry,
@@ -46,7 +47,10 @@ use crate::{
     schema::diff::Change,
     table::TableRef,
     telemetry::{LastError, TableState, Telemetry},
-    write::{insert_all::service::InsertAll, load::pace::Clock},
+    write::{
+        by_form::ByForm, insert_all::InsertAll, load::pace::Clock, stack::retry::OnRetry,
+        storage::StorageWrite,
+    },
 };
 
 /// A running service.
@@ -213,10 +217,12 @@ fn parts(
     let rest: Arc<dyn Rest> = Arc::new(rest);
     let body_bytes_max = streaming.body_bytes_max;
     let counted = Arc::clone(telemetry);
-    let on_retry = Arc::new(move |table: &TableRef, fault: &crate::fault::Fault| {
+    let on_retry: OnRetry = Arc::new(move |table: &TableRef, fault: &crate::fault::Fault| {
         counted.table(&table.to_string()).retried(fault.kind.name());
     });
-    let writer = InsertAll::new(streaming, Arc::clone(&rest), on_retry, Jitter::random());
+    let storage = storage(settings, Arc::clone(&on_retry))?;
+    let insert_all = InsertAll::new(streaming, Arc::clone(&rest), on_retry, Jitter::random());
+    let writer = ByForm { insert_all, storage };
     let registry = match &settings.schema_registry {
         None => None,
         Some(registry) => {
@@ -252,6 +258,16 @@ fn parts(
         ages: Arc::default(),
         runtime: Handle::current(),
     })
+}
+
+/// The Storage Write API, where some topic goes by it.
+fn storage(settings: &Settings, on_retry: OnRetry) -> anyhow::Result<Option<StorageWrite>> {
+    if settings.topics.iter().all(|topic| topic.write != WriteMode::Storage) {
+        return Ok(None);
+    }
+    let rpc = settings.bigquery.connect_storage().context("bigquery")?;
+    let limits = &settings.bigquery.storage;
+    Ok(Some(StorageWrite::new(limits, Arc::new(rpc), on_retry, Jitter::random())))
 }
 
 fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> {

@@ -192,7 +192,11 @@ impl Check<'_> {
         for problem in bigquery.streaming.problems() {
             self.problem("bigquery.streaming", problem, None);
         }
+        for problem in bigquery.storage.problems() {
+            self.problem("bigquery.storage", problem, None);
+        }
         self.endpoint("bigquery.endpoint", bigquery.endpoint.as_deref());
+        self.endpoint("bigquery.storage_endpoint", bigquery.storage_endpoint.as_deref());
     }
 
     fn endpoint(&mut self, path: &str, endpoint: Option<&str>) {
@@ -214,7 +218,7 @@ impl Check<'_> {
             self.problem("gcs.bucket", "is not a possible bucket name", remedy);
         }
         self.endpoint("gcs.endpoint", gcs.endpoint.as_deref());
-        let staged = config.topics.iter().filter(|topic| topic.write != WriteMode::Streaming);
+        let staged = config.topics.iter().filter(|topic| topic.write.may_load(true));
         let waits = staged.map(|topic| topic.freshness).max().unwrap_or_default();
         let needed = waits.saturating_add(JOB_TIME_MAX);
         if gcs.orphan_age < needed {
@@ -271,6 +275,11 @@ impl Check<'_> {
         self.dead_letter(path, topic, config);
         self.layout(path, &topic.layout);
         self.batch(path, topic, config);
+        if topic.write == WriteMode::Storage && !config.bigquery.has_storage() {
+            let remedy = "name the emulator's gRPC address: `bigquery.storage_endpoint`";
+            let problem = "is storage, and `bigquery.endpoint` is an emulator without it";
+            self.problem(&format!("{path}.write"), problem, Some(remedy));
+        }
         let matcher = TopicMatch::parse(&topic.matches).map_err(|error| {
             let remedy = Some("write a topic's name or a regular expression");
             self.problem(&format!("{path}.match"), error.to_string(), remedy);

@@ -10,10 +10,13 @@ use crate::{
     delivery::encoder::{NeedId, TableIx},
     record::{Fingerprint, TopicPartition},
     table::TableRef,
-    write::load::{
-        chain::{ChainId, Slot},
-        content::Content,
-        job::LoadJob,
+    write::{
+        RowForm,
+        load::{
+            chain::{ChainId, Slot},
+            content::Content,
+            job::LoadJob,
+        },
     },
 };
 
@@ -100,6 +103,8 @@ pub struct Write {
     pub body: Bytes,
     /// How many rows it holds.
     pub rows: u32,
+    /// How they are encoded.
+    pub form: RowForm,
     /// Bytes of the rows as BigQuery counts them for their price.
     pub billed_bytes: u64,
     /// The earliest timestamp among its records, milliseconds since the epoch.

@@ -422,7 +422,7 @@ impl<E: Encoder> Core<E> {
     /// Staged rows need no framing: each is complete by itself.
     fn close_body(&self, way: Way, body: &mut Vec<u8>) {
         if way.chain().is_none() {
-            self.encoder.close_body(body);
+            self.encoder.close_body(way.slot(), body);
         }
     }
 
@@ -430,8 +430,9 @@ impl<E: Encoder> Core<E> {
     fn split(&mut self, sent: Sent) {
         let middle = sent.batch.rows().len() / 2;
         for first in [true, false] {
-            let open = |body: &mut Vec<u8>| self.encoder.open_body(body);
-            let half = sent.batch.subset(&sent.body, self.encoder.separator(), open, |index| {
+            let slot = sent.way.slot();
+            let open = |body: &mut Vec<u8>| self.encoder.open_body(slot, body);
+            let half = sent.batch.subset(&sent.body, self.encoder.separator(slot), open, |index| {
                 (index < middle) == first
             });
             self.charge(half.memory_bytes());
@@ -453,6 +454,7 @@ impl<E: Encoder> Core<E> {
             table: self.encoder.table(sent.way.slot()),
             body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
+            form: self.encoder.form(sent.way.slot()),
             billed_bytes: sent.batch.counted_bytes(ROW_BYTES_MIN),
             oldest_timestamp_ms: sent.batch.oldest_timestamp_ms(),
         }));

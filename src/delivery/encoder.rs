@@ -7,10 +7,13 @@ use crate::{
     delivery::budget::BudgetSettings,
     record::{Record, TopicPartition},
     table::{ColumnKind, TableRef},
-    write::load::{
-        chain::ChainId,
-        job::{LoadFormat, SchemaIx},
-        pace::Turn,
+    write::{
+        RowForm,
+        load::{
+            chain::ChainId,
+            job::{LoadFormat, SchemaIx},
+            pace::Turn,
+        },
     },
 };
 
@@ -142,15 +145,20 @@ pub trait Encoder {
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded>;
 
-    /// Writes the framing before the first row.
-    fn open_body(&self, body: &mut Vec<u8>);
+    /// How the slot's streamed rows are encoded.
+    fn form(&self, _slot: SlotId) -> RowForm {
+        RowForm::Json
+    }
+
+    /// Writes the framing before the first row of a slot.
+    fn open_body(&self, slot: SlotId, body: &mut Vec<u8>);
 
     /// What [`encode`](Self::encode) writes before a row that is not the body's first, and no row
     /// begins with: `,` in JSON; empty where rows are length-delimited. Needed to cut rows out.
-    fn separator(&self) -> &'static [u8];
+    fn separator(&self, slot: SlotId) -> &'static [u8];
 
     /// Writes the framing behind the last row. It changes nothing of what is there.
-    fn close_body(&self, body: &mut Vec<u8>);
+    fn close_body(&self, slot: SlotId, body: &mut Vec<u8>);
 
     /// How rows of the slot are staged where load jobs bring them; `None` where they never do. With an
     /// answer, a load job of an earlier owner may have brought any row, so the end of its chain is

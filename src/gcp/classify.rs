@@ -227,6 +227,12 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
+/// What a person is told of a refusal: the remote's own words, cut, and what to do. Only of what cannot hold a
+/// row's value.
+pub fn told(kind: FaultKind, message: &str) -> String {
+    with_remedy(kind, &cut(message, MESSAGE_CHARS_MAX))
+}
+
 fn with_remedy(kind: FaultKind, message: &str) -> String {
     let remedy = match kind {
         FaultKind::PermissionDenied => {

@@ -8,10 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::duration;
 use crate::gcp::{
     auth::{Anonymous, AuthError, GoogleTokens, TokenProvider},
+    grpc::{GrpcError, GrpcRpc},
     http::{self, HttpRest, HttpRestError},
     objects,
 };
-use crate::write::{insert_all::settings::InsertAllSettings, load::settings::LoadSettings};
+use crate::write::{
+    insert_all::settings::InsertAllSettings, load::settings::LoadSettings,
+    storage::settings::StorageSettings,
+};
 
 /// Where the tables live and how to reach them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,12 +34,20 @@ pub struct BigQuerySettings {
     /// names some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Only for emulators: scheme, host and port to use in place of
+    /// `https://bigquerystorage.googleapis.com`, for the Storage Write API (gRPC; with `http://` without
+    /// TLS). No credentials are sent to it unless `credentials.file` names some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_endpoint: Option<String>,
     /// The project that requests are counted and billed to, where it is not the identity's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_project: Option<String>,
     /// Who the service is.
     #[serde(default)]
     pub credentials: CredentialSettings,
+    /// The Storage Write API: limits, retries.
+    #[serde(default)]
+    pub storage: StorageSettings,
     /// Streaming inserts: sizes, limits, retries.
     #[serde(default)]
     pub streaming: InsertAllSettings,
@@ -107,6 +119,9 @@ pub enum ConnectError {
     /// The transport cannot be built.
     #[error("bigquery.endpoint")]
     Http(#[from] HttpRestError),
+    /// The transport to the Storage Write API cannot be built.
+    #[error("bigquery.storage_endpoint")]
+    Grpc(#[from] GrpcError),
 }
 
 impl BigQuerySettings {
@@ -138,6 +153,21 @@ impl BigQuerySettings {
         };
         let endpoint = gcs.endpoint.as_deref().unwrap_or(objects::ENDPOINT);
         self.connect_to(endpoint, tokens, connections_max)
+    }
+
+    /// Whether the Storage Write API can be reached: where all else is an emulator, it must be named, too.
+    pub fn has_storage(&self) -> bool {
+        self.endpoint.is_none() || self.storage_endpoint.is_some()
+    }
+
+    /// The transport to the Storage Write API. Otherwise as [`connect`](Self::connect).
+    pub fn connect_storage(&self) -> Result<GrpcRpc, ConnectError> {
+        let tokens: Arc<dyn TokenProvider> = match &self.credentials.file {
+            None if self.storage_endpoint.is_some() => Arc::new(Anonymous),
+            _ => Arc::new(GoogleTokens::new(self.credentials.clone())?),
+        };
+        let endpoint = self.storage_endpoint.as_deref();
+        Ok(GrpcRpc::new(endpoint, self.quota_project.as_deref(), tokens)?)
     }
 
     fn connect_to(

@@ -9,6 +9,7 @@ pub mod payload;
 pub mod request;
 mod row;
 mod schemaless;
+mod slot;
 pub mod staging;
 
 use std::{collections::HashMap, sync::Arc};
@@ -24,63 +25,23 @@ use crate::{
         settings::{NullValue, TopicSettings},
     },
     record::{Record, TopicPartition},
-    schema::{
-        diff::{self, Fit},
-        model::Type,
-    },
+    schema::diff::{self, Fit},
     table::{Column, ColumnKind, TableRef, TableSchema},
-    transcode::{RowPlan, writer::json::JsonRow},
     write::{
+        RowForm,
         insert_all::framing,
         load::job::{LoadFormat, SchemaIx},
+        storage::framing as append,
     },
 };
+
+pub use slot::{Appended, PlanKey, Prepared};
 
 use origin::Origin;
 use payload::{Cut, Payloads, SchemaKey};
 use request::{Request, Samples};
+use slot::Slot;
 use staging::Followed;
-
-/// What decides how a record is encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PlanKey {
-    /// The settings' number.
-    settings: u32,
-    table: TableIx,
-    value: SchemaKey,
-    key: SchemaKey,
-}
-
-/// A plan and what it was compiled for.
-pub struct Prepared {
-    /// The plan; `None` where only the record's name was wanted.
-    pub plan: Option<Arc<RowPlan<JsonRow>>>,
-    /// The table's columns at that time.
-    pub schema: Arc<TableSchema>,
-    /// The full name of the value's record, where it has one.
-    pub record_name: Option<Arc<str>>,
-    /// Types of schemaless records for which the table is not changed, and why.
-    pub refused: Vec<(Type, Reason)>,
-    /// Types of schemaless records that the table has a place for now.
-    pub satisfied: Vec<Type>,
-}
-
-impl std::fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").field("refused", &self.refused.len()).finish_non_exhaustive()
-    }
-}
-
-struct Slot {
-    key: PlanKey,
-    plan: Arc<RowPlan<JsonRow>>,
-    /// How rows stand in staged objects.
-    format: LoadFormat,
-    schema: Arc<TableSchema>,
-    /// What could not be encoded with this very plan although the table was changed for it.
-    refused: Vec<(Type, Reason)>,
-    satisfied: Vec<Type>,
-}
 
 struct Need {
     key: PlanKey,
@@ -185,7 +146,8 @@ impl TopicEncoder {
         if let Some(name) = prepared.record_name {
             self.record_names.insert(key.value, name);
         }
-        let Prepared { plan: Some(plan), schema, refused, satisfied, .. } = prepared else {
+        let Prepared { plan: Some(plan), appended, schema, refused, satisfied, .. } = prepared
+        else {
             return;
         };
         // Where the table is as it was, so are the rows: the slot stays, or looking again and again
@@ -194,7 +156,7 @@ impl TopicEncoder {
         let known = self.plans.get(&key).copied();
         let same = |id: &SlotId| self.slot(*id).is_some_and(|slot| slot.schema == schema);
         let same = known.filter(same).and_then(|id| self.slots.get_mut(id.0 as usize));
-        let slot = Slot { key, plan, format, schema, refused, satisfied };
+        let slot = Slot { key, plan, appended, format, schema, refused, satisfied };
         match same {
             Some(known) => *known = slot,
             None => {
@@ -208,6 +170,10 @@ impl TopicEncoder {
 
     fn slot(&self, id: SlotId) -> Option<&Slot> {
         self.slots.get(id.0 as usize)
+    }
+
+    fn appended(&self, id: SlotId) -> Option<&Appended> {
+        self.slot(id)?.appended.as_ref()
     }
 
     /// Forgets a need that can never be met; the next record of its kind asks again.
@@ -335,8 +301,16 @@ impl Encoder for TopicEncoder {
         record: &Record<'_>,
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
+        if self.appended(slot).is_some() {
+            let start = append::begin_row(body);
+            self.encode_row(slot, origin, record, body, Slot::append)?;
+            append::end_row(body, start);
+            return Ok(());
+        }
         origin.prefix.begin_row(record.offset, body);
-        self.encode_row(slot, origin, record, body, RowPlan::encode)?;
+        self.encode_row(slot, origin, record, body, |slot, record, label, body| {
+            slot.plan.encode(record, label, body)
+        })?;
         framing::end_row(body);
         Ok(())
     }
@@ -358,14 +332,18 @@ impl Encoder for TopicEncoder {
     ) -> Result<(), NotEncoded> {
         match format {
             LoadFormat::NdjsonGz => {
-                self.encode_row(slot, origin, record, body, RowPlan::encode_line)
+                self.encode_row(slot, origin, record, body, |slot, record, label, body| {
+                    slot.plan.encode_line(record, label, body)
+                })
             }
             LoadFormat::Avro(_) => {
                 debug_assert!(
                     self.slot(slot).is_none_or(|slot| slot.format == format),
                     "another plan's container"
                 );
-                self.encode_row(slot, origin, record, body, RowPlan::encode_datum)
+                self.encode_row(slot, origin, record, body, |slot, record, label, body| {
+                    slot.plan.encode_datum(record, label, body)
+                })
             }
         }
     }
@@ -378,16 +356,25 @@ impl Encoder for TopicEncoder {
         self.chain_of(origin, table)
     }
 
-    fn open_body(&self, body: &mut Vec<u8>) {
-        framing::begin_body(body);
+    fn form(&self, slot: SlotId) -> RowForm {
+        let appended = self.appended(slot);
+        appended.map_or(RowForm::Json, |appended| RowForm::Proto(appended.schema.clone()))
     }
 
-    fn separator(&self) -> &'static [u8] {
-        b","
+    fn open_body(&self, slot: SlotId, body: &mut Vec<u8>) {
+        if self.appended(slot).is_none() {
+            framing::begin_body(body);
+        }
     }
 
-    fn close_body(&self, body: &mut Vec<u8>) {
-        framing::end_body(body);
+    fn separator(&self, slot: SlotId) -> &'static [u8] {
+        if self.appended(slot).is_none() { b"," } else { b"" }
+    }
+
+    fn close_body(&self, slot: SlotId, body: &mut Vec<u8>) {
+        if self.appended(slot).is_none() {
+            framing::end_body(body);
+        }
     }
 
     fn table(&self, slot: SlotId) -> TableRef {

@@ -52,7 +52,7 @@ impl Feed {
 pub fn pace(settings: &TopicSettings, partitions: u32) -> (Duration, Duration) {
     let wanted = match settings.write {
         WriteMode::Auto => settings.freshness.saturating_sub(path::JOB_TIME).max(FIRST_MIN),
-        WriteMode::Streaming | WriteMode::Load => settings.freshness,
+        WriteMode::Storage | WriteMode::Streaming | WriteMode::Load => settings.freshness,
     };
     (wanted, interval(settings, partitions, wanted))
 }

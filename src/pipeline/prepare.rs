@@ -20,14 +20,14 @@ use crate::{
     fault::{Fault, FaultKind},
     pipeline::{
         encoder::{
-            Prepared,
+            Appended, Prepared,
             payload::Source,
             request::{NAME_ONLY, Request},
             with_columns,
         },
         now_ms,
         schema_gate::{GateError, ReadyTable, SchemaGate},
-        settings::PayloadSettings,
+        settings::{PayloadSettings, WriteMode},
     },
     registry::{Registry, RegistryError},
     schema::{
@@ -35,9 +35,10 @@ use crate::{
         model::{Kind, Type},
         policy::{Permission, Policy},
     },
-    table::TableRef,
+    table::{TableRef, TableSchema},
     telemetry::{LastError, TableState, Telemetry},
     transcode::{KeySource, Limits, RowPlan, RowSpec, ValueSource},
+    write::storage::descriptor,
 };
 
 use samples::Wanted;
@@ -92,6 +93,7 @@ impl Preparer {
         if &*request.table.table == NAME_ONLY {
             return Ok(Prepared {
                 plan: None,
+                appended: None,
                 schema: Arc::default(),
                 record_name,
                 refused: Vec::new(),
@@ -116,8 +118,13 @@ impl Preparer {
         let limits = Limits { row_bytes_max: settings.row.row_bytes_max };
         let plan = RowPlan::compile(&spec, &ready.schema, limits)
             .map_err(|error| schema_refusal(error.to_string(), schema_id))?;
+        let appended = match settings.write {
+            WriteMode::Storage => Some(appended(&spec, &ready.schema, limits, schema_id)?),
+            WriteMode::Auto | WriteMode::Streaming | WriteMode::Load => None,
+        };
         Ok(Prepared {
             plan: Some(Arc::new(plan)),
+            appended,
             schema: ready.schema,
             record_name,
             refused: wanted.refused,
@@ -294,6 +301,17 @@ impl Preparer {
             });
         });
     }
+}
+
+fn appended(
+    spec: &RowSpec,
+    schema: &TableSchema,
+    limits: Limits,
+    schema_id: Option<u32>,
+) -> Result<Appended, Refusal> {
+    let plan = RowPlan::compile(spec, schema, limits)
+        .map_err(|error| schema_refusal(error.to_string(), schema_id))?;
+    Ok(Appended { plan: Arc::new(plan), schema: descriptor::writer_schema(schema) })
 }
 
 fn schema_refusal(message: String, schema_id: Option<u32>) -> Refusal {

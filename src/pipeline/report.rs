@@ -413,7 +413,7 @@ fn waiting_rows(core: &Core<TopicEncoder>) -> HashMap<TableRef, i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{path::price::Prices, record::TopicPartition};
+    use crate::{path::price::Prices, record::TopicPartition, write::RowForm};
 
     #[test]
     fn skipped_records_are_counted_and_ignored_ones_are_not() {
@@ -441,7 +441,8 @@ mod tests {
         let mut send = |id, outcome: &WriteOutcome| {
             let (id, table, body) = (BatchId(id), table.clone(), bytes::Bytes::from_static(b"{}"));
             let billed_bytes = 4 << 20;
-            let write = Write { id, table, body, rows: 4, billed_bytes, oldest_timestamp_ms: None };
+            let (form, oldest_timestamp_ms) = (RowForm::Json, None);
+            let write = Write { id, table, body, rows: 4, form, billed_bytes, oldest_timestamp_ms };
             report.writing(&write, now);
             report.written(id, outcome, now);
             telemetry.table("p.d.t").streaming_cost.get()

@@ -359,10 +359,10 @@ impl<M: Messages> Worker<M> {
     fn write(&mut self, write: WriteAction) {
         self.report.writing(&write, Instant::now());
         let writer = Arc::clone(&self.shared.writer);
-        let WriteAction { id, table, body, rows, .. } = write;
+        let WriteAction { id, table, body, rows, form, .. } = write;
         let task = async move {
             crate::failpoint!("write_before_send");
-            let outcome = writer.write(WriteRequest { table, body, rows }).await;
+            let outcome = writer.write(WriteRequest { table, body, rows, form }).await;
             crate::failpoint!("write_after_answer");
             Done::Written(id, outcome)
         };

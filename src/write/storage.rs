@@ -3,5 +3,12 @@
 //! At least once: a request whose answer was lost is sent again, and the stream knows no offsets
 //! (<https://docs.cloud.google.com/bigquery/docs/write-api#default_stream>).
 
+pub mod classify;
+pub mod connection;
 pub mod descriptor;
 pub mod framing;
+pub mod pool;
+pub mod service;
+pub mod settings;
+
+pub use service::StorageWrite;

@@ -111,6 +111,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
         bootstrap: broker.address(),
         group: "kcbq-backlog".to_owned(),
         endpoint: simulator.endpoint(),
+        storage: None,
         project: "backlog".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),

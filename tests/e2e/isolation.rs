@@ -99,6 +99,7 @@ fn plan_of(binary: &Path, address: &str, simulator: &Simulator) -> Plan {
         bootstrap: address.to_owned(),
         group: "kcbq-isolation".to_owned(),
         endpoint: simulator.endpoint(),
+        storage: None,
         project: "isolation".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),

@@ -170,6 +170,7 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
         None => kill::Path::Streaming,
         Some(at) => match arguments.get(at + 1).map(String::as_str) {
             Some("streaming") => kill::Path::Streaming,
+            Some("storage") => kill::Path::Storage,
             Some("load") => kill::Path::Load,
             Some("upload") => kill::Path::Upload,
             Some("auto") => kill::Path::Auto,

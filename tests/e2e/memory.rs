@@ -151,6 +151,7 @@ impl Stage<'_> {
             bootstrap: self.broker.address(),
             group: format!("kcbq-memory-{write}"),
             endpoint: simulator.endpoint(),
+            storage: None,
             project: "memory".to_owned(),
             dataset: "raw".to_owned(),
             registry: Some(simulator.registry()),

@@ -120,6 +120,7 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
         bootstrap: broker.address(),
         group: "kcbq-odd".to_owned(),
         endpoint: simulator.endpoint(),
+        storage: None,
         project: "odd".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),

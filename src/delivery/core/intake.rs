@@ -373,7 +373,7 @@ fn push<E: Encoder>(
         }),
         Way::Streamed(slot) => {
             if batch.body_bytes() == 0 {
-                encoder.open_body(batch.body_mut());
+                encoder.open_body(slot, batch.body_mut());
             }
             batch.push(place.lane, place.span, record, |body| {
                 encoder.encode(slot, origin, record, body)

@@ -151,9 +151,11 @@ impl<E: Encoder> Core<E> {
         own_fault: bool,
         now: Instant,
     ) {
-        let open = |body: &mut Vec<u8>| self.encoder.open_body(body);
-        let mut batch = sent.batch.subset(&sent.body, self.encoder.separator(), open, is_unsent);
-        self.encoder.close_body(batch.body_mut());
+        let slot = sent.way.slot();
+        let open = |body: &mut Vec<u8>| self.encoder.open_body(slot, body);
+        let separator = self.encoder.separator(slot);
+        let mut batch = sent.batch.subset(&sent.body, separator, open, is_unsent);
+        self.encoder.close_body(slot, batch.body_mut());
         let body = batch.take_body();
         let id = BatchId(self.next_id());
         let attempts = if own_fault { sent.attempts } else { 0 };

@@ -123,15 +123,15 @@ impl Encoder for Fake {
         })
     }
 
-    fn open_body(&self, body: &mut Vec<u8>) {
+    fn open_body(&self, _: SlotId, body: &mut Vec<u8>) {
         body.push(b'[');
     }
 
-    fn separator(&self) -> &'static [u8] {
+    fn separator(&self, _: SlotId) -> &'static [u8] {
         b","
     }
 
-    fn close_body(&self, body: &mut Vec<u8>) {
+    fn close_body(&self, _: SlotId, body: &mut Vec<u8>) {
         body.push(b']');
     }
 

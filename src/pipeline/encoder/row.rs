@@ -1,11 +1,11 @@
 //! A record into its row, and what is said of one that does not become a row.
 
-use super::{TopicEncoder, origin::Origin};
+use super::{Slot, TopicEncoder, origin::Origin};
 use crate::{
     dead_letter::{Reason, Stage},
     delivery::encoder::{NotEncoded, SlotId},
     record::Record,
-    transcode::{LaneLabel, RowError, RowErrorKind, RowPlan, writer::json::JsonRow},
+    transcode::{LaneLabel, RowError, RowErrorKind},
 };
 
 impl TopicEncoder {
@@ -16,16 +16,11 @@ impl TopicEncoder {
         origin: &Origin,
         record: &Record<'_>,
         body: &mut Vec<u8>,
-        form: impl FnOnce(
-            &RowPlan<JsonRow>,
-            &Record<'_>,
-            &LaneLabel,
-            &mut Vec<u8>,
-        ) -> Result<(), RowError>,
+        form: impl FnOnce(&Slot, &Record<'_>, &LaneLabel, &mut Vec<u8>) -> Result<(), RowError>,
     ) -> Result<(), NotEncoded> {
         let Some(found) = self.slots.get(slot.0 as usize) else { return Ok(()) };
         let payload = self.cut.payload(record);
-        let Err(error) = form(&found.plan, &payload, &origin.label, body) else { return Ok(()) };
+        let Err(error) = form(found, &payload, &origin.label, body) else { return Ok(()) };
         let reason = Reason {
             stage: match error.kind {
                 RowErrorKind::Decode => Stage::Decode,

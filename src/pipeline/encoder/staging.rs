@@ -111,7 +111,7 @@ impl TopicEncoder {
     pub(super) fn is_staged_now(&self, slot: SlotId) -> bool {
         let Some((settings, table)) = self.settings_of(slot) else { return false };
         match settings.write {
-            WriteMode::Streaming => false,
+            WriteMode::Storage | WriteMode::Streaming => false,
             WriteMode::Load => true,
             WriteMode::Auto => self.followed.get(&table).is_some_and(|table| table.is_staged),
         }

@@ -137,10 +137,10 @@ impl Process {
 
     /// Sends a batch.
     pub(crate) fn write(&self, env: &mut Env, who: Who, worker: usize, write: WriteAction) {
-        let WriteAction { id, table, body, rows, .. } = write;
+        let WriteAction { id, table, body, rows, form, .. } = write;
         let writer = Arc::clone(&self.writer);
         env.spawn(who, async move {
-            let outcome = writer.write(WriteRequest { table, body, rows }).await;
+            let outcome = writer.write(WriteRequest { table, body, rows, form }).await;
             Finished { who, worker, done: Done::Written(id, outcome) }
         });
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -15,21 +15,26 @@ use crate::{
     schema::{arbitrary, columns, connect, infer},
     sim::{
         Core, SimSettings,
-        bigquery::{jobs::job::Job, tables::TablePath},
+        bigquery::{jobs::job::Job, storage, tables::TablePath},
         message::{Request, Step},
     },
     table::{Column, ColumnKind, Mode, TableRef},
+    transcode::writer::proto::ProtoRow,
     transcode::{KeyPlacement, KeySource, connect::split},
-    write::load::{
-        container::{AvroCodec, Block, container},
-        job::{LoadFormat, LoadJob, SchemaIx},
+    write::{
+        WriteOutcome,
+        load::{
+            container::{AvroCodec, Block, container},
+            job::{LoadFormat, LoadJob, SchemaIx},
+        },
+        storage::{classify, descriptor::writer_schema, framing},
     },
 };
 
 const LINES: LoadFormat = LoadFormat::NdjsonGz;
 const AVRO: LoadFormat = LoadFormat::Avro(SchemaIx(0));
 
-/// A BigQuery with the table `streamed` and one for each format of load jobs, all of the same columns.
+/// A BigQuery with the tables `streamed` and `appended`, and one for each format of load jobs, all of the same columns.
 struct Lab(Core);
 
 impl Lab {
@@ -37,7 +42,7 @@ impl Lab {
         let mut lab = Self(Core::new(SimSettings::default()));
         lab.send("/datasets", &json!({"datasetReference": {"datasetId": "d"}}));
         let fields: Vec<Json> = columns.iter().map(document::field).collect();
-        for table in ["streamed", LINES.name(), AVRO.name()] {
+        for table in ["streamed", "appended", LINES.name(), AVRO.name()] {
             let reference = json!({"projectId": "p", "datasetId": "d", "tableId": table});
             let body = json!({"tableReference": reference, "schema": {"fields": fields}});
             lab.send("/datasets/d/tables", &body);
@@ -64,6 +69,25 @@ impl Lab {
         let answer =
             self.post("/bigquery/v2/projects/p/datasets/d/tables/streamed/insertAll", body);
         assert_eq!(answer.get("insertErrors"), None, "{}", String::from_utf8_lossy(row));
+    }
+
+    /// Appends a row by the Storage Write API.
+    fn append(&mut self, table: &TableSchema, row: &[u8]) {
+        let mut body = Vec::new();
+        let start = framing::begin_row(&mut body);
+        body.extend_from_slice(row);
+        framing::end_row(&mut body, start);
+        let stream = "projects/p/datasets/d/tables/appended/streams/_default";
+        let head = framing::head(stream, Some(&writer_schema(table)), body.len());
+        let now = Duration::from_secs(1);
+        let connection = HeaderValue::from(self.0.connect(now));
+        let headers = HeaderMap::from_iter([(storage::CONNECTION.parse().unwrap(), connection)]);
+        let message = [&head[..], &body].concat().into();
+        let path = format!("{}AppendRows", storage::SERVICE);
+        let request = Request::new(Method::POST, &path, headers, message);
+        let Step::Answer { response, .. } = self.0.step(request, now) else { panic!() };
+        let outcome = classify::outcome(response.body.clone(), 1);
+        assert!(matches!(outcome, WriteOutcome::Acked), "{outcome:?} {response:?}");
     }
 
     /// Loads an object of one row into the table of the format's name.
@@ -108,18 +132,22 @@ fn compare_record(
 ) -> Result<bool, TestCaseError> {
     let plan = plan::<JsonRow>(spec, table);
     let lane = LaneLabel::new("shop.\"orders\"", 3);
-    let (mut row, mut line) = (Vec::new(), Vec::new());
+    let (mut row, mut line, mut message) = (Vec::new(), Vec::new(), Vec::new());
+    let appended = self::plan::<ProtoRow>(spec, table).encode(record, &lane, &mut message);
     let streamed = plan.encode(record, &lane, &mut row);
     let loaded = plan.encode_line(record, &lane, &mut line);
     if plan.datum_schema().is_some() {
         prop_assert_eq!(&streamed, &plan.encode_datum(record, &lane, &mut Vec::new()));
     }
-    if streamed.is_err() || loaded.is_err() {
-        prop_assert_eq!(streamed, loaded);
+    if streamed.is_err() || loaded.is_err() || appended.is_err() {
+        prop_assert_eq!(&streamed, &loaded);
+        prop_assert_eq!(streamed, appended);
         return Ok(false);
     }
     let mut lab = Lab::new(&table.columns);
     lab.stream(&row);
+    lab.append(table, &message);
+    prop_assert_eq!(lab.row("streamed"), lab.row("appended"));
     lab.load(LINES, line);
     prop_assert_eq!(lab.row("streamed"), lab.row(LINES.name()));
     if let Some(schema) = plan.datum_schema() {

@@ -4,7 +4,7 @@
 //! <https://cloud.google.com/bigquery/docs/supported-data-types>: `INT64` and `BOOL` as varint,
 //! `FLOAT64` as `double`, `DATE` as `int32` days, `TIMESTAMP` as `int64` microseconds, `TIME` and
 //! `DATETIME` in Google's packed civil encoding, `NUMERIC` and `BIGNUMERIC` as little-endian two's
-//! complement bytes scaled by 9 and 38 digits, `JSON` and `GEOGRAPHY` as text. Repeated fields are
+//! complement bytes scaled by 9 and 38 digits, `JSON` and `GEOGRAPHY` as text; the JSON text `null` is a null. Repeated fields are
 //! written unpacked.
 
 use crate::{
@@ -22,6 +22,10 @@ use crate::{
 /// The row form of the Storage Write API.
 #[derive(Clone, Copy, Debug)]
 pub struct ProtoRow;
+
+/// Stands before the tag of a `JSON` column until its value is known: the text `null` is a null, whose cell is
+/// not written at all, and where a tag begins cannot be told from its end alone.
+const BEFORE_JSON: u8 = 0;
 
 const WIRE_VARINT: u64 = 0;
 const WIRE_FIXED64: u64 = 1;
@@ -50,6 +54,9 @@ impl RowWriter for ProtoRow {
             | ColumnKind::Other(_) => WIRE_LEN,
         };
         let mut bytes = Vec::new();
+        if matches!(kind, ColumnKind::Json) {
+            bytes.push(BEFORE_JSON);
+        }
         push_varint(&mut bytes, u64::from(number) << 3 | wire);
         Label::new(&bytes)
     }
@@ -134,6 +141,11 @@ impl RowWriter for ProtoRow {
     }
 
     fn json(out: &mut Vec<u8>, text: &str) {
+        let tag = begin_of_tag(out);
+        if text.trim_ascii() == "null" {
+            return out.truncate(tag.saturating_sub(1));
+        }
+        out.remove(tag.saturating_sub(1));
         Self::string(out, text);
     }
 
@@ -169,6 +181,14 @@ impl RowWriter for ProtoRow {
     fn topic(out: &mut Vec<u8>, lane: &LaneLabel) {
         Self::string(out, lane.topic());
     }
+}
+
+/// Where the tag begins that `out` ends with: all its bytes but the last are continued, and that before it is
+/// [`BEFORE_JSON`].
+fn begin_of_tag(out: &[u8]) -> usize {
+    let before = out.len().saturating_sub(1);
+    let continued = out.iter().take(before).rev().take_while(|byte| **byte >= 0x80).count();
+    before - continued
 }
 
 /// Hour, minute, second and microsecond in 5, 6, 6 and 20 bits.
@@ -291,6 +311,25 @@ mod tests {
             push_varint(&mut expected, len as u64);
             expected.extend(std::iter::repeat_n(7, len));
             assert_eq!(message, expected);
+        }
+    }
+
+    #[test]
+    fn the_json_text_null_is_no_cell_whatever_stands_before_it() {
+        for number in [1, 16, 9_999] {
+            let json = |text: &str| {
+                bytes(|out| {
+                    out.extend_from_slice(&[0xff, 0xff]);
+                    ProtoRow::label("ignored", number, &ColumnKind::Json).push(out);
+                    ProtoRow::json(out, text);
+                })
+            };
+            let string = bytes(|out| {
+                out.extend_from_slice(&[0xff, 0xff]);
+                ProtoRow::label("ignored", number, &ColumnKind::String).push(out);
+                ProtoRow::string(out, "{}");
+            });
+            assert_eq!((json(" null"), json("{}")), (vec![0xff, 0xff], string));
         }
     }
 }

@@ -25,7 +25,7 @@ fn message(name: String, columns: &[Column]) -> DescriptorProto {
     let mut descriptor = DescriptorProto { name: Some(name), ..DescriptorProto::default() };
     for (number, column) in (1..).zip(columns) {
         let Some(kind) = field_type(&column.kind) else { continue };
-        let nested = (kind == Type::Message).then(|| nested_name(columns, &column.name));
+        let nested = (kind == Type::Message).then(|| nested_name(columns, number));
         if let Some(name) = &nested {
             descriptor.nested_type.push(message(name.clone(), column.fields()));
         }
@@ -41,9 +41,9 @@ fn message(name: String, columns: &[Column]) -> DescriptorProto {
     descriptor
 }
 
-/// A record's message is called as no field beside it is: protobuf has one scope for both.
-fn nested_name(columns: &[Column], name: &str) -> String {
-    let mut nested = format!("{name}_");
+/// A record's message is called as no field and no other message beside it is: protobuf has one scope for all.
+fn nested_name(columns: &[Column], number: i32) -> String {
+    let mut nested = format!("Record{number}");
     while find(columns, &nested).is_some() {
         nested.push('_');
     }
@@ -126,12 +126,12 @@ mod tests {
         let inner = vec![Column::new("x", ColumnKind::Bool)];
         let row = decoded(vec![
             Column::new("a", record(vec![Column::new("b", record(inner))])),
-            Column::new("a_", ColumnKind::Json),
+            Column::new("record1", ColumnKind::Json),
         ]);
         let [a] = &row.nested_type[..] else { panic!("{row:?}") };
-        assert_eq!((a.name(), row.field[0].type_name()), ("a__", "a__"));
+        assert_eq!((a.name(), row.field[0].type_name()), ("Record1_", "Record1_"));
         let [b] = &a.nested_type[..] else { panic!("{a:?}") };
-        assert_eq!((b.name(), a.field[0].type_name()), ("b_", "b_"));
+        assert_eq!((b.name(), a.field[0].type_name()), ("Record1", "Record1"));
         assert_eq!(fields(b), [("x", 1, Type::Bool, Label::Optional)]);
     }
 }

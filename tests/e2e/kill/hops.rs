@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Path;
 use crate::rig::{
     broker::Broker,
     place::{self, Place},
@@ -23,6 +24,7 @@ const FAULTS: [(&str, Fault); 4] = [
 pub(crate) struct Hops {
     kafka: Proxy,
     bigquery: Proxy,
+    storage: Proxy,
     bucket: Proxy,
     registry: Proxy,
 }
@@ -67,6 +69,7 @@ impl Hops {
         Ok(Self {
             kafka: Proxy::start(behind.proxy, &format!("127.0.0.1:{}", behind.listener))?,
             bigquery: to(&simulator.endpoint())?,
+            storage: to(&simulator.storage())?,
             bucket: to(&simulator.gcs())?,
             registry: to(&simulator.registry())?,
         })
@@ -82,6 +85,11 @@ impl Hops {
         format!("http://{}", self.bigquery.address())
     }
 
+    /// The Storage Write API's address.
+    pub(crate) fn storage(&self) -> String {
+        format!("http://{}", self.storage.address())
+    }
+
     /// Cloud Storage's address.
     pub(crate) fn gcs(&self) -> String {
         format!("http://{}", self.bucket.address())
@@ -92,12 +100,17 @@ impl Hops {
         format!("http://{}", self.registry.address())
     }
 
-    /// The `number`-th way to disturb a hop, and its name: every fault on every hop in turn.
-    pub(crate) fn nth(&self, number: usize) -> (String, &Proxy, Fault) {
+    /// The `number`-th way to disturb a hop, and its name: every fault on every hop in turn. `path` says which
+    /// of them there are.
+    pub(crate) fn nth(&self, number: usize, path: Path) -> (String, &Proxy, Fault) {
+        let rows = match path {
+            Path::Storage => ("storage", &self.storage),
+            Path::Streaming | Path::Load | Path::Upload | Path::Auto => ("bucket", &self.bucket),
+        };
         let hops = [
             ("kafka", &self.kafka),
             ("bigquery", &self.bigquery),
-            ("bucket", &self.bucket),
+            rows,
             ("registry", &self.registry),
         ];
         let (hop, proxy) = hops[number % hops.len()];

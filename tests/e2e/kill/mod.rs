@@ -40,6 +40,8 @@ pub(crate) enum Path {
     Load,
     /// The same without a bucket: rows go with their job.
     Upload,
+    /// Appends by the Storage Write API: rows may be twice.
+    Storage,
     /// `write: auto`, switched by what BigQuery refuses: rows may be twice.
     Auto,
 }
@@ -53,6 +55,7 @@ impl Path {
     fn name(self) -> &'static str {
         match self {
             Self::Streaming => "streaming",
+            Self::Storage => "storage",
             Self::Load | Self::Upload => "load",
             Self::Auto => "auto",
         }
@@ -151,9 +154,15 @@ fn set_up(options: &Options, place: Place, broker: &Broker, behind: Behind) -> R
 
 fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hops) -> Plan {
     // Through the proxies only where they do something.
-    let [bootstrap, endpoint, bucket, registry] = match options.faults {
-        0 => [broker.address(), simulator.endpoint(), simulator.gcs(), simulator.registry()],
-        _ => [hops.bootstrap(), hops.endpoint(), hops.gcs(), hops.registry()],
+    let [bootstrap, endpoint, storage, bucket, registry] = match options.faults {
+        0 => [
+            broker.address(),
+            simulator.endpoint(),
+            simulator.storage(),
+            simulator.gcs(),
+            simulator.registry(),
+        ],
+        _ => [hops.bootstrap(), hops.endpoint(), hops.storage(), hops.gcs(), hops.registry()],
     };
     let mut topic = json!({
         "match": r"kill\.(orders|payments|parcels|returns)",
@@ -164,7 +173,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
     });
     let (mut gcs, mut load) = (Value::Null, Value::Null);
     topic["write"] = json!(options.path.name());
-    if options.path != Path::Streaming {
+    if !matches!(options.path, Path::Streaming | Path::Storage) {
         // A minute is less than load jobs promise: without a quota in the way, rows are streamed.
         topic["freshness"] = json!(if options.path.is_exact() { "2s" } else { "1m" });
         if options.path != Path::Upload {
@@ -178,6 +187,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
         bootstrap,
         group: GROUP.to_owned(),
         endpoint,
+        storage: Some(storage),
         project: "kill".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(registry),

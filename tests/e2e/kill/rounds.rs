@@ -105,13 +105,13 @@ pub(crate) fn play(
         rounds: Vec::new(),
         began: Instant::now(),
         boundaries: match options.path {
-            Path::Streaming => &STREAMING,
+            Path::Streaming | Path::Storage => &STREAMING,
             Path::Load => &LOAD,
             // What is staged nowhere has no boundary there.
             Path::Upload => LOAD.split_at(2).1,
             Path::Auto => &AUTO,
         },
-        switches: options.path == Path::Auto,
+        path: options.path,
         boundary: 0,
         retries: 0,
         guest: None,
@@ -191,8 +191,7 @@ struct Game<'a> {
     boundaries: &'static [(&'static str, u64)],
     boundary: usize,
     retries: u32,
-    /// Whether refused inserts make the replicas load.
-    switches: bool,
+    path: Path,
     /// Comes and goes to move lanes.
     guest: Option<Sink>,
 }
@@ -261,7 +260,7 @@ impl Game<'_> {
         let is_loading = name.starts_with("stage_") || name.starts_with("load_");
         self.refuse_streaming(false)?;
         crew.retire(self.random.index(crew.replicas.len()))?;
-        if self.switches && is_loading {
+        if self.path == Path::Auto && is_loading {
             self.refuse_streaming(true)?;
         }
         crew.add(self.stage, Some(format!("{name}:{nth}")))?;

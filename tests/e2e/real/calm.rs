@@ -137,6 +137,7 @@ impl<'a> Stage<'a> {
             bootstrap: self.broker.address(),
             group: format!("kcbq-calm-{format}"),
             endpoint: self.emulator.endpoint(),
+            storage: None,
             project: LocalBigQuery::PROJECT.to_owned(),
             dataset: DATASET.to_owned(),
             registry: Some(self.registry.registry()),

@@ -171,6 +171,7 @@ impl Scene<'_> {
             bootstrap: self.broker.address(),
             group: format!("kcbq-debezium-{name}"),
             endpoint: endpoint.to_owned(),
+            storage: None,
             project: LocalBigQuery::PROJECT.to_owned(),
             dataset: "raw".to_owned(),
             registry: Some(self.registry.clone()),

@@ -36,6 +36,7 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         bootstrap: broker.address(),
         group: "kcbq-flights".to_owned(),
         endpoint: emulator.endpoint(),
+        storage: None,
         project: LocalBigQuery::PROJECT.to_owned(),
         dataset: "raw".to_owned(),
         registry: None,

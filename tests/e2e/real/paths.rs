@@ -260,6 +260,7 @@ fn plan_of(
         bootstrap: broker.address(),
         group: format!("kcbq-paths-{way}"),
         endpoint: emulator.endpoint(),
+        storage: None,
         project: LocalBigQuery::PROJECT.to_owned(),
         dataset: way.to_owned(),
         registry: Some(registry.registry()),

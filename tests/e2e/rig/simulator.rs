@@ -37,6 +37,7 @@ pub(crate) struct Simulator {
     rest: u16,
     registry: u16,
     gcs: u16,
+    grpc: u16,
     process: Process,
 }
 
@@ -75,12 +76,17 @@ impl Simulator {
         process.until("answer", Duration::from_secs(30), |_| {
             http.get(&probe).is_ok_and(|answer| answer.status == 200)
         })?;
-        Ok(Self { rest, registry, gcs, process })
+        Ok(Self { rest, registry, gcs, grpc, process })
     }
 
     /// BigQuery's address.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.rest)
+    }
+
+    /// The Storage Write API's address.
+    pub(crate) fn storage(&self) -> String {
+        format!("http://127.0.0.1:{}", self.grpc)
     }
 
     /// Cloud Storage's address.

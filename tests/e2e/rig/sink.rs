@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) group: String,
     /// BigQuery's address, a simulator's or an emulator's.
     pub(crate) endpoint: String,
+    /// The Storage Write API's.
+    pub(crate) storage: Option<String>,
     /// The project.
     pub(crate) project: String,
     /// The dataset.
@@ -86,6 +88,9 @@ impl Plan {
             },
             "topics": self.topics,
         });
+        if let Some(storage) = &self.storage {
+            file["bigquery"]["storage_endpoint"] = json!(storage);
+        }
         if let Some(registry) = &self.registry {
             file["schema_registry"] = json!({"url": registry});
         }

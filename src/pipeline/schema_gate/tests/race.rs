@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::write::{
-    Write, WriteOutcome, WriteRequest,
+    RowForm, Write, WriteOutcome, WriteRequest,
     insert_all::{InsertAll, framing, settings::InsertAllSettings},
 };
 
@@ -43,7 +43,8 @@ async fn write_until_stored(rest: Arc<dyn Rest>, writer: u64) {
     framing::end_body(&mut body);
     let body = Bytes::from(body);
     loop {
-        match path.write(WriteRequest { table: table(), body: body.clone(), rows: 1 }).await {
+        let (body, form) = (body.clone(), RowForm::Json);
+        match path.write(WriteRequest { table: table(), body, rows: 1, form }).await {
             WriteOutcome::Acked => return,
             WriteOutcome::Partial { rejected, .. } => {
                 assert!(rejected.iter().all(|row| row.fault.kind == FaultKind::SchemaMismatch));

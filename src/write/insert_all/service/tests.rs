@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     rest::{RestError, RestRequest, RestResponse},
     table::TableRef,
-    write::stack::retry::RetrySettings,
+    write::{RowForm, stack::retry::RetrySettings},
 };
 
 /// What the scripted endpoint does with one request.
@@ -84,7 +84,8 @@ impl Rest for Scripted {
 
 fn request(table: &str) -> WriteRequest {
     let table = TableRef { project: "p".into(), dataset: "d".into(), table: table.into() };
-    WriteRequest { table, body: Bytes::from_static(b"{\"rows\":[]}"), rows: 1 }
+    let body = Bytes::from_static(b"{\"rows\":[]}");
+    WriteRequest { table, body, rows: 1, form: RowForm::Json }
 }
 
 fn path_over(rest: &Arc<Scripted>, settings: InsertAllSettings) -> (InsertAll, Arc<AtomicUsize>) {

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Result, ensure};
 
 use super::{Game, Round};
-use crate::{kill::crew::Crew, rig::clients::Lane};
+use crate::{
+    kill::{Path, crew::Crew},
+    rig::clients::Lane,
+};
 
 /// How long it may take until every lane moves again.
 const RECOVERY: Duration = Duration::from_secs(240);
@@ -19,7 +22,7 @@ impl Game<'_> {
     /// find out by itself, and take part again. Where the path is switched, two sleep through each path in
     /// turn: the second of them certainly.
     pub(super) fn zombie(&mut self, crew: &mut Crew) -> Result<Round> {
-        if self.switches {
+        if self.path == Path::Auto {
             self.refuse_streaming(self.having("zombie") / 2 % 2 == 1)?;
         }
         let (victim, (owned, in_flight)) = self.pick_busy(crew)?;
@@ -52,7 +55,7 @@ impl Game<'_> {
     /// Disturbs a hop of every replica for some seconds. Whatever was not committed before may be sent again
     /// any number of times.
     pub(super) fn disturb(&mut self, crew: &mut Crew, number: usize) -> Result<Round> {
-        let (name, hop, fault) = self.stage.hops.nth(number);
+        let (name, hop, fault) = self.stage.hops.nth(number, self.path);
         let (_, (owned, in_flight)) = self.pick_busy(crew)?;
         let every: BTreeSet<Lane> = self.stage.lanes.iter().cloned().collect();
         let committed = self.committed(&every)?;

@@ -1,0 +1,194 @@
+//! What an answer, or the end of a connection, means for a request and for each of its rows.
+//!
+//! A request is appended as a whole or not at all: "if a request failed due to corrupted rows, no rows in the
+//! batch will be appended"; an error in an answer "indicates rows were not accepted into the system"
+//! (<https://github.com/googleapis/googleapis/blob/master/google/cloud/bigquery/storage/v1/storage.proto>).
+//! So what is refused in an answer is certainly not stored; what a connection's end leaves without an answer may
+//! be.
+
+use bytes::Bytes;
+use googleapis_tonic_google_cloud_bigquery_storage_v1::google::{
+    cloud::bigquery::storage::v1::{
+        AppendRowsResponse, StorageError, append_rows_response::Response,
+        storage_error::StorageErrorCode,
+    },
+    rpc::Status,
+};
+use prost::Message as _;
+
+use crate::{
+    fault::{Fault, FaultKind},
+    gcp::classify::{contains_ignoring_case, told},
+    rpc::{RpcError, RpcStatus},
+    write::{RowFault, WriteOutcome},
+};
+
+const INVALID_ARGUMENT: i32 = 3;
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const FAILED_PRECONDITION: i32 = 9;
+const UNAUTHENTICATED: i32 = 16;
+
+/// What a row's texts say: `(text, kind, class)`. The class is what users and metrics see; the text itself may
+/// hold the row's value and is dropped. The first match wins.
+const ROW_TEXTS: &[(&str, FaultKind, &str)] = &[
+    // What was sent is not what the connection was told of, or the table has changed under it.
+    ("not in the writer schema", FaultKind::SchemaMismatch, "the table has no such column"),
+    ("is required", FaultKind::SchemaMismatch, "a REQUIRED column has no value"),
+    ("missing required field", FaultKind::SchemaMismatch, "a REQUIRED column has no value"),
+    (
+        "outside the allowed bounds",
+        FaultKind::PartitionOutOfRange,
+        "the partition is outside the window of streaming",
+    ),
+];
+
+/// The outcome of a request of `rows` rows by its answer.
+pub fn outcome(answer: Bytes, rows: u32) -> WriteOutcome {
+    let answer = match AppendRowsResponse::decode(answer) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let fault = Fault::unknown(FaultKind::Transient, "badAnswer", "the answer is not one");
+            return WriteOutcome::Unknown(fault.with_source(error));
+        }
+    };
+    match answer.response {
+        Some(Response::AppendResult(_)) => WriteOutcome::Acked,
+        Some(Response::Error(_)) if !answer.row_errors.is_empty() => {
+            let listed = answer.row_errors.iter().filter_map(|error| {
+                let row = u32::try_from(error.index).ok().filter(|row| *row < rows)?;
+                Some((row, error.message.as_str()))
+            });
+            partial(listed.collect(), rows)
+        }
+        Some(Response::Error(status)) => WriteOutcome::Refused(fault_of(&status)),
+        None => {
+            let message = "the answer says neither success nor failure";
+            WriteOutcome::Unknown(Fault::unknown(FaultKind::Transient, "badAnswer", message))
+        }
+    }
+}
+
+fn partial(mut listed: Vec<(u32, &str)>, rows: u32) -> WriteOutcome {
+    listed.sort_unstable_by_key(|(row, _)| *row);
+    listed.dedup_by_key(|(row, _)| *row);
+    let unsent = (0..rows).filter(|row| listed.binary_search_by_key(row, |(row, _)| *row).is_err());
+    WriteOutcome::Partial {
+        unsent: unsent.collect(),
+        rejected: listed.iter().map(|(row, text)| row_fault(*row, text)).collect(),
+        is_doubtful: false,
+    }
+}
+
+fn row_fault(row: u32, text: &str) -> RowFault {
+    let known = ROW_TEXTS.iter().find(|(part, ..)| contains_ignoring_case(text, part));
+    let (kind, message) = known
+        .map_or((FaultKind::InvalidRow, "BigQuery does not take a value"), |(_, kind, class)| {
+            (*kind, *class)
+        });
+    RowFault {
+        row,
+        fault: Fault::refused(kind, "FIELDS_ERROR", message),
+        field: None,
+        taken_for: None,
+    }
+}
+
+/// The fault behind a status in an answer: nothing was stored.
+fn fault_of(status: &Status) -> Fault {
+    let detail = status.details.iter().find_map(|detail| StorageError::decode(&*detail.value).ok());
+    let code = detail.map_or(StorageErrorCode::Unspecified, |detail| detail.code());
+    let text = status.message.as_str();
+    let kind = kind_of(status.code, code, text);
+    let reason = match code {
+        StorageErrorCode::Unspecified => format!("gRPC {}", status.code),
+        known => known.as_str_name().to_owned(),
+    };
+    Fault::refused(kind, reason, told(kind, text))
+}
+
+fn kind_of(code: i32, detail: StorageErrorCode, text: &str) -> FaultKind {
+    let says = |part: &str| contains_ignoring_case(text, part);
+    match (code, detail) {
+        (_, StorageErrorCode::TableNotFound | StorageErrorCode::StreamNotFound)
+        | (NOT_FOUND, _) => FaultKind::TableNotFound,
+        (_, StorageErrorCode::SchemaMismatchExtraFields) => FaultKind::SchemaMismatch,
+        (INVALID_ARGUMENT, _) if says("request too large") || says("messagesize is too large") => {
+            FaultKind::TooLarge
+        }
+        // The table's columns are others than those that the rows were encoded for.
+        (INVALID_ARGUMENT, _)
+            if says("mismatched with bigquery field")
+                || says("missing from the writer schema")
+                || says("schema mismatch") =>
+        {
+            FaultKind::SchemaMismatch
+        }
+        (INVALID_ARGUMENT, _) => FaultKind::InvalidRequest,
+        (PERMISSION_DENIED, _) => FaultKind::PermissionDenied,
+        (RESOURCE_EXHAUSTED, _) if says("quota") => FaultKind::QuotaExceeded,
+        (RESOURCE_EXHAUSTED, _) => FaultKind::Throttled,
+        (UNAUTHENTICATED, _) => FaultKind::Unauthenticated,
+        _ => FaultKind::Transient,
+    }
+}
+
+/// What the end of a connection means for the request that waited longest: a refusal of the service is an
+/// answer to it.
+pub fn ended(error: RpcError) -> WriteOutcome {
+    let status = match &error {
+        RpcError::Ended(status) if is_refusal(status.code) => status,
+        RpcError::NotSent { .. } => return WriteOutcome::Refused(not_sent(error)),
+        RpcError::NoToken(_) => return WriteOutcome::Refused(no_token(error)),
+        RpcError::Ended(_) | RpcError::Broken { .. } => {
+            return WriteOutcome::Unknown(lost(Some(error)));
+        }
+    };
+    WriteOutcome::Refused(fault_of(&decoded(status)))
+}
+
+/// What the end of a connection means for a request that waited behind another, or without any word.
+pub fn lost(error: Option<RpcError>) -> Fault {
+    let message = match &error {
+        Some(error) => format!("the connection ended before the answer: {error}"),
+        None => "the connection ended before the answer".to_owned(),
+    };
+    let fault = Fault::unknown(FaultKind::Transient, "noAnswer", message);
+    error.into_iter().fold(fault, Fault::with_source)
+}
+
+fn is_refusal(code: i32) -> bool {
+    matches!(
+        code,
+        INVALID_ARGUMENT
+            | NOT_FOUND
+            | PERMISSION_DENIED
+            | RESOURCE_EXHAUSTED
+            | FAILED_PRECONDITION
+            | UNAUTHENTICATED
+    )
+}
+
+fn decoded(status: &RpcStatus) -> Status {
+    let details = Status::decode(status.details.clone()).map(|status| status.details);
+    Status {
+        code: status.code,
+        message: status.message.clone(),
+        details: details.unwrap_or_default(),
+    }
+}
+
+fn not_sent(error: RpcError) -> Fault {
+    Fault::refused(FaultKind::Transient, "notSent", error.to_string()).with_source(error)
+}
+
+fn no_token(error: RpcError) -> Fault {
+    let message = format!("{error}; check the service's Google credentials");
+    Fault::refused(FaultKind::Unauthenticated, "noToken", message).with_source(error)
+}
+
+/// A request that met a connection in the moment of its end: it was not sent.
+pub fn closed() -> Fault {
+    Fault::refused(FaultKind::Transient, "closed", "the connection was closed for want of use")
+}

@@ -1,0 +1,111 @@
+//! The write path: protobuf rows through the [stack](crate::write::stack) to the connections.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use tower::{BoxError, Service, util::BoxCloneSyncService};
+
+use crate::{
+    fault::{Fault, FaultKind},
+    jitter::Jitter,
+    rpc::Rpc,
+    write::{
+        RowForm, Write, WriteOutcome, WriteRequest,
+        stack::{Attempt, Stacks, retry::OnRetry},
+        storage::{
+            pool::Pool,
+            settings::{REQUEST_BYTES_HARD_MAX, StorageSettings},
+        },
+    },
+};
+
+/// What a request has beside its rows, at most: the names, and a schema of ten thousand columns.
+const HEAD_BYTES_MAX: usize = 1 << 20;
+
+/// [`Write`] through `AppendRows` to the `_default` streams.
+pub struct StorageWrite {
+    stacks: Stacks,
+    pool: Arc<Pool>,
+}
+
+impl StorageWrite {
+    /// A write path over `rpc`; `on_retry` is told about every retry, `jitter` spreads them.
+    pub fn new(
+        settings: &StorageSettings,
+        rpc: Arc<dyn Rpc>,
+        on_retry: OnRetry,
+        jitter: Jitter,
+    ) -> Self {
+        let pool = Arc::new(Pool::new(rpc, settings.connections_max));
+        let client = BoxCloneSyncService::new(Client { pool: Arc::clone(&pool) });
+        Self { stacks: Stacks::new(settings.limits(), client, on_retry, jitter), pool }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.pool.len()
+    }
+
+    async fn run(&self, request: WriteRequest) -> WriteOutcome {
+        if request.body.len() > REQUEST_BYTES_HARD_MAX - HEAD_BYTES_MAX {
+            return WriteOutcome::Refused(Fault::refused(
+                FaultKind::TooLarge,
+                "requestTooLarge",
+                "the request is larger than the 10 MB that BigQuery takes",
+            ));
+        }
+        let wire = request.body.clone();
+        self.stacks.run(Attempt::new(request, wire)).await
+    }
+}
+
+impl Write for StorageWrite {
+    fn write(&self, request: WriteRequest) -> BoxFuture<'_, WriteOutcome> {
+        Box::pin(self.run(request))
+    }
+}
+
+impl fmt::Debug for StorageWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageWrite").field("stacks", &self.stacks).finish_non_exhaustive()
+    }
+}
+
+/// The innermost service.
+#[derive(Clone)]
+struct Client {
+    pool: Arc<Pool>,
+}
+
+impl Service<Attempt> for Client {
+    type Response = WriteOutcome;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<WriteOutcome, BoxError>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        attempt.start();
+        let pool = Arc::clone(&self.pool);
+        Box::pin(async move {
+            let request = attempt.request.clone();
+            Ok(match request.form.clone() {
+                RowForm::Proto(schema) => pool.send(request, schema).await,
+                RowForm::Json => WriteOutcome::Refused(Fault::refused(
+                    FaultKind::InvalidRequest,
+                    "rowForm",
+                    "rows of insertAll have come to the Storage Write API",
+                )),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
