@@ -247,6 +247,8 @@ pub struct TableTelemetry {
     pub takes_load_path: IntGauge,
     /// See [`Metrics::estimated_cost`].
     pub streaming_cost: Counter,
+    /// The same by the Storage Write API.
+    pub storage_cost: Counter,
     /// See [`Metrics::estimated_cost`].
     pub load_cost: Counter,
     load_jobs: prometheus::IntCounterVec,
@@ -269,6 +271,7 @@ impl TableTelemetry {
             staged_bytes: metrics.staged_bytes.with_label_values(labels),
             takes_load_path: metrics.takes_load_path.with_label_values(labels),
             streaming_cost: metrics.estimated_cost.with_label_values(&[label, "streaming"]),
+            storage_cost: metrics.estimated_cost.with_label_values(&[label, "storage"]),
             load_cost: metrics.estimated_cost.with_label_values(&[label, "load"]),
             load_jobs: metrics.load_jobs.clone(),
             path_switches: metrics.path_switches.clone(),

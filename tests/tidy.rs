@@ -44,17 +44,7 @@ mod tidy {
         // envelope and `gcp::tables::names` writes paths: every Google API shares them.
         (
             "write",
-            &[
-                "failpoint",
-                "fault",
-                "gcp",
-                "jitter",
-                "record",
-                "rest",
-                "rpc",
-                "table",
-                "transcode",
-            ],
+            &["failpoint", "fault", "gcp", "jitter", "record", "rest", "rpc", "table", "transcode"],
         ),
         // The driver.
         (

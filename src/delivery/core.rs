@@ -31,7 +31,7 @@ use crate::{
     fault::Fault,
     path::price::ROW_BYTES_MIN,
     record::TopicPartition,
-    write::load::job::LoadFormat,
+    write::{RowForm, load::job::LoadFormat},
 };
 
 /// The part of the memory that may be kept in buffers for later batches.
@@ -449,13 +449,15 @@ impl<E: Encoder> Core<E> {
         if let Way::Staged(_, key, format) = sent.way {
             return self.stage(id, key, format);
         }
+        let form = self.encoder.form(sent.way.slot());
+        let counted = if form == RowForm::Json { ROW_BYTES_MIN } else { 0 };
         self.actions.push_back(Action::Write(Write {
             id,
             table: self.encoder.table(sent.way.slot()),
             body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
-            form: self.encoder.form(sent.way.slot()),
-            billed_bytes: sent.batch.counted_bytes(ROW_BYTES_MIN),
+            billed_bytes: sent.batch.counted_bytes(counted),
+            form,
             oldest_timestamp_ms: sent.batch.oldest_timestamp_ms(),
         }));
     }

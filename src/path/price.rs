@@ -23,6 +23,10 @@ pub struct Prices {
     /// 1 KiB. Default: 0.0512, from 0.01 USD for 200 MiB.
     #[schemars(range(min = 0.0))]
     pub streaming_usd_per_gib: f64,
+    /// USD for a GiB of rows by the Storage Write API, every byte counted. The first two TiB of a month
+    /// are free, which is not accounted for. Default: 0.025.
+    #[schemars(range(min = 0.0))]
+    pub storage_usd_per_gib: f64,
     /// USD for a GiB of rows by load jobs. Default: 0, because they are free of charge unless a
     /// reservation of your own runs them.
     #[schemars(range(min = 0.0))]
@@ -31,7 +35,11 @@ pub struct Prices {
 
 impl Default for Prices {
     fn default() -> Self {
-        Self { streaming_usd_per_gib: 0.01 * 1_024.0 / 200.0, load_usd_per_gib: 0.0 }
+        Self {
+            streaming_usd_per_gib: 0.01 * 1_024.0 / 200.0,
+            storage_usd_per_gib: 0.025,
+            load_usd_per_gib: 0.0,
+        }
     }
 }
 
@@ -39,6 +47,11 @@ impl Prices {
     /// What `bytes` cost by streaming inserts, of rows that are counted as [`ROW_BYTES_MIN`] at least.
     pub fn streamed(&self, bytes: u64) -> Usd {
         Usd(bytes as f64 / GIB * self.streaming_usd_per_gib)
+    }
+
+    /// What `bytes` of rows cost by the Storage Write API.
+    pub fn appended(&self, bytes: u64) -> Usd {
+        Usd(bytes as f64 / GIB * self.storage_usd_per_gib)
     }
 
     /// What `bytes` of rows cost by load jobs.

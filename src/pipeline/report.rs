@@ -27,7 +27,7 @@ use crate::{
     source::OwnedLane,
     table::TableRef,
     telemetry::{LaneState, LastError, TableState, TableTelemetry, Telemetry, TopicTelemetry},
-    write::WriteOutcome,
+    write::{RowForm, WriteOutcome},
 };
 
 /// How often the states are written to the board.
@@ -39,6 +39,8 @@ struct OnTheWire {
     rows: u32,
     bytes: usize,
     billed_bytes: u64,
+    /// Whether it goes by streaming inserts.
+    is_json: bool,
     since: Instant,
     oldest_timestamp_ms: Option<i64>,
 }
@@ -51,8 +53,8 @@ impl OnTheWire {
         bytes: usize,
         since: Instant,
     ) -> Self {
-        let (billed_bytes, oldest_timestamp_ms) = (0, None);
-        Self { name, table, rows, bytes, billed_bytes, since, oldest_timestamp_ms }
+        let (billed_bytes, is_json, oldest_timestamp_ms) = (0, false, None);
+        Self { name, table, rows, bytes, billed_bytes, is_json, since, oldest_timestamp_ms }
     }
 }
 
@@ -184,6 +186,7 @@ impl Report {
             rows: write.rows,
             bytes: write.body.len(),
             billed_bytes: write.billed_bytes,
+            is_json: write.form == RowForm::Json,
             since: now,
             oldest_timestamp_ms: write.oldest_timestamp_ms,
         };
@@ -193,7 +196,7 @@ impl Report {
     /// Its answer came.
     pub fn written(&mut self, id: BatchId, outcome: &WriteOutcome, now: Instant) {
         let Some(sent) = self.writes.remove(&id) else { return };
-        let OnTheWire { name, table, rows, bytes, billed_bytes, since, oldest_timestamp_ms } = sent;
+        let OnTheWire { name, table, rows, bytes, since, oldest_timestamp_ms, .. } = sent;
         table.write_seconds.observe(now.duration_since(since).as_secs_f64());
         let stored = match outcome {
             WriteOutcome::Acked => rows,
@@ -220,7 +223,11 @@ impl Report {
             table.written_bytes.inc_by(bytes as u64);
             // Rows that were refused cost nothing.
             let share = f64::from(stored) / f64::from(rows.max(1));
-            table.streaming_cost.inc_by(self.paths.prices().streamed(billed_bytes).0 * share);
+            let prices = self.paths.prices();
+            match sent.is_json {
+                true => table.streaming_cost.inc_by(prices.streamed(sent.billed_bytes).0 * share),
+                false => table.storage_cost.inc_by(prices.appended(sent.billed_bytes).0 * share),
+            }
         }
     }
 
@@ -413,7 +420,7 @@ fn waiting_rows(core: &Core<TopicEncoder>) -> HashMap<TableRef, i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{path::price::Prices, record::TopicPartition, write::RowForm};
+    use crate::{path::price::Prices, record::TopicPartition};
 
     #[test]
     fn skipped_records_are_counted_and_ignored_ones_are_not() {
@@ -433,26 +440,37 @@ mod tests {
     #[test]
     fn only_rows_that_are_stored_cost_something_and_small_ones_cost_as_much_as_a_kibibyte() {
         let telemetry = Arc::new(Telemetry::new(1, Instant::now(), 0).unwrap());
-        let prices = Prices { streaming_usd_per_gib: 1_024.0, load_usd_per_gib: 512.0 };
+        let prices = Prices {
+            streaming_usd_per_gib: 1_024.0,
+            storage_usd_per_gib: 256.0,
+            load_usd_per_gib: 512.0,
+        };
         let paths = Arc::new(Paths::default().with_prices(prices));
         let mut report = Report::new(0, Arc::default(), paths, Arc::clone(&telemetry));
         let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
         let now = Instant::now();
-        let mut send = |id, outcome: &WriteOutcome| {
+        let mut send = |id, form, outcome: &WriteOutcome| {
             let (id, table, body) = (BatchId(id), table.clone(), bytes::Bytes::from_static(b"{}"));
             let billed_bytes = 4 << 20;
-            let (form, oldest_timestamp_ms) = (RowForm::Json, None);
+            let oldest_timestamp_ms = None;
             let write = Write { id, table, body, rows: 4, form, billed_bytes, oldest_timestamp_ms };
             report.writing(&write, now);
             report.written(id, outcome, now);
-            telemetry.table("p.d.t").streaming_cost.get()
+            let table = telemetry.table("p.d.t");
+            (table.streaming_cost.get(), table.storage_cost.get())
         };
-        assert_eq!(send(1, &WriteOutcome::Acked), 4.0);
+        assert_eq!(send(1, RowForm::Json, &WriteOutcome::Acked), (4.0, 0.0));
         let unknown = WriteOutcome::Unknown(Fault::unknown(FaultKind::Transient, "", ""));
-        assert_eq!(send(2, &unknown), 4.0, "nobody knows, and it is sent again");
+        assert_eq!(
+            send(2, RowForm::Json, &unknown),
+            (4.0, 0.0),
+            "nobody knows, and it is sent again"
+        );
         let half =
             WriteOutcome::Partial { rejected: vec![], unsent: vec![1, 3], is_doubtful: false };
-        assert_eq!(send(3, &half), 6.0);
+        assert_eq!(send(3, RowForm::Json, &half), (6.0, 0.0));
+        let rows = RowForm::Proto(bytes::Bytes::new());
+        assert_eq!(send(4, rows, &WriteOutcome::Acked), (6.0, 1.0));
         let text = telemetry.encode(now).unwrap();
         let sample = "kcbq_estimated_cost_usd_total{path=\"streaming\",table=\"p.d.t\"} 6";
         assert!(text.contains(sample), "{text}");

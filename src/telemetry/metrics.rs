@@ -136,7 +136,7 @@ metrics! {
         /// Bytes of rows that were staged for load jobs, before compression.
         pub staged_bytes: IntCounterVec = "kcbq_staged_bytes_total" ["table"],
         /// What the rows cost that BigQuery has acknowledged, or that were staged for load jobs, in USD by
-        /// `prices`, by write path: `streaming` or `load`. An estimate: discounts are unknown.
+        /// `prices`, by write path: `streaming`, `storage` or `load`. An estimate: discounts are unknown.
         pub estimated_cost: CounterVec = "kcbq_estimated_cost_usd_total" ["table", "path"],
         /// Staged objects that were deleted because they were older than `gcs.orphan_age`: what owners
         /// that crashed have left behind.
