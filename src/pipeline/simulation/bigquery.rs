@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io::Read, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ use crate::{
         self, SimSettings,
         bigquery::{
             jobs::job::{Job, State},
+            storage,
             tables::TablePath,
         },
         faults::{FaultAction, FaultRule, FaultScript},
@@ -59,6 +60,8 @@ pub(crate) struct Applied {
 pub(crate) struct BigQuery {
     core: sim::Core,
     seen: BTreeMap<String, usize>,
+    /// The core's numbers of the processes' connections.
+    connections: BTreeMap<u64, u64>,
 }
 
 impl BigQuery {
@@ -78,7 +81,7 @@ impl BigQuery {
         };
         let mut core = sim::Core::new(settings);
         core.set_faults(job_faults(plan));
-        Self { core, seen: BTreeMap::new() }
+        Self { core, seen: BTreeMap::new(), connections: BTreeMap::new() }
     }
 
     /// Every load job: when it was created, and why it failed if it did.
@@ -102,8 +105,7 @@ impl BigQuery {
     pub(crate) fn apply(&mut self, now_ms: u64, request: RestRequest) -> Applied {
         let deleted = self.needed_rows(&request);
         let before = self.core.counters().duplicates;
-        let RestRequest { method, path, headers, body } = request;
-        let request = Request::new(method, &path, headers, body.into_bytes());
+        let request = self.storage_request(now_ms, request);
         let step = self.core.step(request, Duration::from_millis(EPOCH_MS + now_ms));
         let Step::Answer { response: Response { status, headers, body }, .. } = step else {
             unreachable!("the history has faults of its own")
@@ -115,6 +117,19 @@ impl BigQuery {
             duplicates: self.core.counters().duplicates - before,
             answer: RestResponse { status, headers, body },
         }
+    }
+
+    /// The request as the core takes it: a connection that it has not seen is opened.
+    fn storage_request(&mut self, now_ms: u64, request: RestRequest) -> Request {
+        let RestRequest { method, path, headers, body } = request;
+        let mut request = Request::new(method, &path, headers, body.into_bytes());
+        if let Some(number) = storage::connection_of(&request) {
+            let now = Duration::from_millis(EPOCH_MS + now_ms);
+            let known = self.connections.entry(number);
+            let number = *known.or_insert_with(|| self.core.connect(now));
+            request.headers.insert(storage::CONNECTION, HeaderValue::from(number));
+        }
+        request
     }
 
     fn needed_rows(&self, request: &RestRequest) -> Vec<(TopicPartition, i64)> {
@@ -183,6 +198,8 @@ fn job_faults(plan: &Plan) -> FaultScript {
 pub(crate) enum Service {
     /// It writes rows.
     InsertAll,
+    /// It appends rows.
+    Append,
     /// It stores an object.
     Upload,
     /// It creates a load job.
@@ -199,6 +216,7 @@ impl Service {
         let is_post = request.method == Method::POST;
         match request.path.as_str() {
             _ if inserts_into(request).is_some() => Self::InsertAll,
+            path if path.starts_with(storage::SERVICE) => Self::Append,
             path if path.starts_with("/upload/bigquery/") => Self::JobMedia,
             path if path.starts_with("/upload/") => Self::Upload,
             path if is_post && path.ends_with("/jobs") => Self::JobInsert,
@@ -251,6 +269,12 @@ pub(crate) fn error(status: StatusCode, reason: &str) -> RestResponse {
     let body = json!({"error": {"code": status.as_u16(), "message": "injected",
         "errors": [{"reason": reason, "message": "injected", "domain": "global"}]}});
     answer(status, &body)
+}
+
+/// The same to a request that appends rows.
+pub(crate) fn append_error(status: StatusCode, reason: &str) -> RestResponse {
+    let Response { status, headers, body } = storage::refusal(status.as_u16(), reason);
+    RestResponse { status, headers, body }
 }
 
 /// An answer that puts a passing fault, or a neighbour's, on each row.

@@ -185,6 +185,11 @@ impl Checkers {
         }
     }
 
+    /// Whether a lane's rows are appended.
+    pub(crate) fn is_appended(&self, lane: &TopicPartition) -> bool {
+        self.contents.is_appended(lane)
+    }
+
     /// A client gave up on a request with this record.
     pub(crate) fn ambiguous(&mut self, lane: &TopicPartition, offset: i64) {
         self.ambiguous.insert((lane.clone(), offset));
@@ -263,6 +268,7 @@ impl Checkers {
         });
         // A load job knows nothing of insertIds.
         let far_apart = self.contents.is_switched(lane)
+            || self.contents.is_appended(lane)
             || outcome.rows.windows(2).all(|two| two[1] - two[0] >= dedupe_ms);
         let repeated = self.ambiguous.contains(&(lane.clone(), offset));
         if !(far_apart && (exposed || repeated)) {

@@ -77,6 +77,8 @@ pub(crate) enum Mark {
     JobCreated,
     ContainerJob,
     MediaJob,
+    Appended,
+    AppendRefused,
     UploadAsked,
     JobExists,
     JobLoaded,
@@ -102,7 +104,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 79] = [
+    pub(crate) const SET: [Self; 81] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -173,6 +175,8 @@ impl Mark {
         Self::JobCreated,
         Self::ContainerJob,
         Self::MediaJob,
+        Self::Appended,
+        Self::AppendRefused,
         Self::UploadAsked,
         Self::JobExists,
         Self::JobLoaded,

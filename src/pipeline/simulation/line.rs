@@ -1,14 +1,27 @@
 //! The network as a process sees it: the ports to BigQuery and to the registry, over the history's
 //! events.
 
-use futures_util::future::BoxFuture;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future::BoxFuture, stream};
+use http::{HeaderValue, Method};
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{bigquery::Service, env::Who};
 use crate::{
     fault::{Fault, FaultKind},
     registry::{RegisteredSchema, Registry, RegistryError},
-    rest::{Rest, RestError, RestRequest, RestResponse},
+    rest::{Body, Rest, RestError, RestRequest, RestResponse},
+    rpc::{Rpc, RpcError, RpcRequest, RpcStatus, RpcStream},
+    sim::{
+        bigquery::storage::{CONNECTION, rpc},
+        message::Response,
+    },
 };
 
 /// Calls that wait to be looked at; none waits longer than the running task.
@@ -51,6 +64,17 @@ pub(crate) struct Line {
     pub(crate) who: Who,
     /// To the world.
     pub(crate) calls: mpsc::Sender<Call>,
+    /// Connections that it has opened.
+    pub(crate) connections: Arc<AtomicU64>,
+}
+
+/// A connection's requests go out one by one, when their answers are waited for.
+struct Connection {
+    line: Line,
+    path: String,
+    /// No other connection of any process has it.
+    number: u64,
+    requests: mpsc::Receiver<Body>,
 }
 
 impl Line {
@@ -70,6 +94,45 @@ impl Rest for Line {
                 let (endpoint, source) = ("bigquery".to_owned(), "connection reset".into());
                 Err(RestError::NoAnswer { endpoint, source })
             })
+        })
+    }
+}
+
+impl Rpc for Line {
+    fn call(&self, _: RpcRequest) -> BoxFuture<'_, Result<Bytes, RpcError>> {
+        unreachable!("the default streams need no other call")
+    }
+
+    fn open(&self, path: &str, _: &str) -> BoxFuture<'_, Result<RpcStream, RpcError>> {
+        let (requests, receiver) = mpsc::channel(1);
+        let count = self.connections.fetch_add(1, Ordering::Relaxed);
+        let Who { replica, life } = self.who;
+        let number = (replica as u64) << 48 | (life as u64) << 32 | count;
+        let (line, path) = (self.clone(), path.to_owned());
+        let connection = Connection { line, path, number, requests: receiver };
+        let answers = stream::unfold(Some(connection), |connection| async {
+            let mut connection = connection?;
+            let message = connection.requests.recv().await?;
+            let answer = connection.answer(message).await;
+            let goes_on = answer.is_ok().then_some(connection);
+            Some((answer, goes_on))
+        });
+        Box::pin(async { Ok(RpcStream { requests, answers: answers.boxed() }) })
+    }
+}
+
+impl Connection {
+    async fn answer(&self, body: Body) -> Result<Bytes, RpcError> {
+        let headers = [(CONNECTION.parse().unwrap(), HeaderValue::from(self.number))];
+        let (method, path) = (Method::POST, self.path.clone());
+        let request = RestRequest { method, path, headers: headers.into_iter().collect(), body };
+        let answer = self.line.ask(|sender| Ask::Rest(request, sender)).await;
+        let broken = || RpcError::Broken { endpoint: "storage".into(), source: "reset".into() };
+        let RestResponse { status, headers, body } =
+            answer.and_then(Result::ok).ok_or_else(broken)?;
+        rpc::outcome(Response { status, headers, body }).map_err(|status| {
+            let details = status.encode_to_vec().into();
+            RpcError::Ended(RpcStatus { code: status.code, message: status.message, details })
         })
     }
 }

@@ -86,10 +86,12 @@ impl Loading {
         let some = rng.chance(600);
         Self {
             topics: [(); 3].map(|()| match rng.between(0, 9) {
-                _ if !some => WriteMode::Streaming,
-                0..=3 => WriteMode::Load,
-                4..=6 => WriteMode::Auto,
-                _ => WriteMode::Streaming,
+                0..=5 if !some => WriteMode::Streaming,
+                _ if !some => WriteMode::Storage,
+                0..=2 => WriteMode::Load,
+                3..=5 => WriteMode::Auto,
+                6..=7 => WriteMode::Streaming,
+                _ => WriteMode::Storage,
             }),
             has_bucket: rng.chance(750),
             switch: if rng.chance(500) { 2 } else { 10 },

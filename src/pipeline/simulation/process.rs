@@ -31,9 +31,11 @@ use crate::{
         schema_gate::{GateSettings, SchemaGate, Shared},
     },
     rest::Rest,
+    rpc::Rpc,
     table::TableRef,
     write::{
         Write, WriteOutcome, WriteRequest,
+        by_form::ByForm,
         insert_all::{InsertAll, settings::InsertAllSettings},
         load::{
             chain::{ChainId, Slot},
@@ -42,6 +44,7 @@ use crate::{
             run::JobEnd,
         },
         stack::retry::RetrySettings,
+        storage::{StorageWrite, settings::StorageSettings},
     },
 };
 
@@ -96,7 +99,9 @@ impl std::fmt::Debug for Process {
 impl Process {
     /// A process that has just started.
     pub(crate) fn new(env: &mut Env, who: Who) -> Self {
-        let line = Arc::new(Line { who, calls: env.calls.clone() });
+        let calls = env.calls.clone();
+        let line = Arc::new(Line { who, calls, connections: Arc::default() });
+        let rpc: Arc<dyn Rpc> = Arc::<Line>::clone(&line);
         let rest: Arc<dyn Rest> = Arc::<Line>::clone(&line);
         let catalog: Arc<dyn Catalog> = Arc::new(Tables::new(Arc::clone(&rest)));
         let gate = SchemaGate::new(Shared {
@@ -121,12 +126,15 @@ impl Process {
         let ownership = Ownership::default();
         ownership.lock().keeps_released = env.defect == Some(Defect::CommitAfterRevoke);
         Self {
-            writer: Arc::new(InsertAll::new(
-                write_settings(env),
-                rest,
-                Arc::new(|_, _| {}),
-                jitter,
-            )),
+            writer: Arc::new(ByForm {
+                storage: Some(StorageWrite::new(
+                    &storage_settings(env),
+                    rpc,
+                    Arc::new(|_, _| {}),
+                    jitter.clone(),
+                )),
+                insert_all: InsertAll::new(write_settings(env), rest, Arc::new(|_, _| {}), jitter),
+            }),
             loads: Arc::new(loads),
             preparer: Arc::new(preparer),
             paths: Arc::new(Paths::new(env.plan.loading.has_bucket, clock)),
@@ -220,14 +228,20 @@ fn clock(env: &mut Env) -> Clock {
 }
 
 fn write_settings(env: &Env) -> InsertAllSettings {
-    InsertAllSettings {
-        timeout_ms: env.plan.write_timeout_ms,
-        retry: RetrySettings {
-            attempts_max: env.plan.write_attempts,
-            elapsed_max_ms: 20_000,
-            backoff_initial_ms: 200,
-            backoff_max_ms: 3_000,
-        },
-        ..InsertAllSettings::default()
+    let (timeout_ms, retry) = (env.plan.write_timeout_ms, retry_settings(env));
+    InsertAllSettings { timeout_ms, retry, ..InsertAllSettings::default() }
+}
+
+fn storage_settings(env: &Env) -> StorageSettings {
+    let (timeout_ms, retry) = (env.plan.write_timeout_ms, retry_settings(env));
+    StorageSettings { timeout_ms, retry, connections_max: 2, ..StorageSettings::default() }
+}
+
+fn retry_settings(env: &Env) -> RetrySettings {
+    RetrySettings {
+        attempts_max: env.plan.write_attempts,
+        elapsed_max_ms: 20_000,
+        backoff_initial_ms: 200,
+        backoff_max_ms: 3_000,
     }
 }

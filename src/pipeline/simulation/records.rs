@@ -128,6 +128,11 @@ impl Contents {
         self.loading.has_bucket && self.loading.mode(&lane.topic) == WriteMode::Auto
     }
 
+    /// Whether they are appended: nothing recognises those that are sent again.
+    pub(crate) fn is_appended(&self, lane: &TopicPartition) -> bool {
+        self.loading.mode(&lane.topic) == WriteMode::Storage
+    }
+
     /// What the record at these coordinates says.
     pub(crate) fn at(&self, lane: &TopicPartition, offset: i64) -> Content {
         let place = u64::from(lane.topic.as_bytes()[0]) << 40 | (lane.partition as u64) << 32;

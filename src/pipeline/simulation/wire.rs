@@ -12,6 +12,7 @@ use super::{
 use crate::{
     fault::{Fault, FaultKind},
     gcp::http::ANSWER_TIMEOUT,
+    record::TopicPartition,
     registry::{RegisteredSchema, RegistryError},
     rest::{RestRequest, RestResponse},
 };
@@ -24,8 +25,8 @@ const REGISTRY_TIMEOUT_MS: u64 = 10_000;
 /// An answer on its way to a process.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// BigQuery's.
-    Rest(tokio::sync::oneshot::Sender<RestAnswer>, RestResponse),
+    /// BigQuery's, and the records that the request appended.
+    Rest(tokio::sync::oneshot::Sender<RestAnswer>, RestResponse, Vec<(TopicPartition, i64)>),
     /// The registry's.
     Schema(tokio::sync::oneshot::Sender<SchemaAnswer>, SchemaAnswer),
     /// None: the connection breaks.
@@ -33,12 +34,21 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Hands the answer over, if anybody waits for it still.
-    pub(crate) fn deliver(self) {
+    /// Hands the answer over, if anybody waits for it still; the records that were appended unheard.
+    pub(crate) fn deliver(self) -> Vec<(TopicPartition, i64)> {
         match self {
-            Self::Rest(sender, answer) => drop(sender.send(Ok(answer))),
-            Self::Schema(sender, answer) => drop(sender.send(answer)),
-            Self::Broken(ask) => drop(ask),
+            Self::Rest(sender, answer, appended) => match sender.send(Ok(answer)) {
+                Ok(()) => Vec::new(),
+                Err(_) => appended,
+            },
+            Self::Schema(sender, answer) => {
+                drop(sender.send(answer));
+                Vec::new()
+            }
+            Self::Broken(ask) => {
+                drop(ask);
+                Vec::new()
+            }
         }
     }
 }
@@ -76,7 +86,9 @@ pub(crate) fn send(env: &mut Env, call: Call) {
         Ask::Rest(request, _) => {
             let fate = match Service::of(request) {
                 Service::InsertAll => insert_fate(env),
-                Service::Upload | Service::JobInsert | Service::JobMedia => load_fate(env),
+                Service::Append | Service::Upload | Service::JobInsert | Service::JobMedia => {
+                    load_fate(env)
+                }
                 Service::Other => table_fate(env),
             };
             if fate.is_doubtful() && Service::of(request) == Service::InsertAll {
@@ -197,15 +209,21 @@ pub(crate) fn arrives(env: &mut Env, who: Who, ask: Ask, fate: Fate) {
         }
         Ask::Rest(request, sender) => {
             let again = request.clone();
+            let is_append = Service::of(&request) == Service::Append;
+            let error = if is_append { bigquery::append_error } else { bigquery::error };
+            let mut appended = Vec::new();
             let answer = match fate {
-                Fate::Refuse(status, reason) => bigquery::error(status, reason),
+                Fate::Refuse(status, reason) => error(status, reason),
                 Fate::StopRows(reason) => {
                     bigquery::rows_stopped(bigquery::coordinates(&request).len(), reason)
                 }
-                _ => apply(env, request),
+                _ => apply(env, request, &mut appended),
             };
             if fate.is_doubtful() {
                 env.mark(Mark::AmbiguousAnswer);
+                for (lane, offset) in appended.drain(..) {
+                    env.checkers.ambiguous(&lane, offset);
+                }
             }
             match fate {
                 Fate::LoseAnswer | Fate::Hold => {
@@ -215,13 +233,11 @@ pub(crate) fn arrives(env: &mut Env, who: Who, ask: Ask, fate: Fate) {
                 }
                 _ => {
                     let answer = match fate {
-                        Fate::FailAfter => {
-                            bigquery::error(StatusCode::SERVICE_UNAVAILABLE, "backendError")
-                        }
+                        Fate::FailAfter => error(StatusCode::SERVICE_UNAVAILABLE, "backendError"),
                         _ => answer,
                     };
                     let delay = env.delay();
-                    env.after(delay, Event::Replied(who, Reply::Rest(sender, answer)));
+                    env.after(delay, Event::Replied(who, Reply::Rest(sender, answer, appended)));
                 }
             }
         }
@@ -243,7 +259,12 @@ fn schema(env: &mut Env, id: u32, fate: Fate) -> SchemaAnswer {
     Ok(RegisteredSchema { id, format, text, references: Vec::new() })
 }
 
-fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
+/// Has BigQuery carry out a request; the records that were appended go to `appended`.
+fn apply(
+    env: &mut Env,
+    request: RestRequest,
+    appended: &mut Vec<(TopicPartition, i64)>,
+) -> RestResponse {
     let method = request.method.clone();
     let service = Service::of(&request);
     let is_query = request.path.ends_with("/queries");
@@ -256,6 +277,9 @@ fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
     for row in &rows {
         env.log(format_args!("stored {}@{} in {}", row.lane, row.offset, row.table));
         env.checkers.stored(row, &mut env.history, env.now);
+        if env.checkers.is_appended(&row.lane) {
+            appended.push((row.lane.clone(), row.offset));
+        }
     }
     if !deleted.is_empty() {
         env.mark(Mark::ObjectDeleted);
@@ -265,8 +289,11 @@ fn apply(env: &mut Env, request: RestRequest) -> RestResponse {
         env.mark(if answer.status == 409 { Mark::JobExists } else { Mark::JobCreated });
     } else if service == Service::JobMedia {
         mark_media(env, &method, is_question, answer.status);
-    } else if service == Service::InsertAll {
+    } else if matches!(service, Service::InsertAll | Service::Append) {
         mark_rows(env, &answer);
+        if service == Service::Append {
+            env.mark(if rows.is_empty() { Mark::AppendRefused } else { Mark::Appended });
+        }
     } else if answer.status == 412 {
         let is_object = service == Service::Upload;
         env.mark(if is_object { Mark::ObjectExists } else { Mark::SchemaRace });
@@ -298,6 +325,7 @@ fn mark_rows(env: &mut Env, answer: &RestResponse) {
     let said = String::from_utf8_lossy(&answer.body);
     let marks = [
         ("no such field", Mark::StaleSchema),
+        ("more fields than BigQuery schema", Mark::StaleSchema),
         ("Missing required field", Mark::StaleSchema),
         ("Could not convert value", Mark::StaleType),
         ("outside the allowed bounds", Mark::RowsRejected),

@@ -226,7 +226,11 @@ impl World {
         }
         match event {
             Event::Turn(_) => replica.turn(env),
-            Event::Replied(_, reply) => reply.deliver(),
+            Event::Replied(_, reply) => {
+                for (lane, offset) in reply.deliver() {
+                    env.checkers.ambiguous(&lane, offset);
+                }
+            }
             Event::Finished(Finished { worker, done, .. }) => {
                 replica.workers[worker].finished(env, done);
             }

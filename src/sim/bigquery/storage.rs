@@ -87,20 +87,24 @@ impl StorageRoute {
         Some(Self { operation, table, call })
     }
 
-    /// The answer where a fault script refuses the call: what the service itself has broken ends a
-    /// connection, all else is one request's.
+    /// The answer where a fault script refuses the call.
     pub fn refusal(&self, status: u16, message: &str) -> Response {
-        let error = RpcError::new(Code::of_http(status), message);
         match &self.call {
-            Ok(Call::Append(_, request)) if matches!(status, 400 | 403 | 409 | 412 | 429) => {
-                rpc::answer(&AppendRowsResponse {
-                    response: Some(Outcome::Error(error.status())),
-                    write_stream: request.write_stream.clone(),
-                    ..AppendRowsResponse::default()
-                })
-            }
-            _ => error.into(),
+            Ok(Call::Append(..)) => refusal(status, message),
+            _ => RpcError::new(Code::of_http(status), message).into(),
         }
+    }
+}
+
+/// A refusal of an append: what the service itself has broken ends the connection, all else is one request's.
+pub fn refusal(status: u16, message: &str) -> Response {
+    let error = RpcError::new(Code::of_http(status), message);
+    match status {
+        400 | 403 | 409 | 412 | 429 => rpc::answer(&AppendRowsResponse {
+            response: Some(Outcome::Error(error.status())),
+            ..AppendRowsResponse::default()
+        }),
+        _ => error.into(),
     }
 }
 

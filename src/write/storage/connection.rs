@@ -100,8 +100,16 @@ impl Load {
     }
 }
 
+/// What a connection need not be told again: the table, and the rows' schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RowsOf {
+    table: TableRef,
+    schema: Bytes,
+}
+
 /// A request without an answer.
 struct Pending {
+    rows_of: RowsOf,
     bytes: usize,
     rows: u32,
     sent: Instant,
@@ -154,10 +162,13 @@ struct Connection {
     pending: VecDeque<Pending>,
 }
 
-/// A call under way, and what its last request said.
+/// A call under way.
 struct Open {
     stream: RpcStream,
-    last: Option<(TableRef, Bytes)>,
+    /// What its last request was for.
+    last: Option<RowsOf>,
+    /// What BigQuery is known to have taken in: of a request that is refused it may remember nothing.
+    taken: Option<RowsOf>,
     /// The wire takes no more; the answers will say why.
     is_ending: bool,
 }
@@ -177,7 +188,7 @@ impl Connection {
         let routing = format!("write_stream={}", stream_name(&job.table));
         match self.rpc.open(APPEND_ROWS, &routing).await {
             Ok(stream) => {
-                self.open = Some(Open { stream, last: None, is_ending: false });
+                self.open = Some(Open { stream, last: None, taken: None, is_ending: false });
                 self.next = Some(job);
             }
             Err(error) => {
@@ -212,6 +223,7 @@ impl Connection {
             answer = next_answer(answer) => Event::Answer(answer),
             permit = room, if wants_room => Event::Room(permit.flatten()),
             job = jobs.recv(), if may_take => Event::Job(job),
+            () = is_given_up(self.pending.front_mut()) => Event::Late,
             () = sleep_until(deadline) => Event::Late,
         }
     }
@@ -224,13 +236,18 @@ impl Connection {
             return;
         };
         let Some(Job { table, schema, body, rows, answer }) = self.next.take() else { return };
-        let said = open.last.as_ref().is_some_and(|(of, said)| *of == table && *said == schema);
-        let name = stream_name(&table);
-        let head = framing::head(&name, (!said).then_some(&*schema), body.len());
-        open.last = Some((table, schema));
+        if answer.is_closed() {
+            // It waited for so long that it was given up: it is sent again, and need not be sent now.
+            return self.load.remove(body.len());
+        }
+        let rows_of = RowsOf { table, schema };
+        let is_known = [&open.last, &open.taken].iter().all(|it| it.as_ref() == Some(&rows_of));
+        let schema = (!is_known).then_some(&*rows_of.schema);
+        let head = framing::head(&stream_name(&rows_of.table), schema, body.len());
+        open.last = Some(rows_of.clone());
         let bytes = body.len();
         permit.send(Body::of(vec![head, body]));
-        self.pending.push_back(Pending { bytes, rows, sent: Instant::now(), answer });
+        self.pending.push_back(Pending { rows_of, bytes, rows, sent: Instant::now(), answer });
         self.note_oldest();
     }
 
@@ -244,6 +261,10 @@ impl Connection {
             return self.fail(None);
         };
         let outcome = classify::outcome(answer, pending.rows);
+        if let Some(open) = &mut self.open {
+            let is_taken = matches!(outcome, WriteOutcome::Acked);
+            open.taken = is_taken.then(|| pending.rows_of.clone());
+        }
         self.settle(pending, outcome, false);
         self.note_oldest();
     }
@@ -276,6 +297,15 @@ impl Connection {
 
     fn note_oldest(&self) {
         self.load.note_oldest(self.pending.front().map(|pending| pending.sent));
+    }
+}
+
+/// Whoever waits for the oldest answer has given it up, and will send the request again: what stands behind it
+/// would be given up next, and be sent again through the same stuck connection, time after time.
+async fn is_given_up(oldest: Option<&mut Pending>) {
+    match oldest {
+        None => std::future::pending().await,
+        Some(oldest) => oldest.answer.closed().await,
     }
 }
 

@@ -27,7 +27,7 @@ pub struct StorageSettings {
     /// Requests at a time for one table, those waiting for a retry included. Default: 32.
     pub requests_in_flight_per_table: usize,
     /// A request without an answer after this many milliseconds counts as lost: it may have been
-    /// stored, and is stored again. Default: 60,000.
+    /// stored, and is stored again. Default: 30,000.
     pub timeout_ms: u64,
     /// What happens to requests that fail for a moment.
     pub retry: RetrySettings,
@@ -40,7 +40,7 @@ impl Default for StorageSettings {
             bytes_per_second: 100_000_000,
             requests_in_flight: 128,
             requests_in_flight_per_table: 32,
-            timeout_ms: 60_000,
+            timeout_ms: 30_000,
             retry: RetrySettings::default(),
         }
     }

@@ -24,6 +24,10 @@ struct Bench {
 }
 
 fn bench(settings: SimSettings) -> Bench {
+    bench_of(settings, &StorageSettings::default())
+}
+
+fn bench_of(settings: SimSettings, storage: &StorageSettings) -> Bench {
     let start = Instant::now();
     let clock = move || Duration::from_secs(1_767_225_600) + start.elapsed();
     let simulator = Simulator::new(settings, Arc::new(clock));
@@ -33,7 +37,7 @@ fn bench(settings: SimSettings) -> Bench {
         counted.fetch_add(1, Ordering::Relaxed);
     });
     let rpc = Arc::new(SimRpc(simulator.clone()));
-    let path = StorageWrite::new(&StorageSettings::default(), rpc, on_retry, Jitter::seeded(1));
+    let path = StorageWrite::new(storage, rpc, on_retry, Jitter::seeded(1));
     Bench { simulator, path: Arc::new(path), retries }
 }
 
@@ -220,6 +224,46 @@ async fn a_table_that_hangs_leaves_the_others_their_connections() {
         assert!(matches!(bench.write("good", &[number]).await, WriteOutcome::Acked));
     }
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_an_answer_that_never_comes_is_stored_once() {
+    let settings =
+        StorageSettings { connections_max: 1, timeout_ms: 10_000, ..StorageSettings::default() };
+    let bench = bench_of(SimSettings::default(), &settings);
+    bench.create(&["a"]).await;
+    let hold = json!({"kind": "hold", "ms": 300_000});
+    bench.faults(json!([{"operation": "AppendRows", "nth": 1, "fault": hold}]));
+    let mut tasks = JoinSet::new();
+    for number in 1..9 {
+        let path = Arc::clone(&bench.path);
+        tasks.spawn(async move { path.write(request("a", &[number])).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let start = Instant::now();
+    while let Some(outcome) = tasks.join_next().await {
+        assert!(matches!(outcome.unwrap(), WriteOutcome::Acked));
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let mut stored = bench.stored("a");
+    stored.sort_unstable();
+    assert_eq!(stored, (1..9).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schema_is_said_again_after_a_refusal() {
+    let bench = bench(SimSettings::default());
+    bench.create(&["a"]).await;
+    let wider = TableSchema {
+        columns: [columns().columns, vec![Column::new("more", ColumnKind::Int64)]].concat(),
+    };
+    let form = RowForm::Proto(writer_schema(&wider));
+    let wide = || WriteRequest { form: form.clone(), ..request("a", &[1]) };
+    for _ in 0..2 {
+        let WriteOutcome::Refused(fault) = bench.path.write(wide()).await else { panic!() };
+        assert_eq!(fault.kind, FaultKind::SchemaMismatch, "{fault}");
+    }
+    assert!(matches!(bench.write("a", &[2]).await, WriteOutcome::Acked));
 }
 
 #[tokio::test(start_paused = true)]
