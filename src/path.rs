@@ -6,10 +6,13 @@
 //! |---|---|
 //! | there is no bucket to stage rows in | streaming |
 //! | the table has used up its load jobs | streaming |
-//! | BigQuery refuses streaming inserts for a quota | load jobs |
+//! | BigQuery refuses streamed rows for a quota | load jobs |
 //! | load jobs are as fresh as the topic asks for, and cost no more than streaming: nothing, by list price | load jobs |
 //! | streaming the backlog would take longer than `freshness` | load jobs |
 //! | otherwise | streaming |
+//!
+//! Streaming is the Storage Write API, or streaming inserts where the topic says so, or where there is no way to
+//! the other.
 
 use std::{
     fmt,
@@ -37,11 +40,33 @@ const QUOTA_MAX: Duration = Duration::from_mins(30);
 /// How long jobs are left alone after theirs: it counts a day.
 const JOBS_QUOTA: Duration = Duration::from_hours(1);
 
+/// How rows are streamed where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// By the Storage Write API.
+    Appends,
+    /// By streaming inserts.
+    #[default]
+    Inserts,
+}
+
+impl Stream {
+    /// The path.
+    pub fn path(self) -> Path {
+        match self {
+            Self::Appends => Path::Storage,
+            Self::Inserts => Path::Streaming,
+        }
+    }
+}
+
 /// A write path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
     /// Streaming inserts.
     Streaming,
+    /// The Storage Write API.
+    Storage,
     /// Load jobs.
     Load,
 }
@@ -51,6 +76,7 @@ impl Path {
     pub fn name(self) -> &'static str {
         match self {
             Self::Streaming => "streaming",
+            Self::Storage => "storage",
             Self::Load => "load",
         }
     }
@@ -60,6 +86,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Streaming => "streaming inserts",
+            Self::Storage => "the Storage Write API",
             Self::Load => "load jobs",
         })
     }
@@ -68,6 +95,8 @@ impl fmt::Display for Path {
 /// What a decision rests on, of one table in this process.
 #[derive(Clone, Copy, Debug)]
 pub struct Signals {
+    /// How rows are streamed.
+    pub stream: Stream,
     /// Whether rows can be staged at all.
     pub has_bucket: bool,
     /// Bytes that Kafka holds for the table and this process has not read.
@@ -80,7 +109,7 @@ pub struct Signals {
     pub freshness: Duration,
     /// From one load job of a partition to its next, by the quota of the table.
     pub interval: Duration,
-    /// Streaming inserts were refused for a quota since the last decision.
+    /// Streamed rows were refused for a quota since the last decision.
     pub streaming_refused: bool,
     /// Load jobs were refused for a quota since the last decision.
     pub jobs_refused: bool,
@@ -110,7 +139,7 @@ pub enum Cause {
     NoBucket,
     /// BigQuery refuses more load jobs.
     JobsQuota,
-    /// BigQuery refuses streaming inserts.
+    /// BigQuery refuses streamed rows.
     StreamingQuota,
     /// Load jobs are fresh enough and cost no more: a job every so often against this freshness, and what
     /// a million rows cost.
@@ -145,7 +174,7 @@ impl fmt::Display for Cause {
         match self {
             Self::NoBucket => f.write_str("there is no bucket to stage rows in (`gcs.bucket`)"),
             Self::JobsQuota => f.write_str("BigQuery refuses more load jobs for a quota"),
-            Self::StreamingQuota => f.write_str("BigQuery refuses streaming inserts for a quota"),
+            Self::StreamingQuota => f.write_str("BigQuery refuses streamed rows for a quota"),
             Self::Free(interval, freshness, Costs { streaming, load }) => write!(
                 f,
                 "load jobs are fresh enough, and a million rows cost {load} by them and {streaming} \
@@ -212,8 +241,9 @@ impl Chooser {
     pub fn decide(&mut self, signals: &Signals, now: Instant) -> bool {
         self.note_quotas(signals, now);
         let (path, cause) = self.wanted(signals, now);
-        if path == self.path {
-            self.cause = cause;
+        // Which way rows are streamed is not chosen.
+        if (path == Path::Load) == (self.path == Path::Load) {
+            (self.path, self.cause) = (path, cause);
             return false;
         }
         if self.since.is_some_and(|since| now < since + self.hold(cause, signals)) {
@@ -248,13 +278,13 @@ impl Chooser {
     }
 
     fn wanted(&self, signals: &Signals, now: Instant) -> (Path, Cause) {
-        let Signals { freshness, interval, backlog_bytes, .. } = *signals;
+        let Signals { freshness, interval, backlog_bytes, stream, .. } = *signals;
         let (costs, backlog_costs) = (signals.million_costs, signals.backlog_costs);
         let is_behind = |part: u32| signals.catch_up() > freshness / part;
         if !signals.has_bucket {
-            (Path::Streaming, Cause::NoBucket)
+            (stream.path(), Cause::NoBucket)
         } else if self.jobs_out.is_some_and(|until| now < until) {
-            (Path::Streaming, Cause::JobsQuota)
+            (stream.path(), Cause::JobsQuota)
         } else if self.streaming_out.is_some_and(|(until, _)| now < until) {
             (Path::Load, Cause::StreamingQuota)
         } else if signals.jobs_are_fresh() && !signals.jobs_are_dear() {
@@ -262,9 +292,9 @@ impl Chooser {
         } else if is_behind(if self.path == Path::Load { 4 } else { 1 }) {
             (Path::Load, Cause::Backlog(backlog_bytes, freshness, backlog_costs))
         } else if signals.jobs_are_fresh() {
-            (Path::Streaming, Cause::Cheaper(costs))
+            (stream.path(), Cause::Cheaper(costs))
         } else {
-            (Path::Streaming, Cause::Fresh(interval, freshness, costs))
+            (stream.path(), Cause::Fresh(interval, freshness, costs))
         }
     }
 }
@@ -278,10 +308,12 @@ mod tests {
 
     fn signals() -> Signals {
         Signals {
+            stream: Stream::Inserts,
             has_bucket: true,
             backlog_bytes: 0,
             backlog_costs: Costs::default(),
-            million_costs: Prices::default().costs(Volume::default().scaled(1_000_000)),
+            million_costs: Prices::default()
+                .costs(Volume::default().scaled(1_000_000), Stream::Inserts),
             freshness: Duration::from_secs(60),
             interval: Duration::from_secs(128),
             streaming_refused: false,
@@ -321,6 +353,16 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_streamed_as_the_topic_has_it_and_that_is_no_switch() {
+        let mut bench = Bench::new();
+        let appended = |megabytes| Signals { stream: Stream::Appends, ..behind(megabytes) };
+        assert_eq!(bench.after(0, appended(0)), None);
+        assert_eq!(bench.chooser.chosen().0, Path::Storage);
+        assert_eq!(bench.after(1, appended(1_000)), Some((Path::Load, "backlog")));
+        assert_eq!(bench.after(60, appended(0)), Some((Path::Storage, "fresh")));
+    }
+
+    #[test]
     fn two_switches_are_a_minute_apart_and_two_times_of_loading_an_interval() {
         let mut bench = Bench::new();
         assert_eq!(bench.after(0, behind(1_000)), Some((Path::Load, "backlog")));
@@ -343,7 +385,7 @@ mod tests {
         let mut bench = Bench::new();
         let lax = |load_usd_per_gib, megabytes| {
             let prices = Prices { load_usd_per_gib, ..Prices::default() };
-            let million_costs = prices.costs(Volume::default().scaled(1_000_000));
+            let million_costs = prices.costs(Volume::default().scaled(1_000_000), Stream::Inserts);
             let freshness = Duration::from_secs(188);
             Signals { million_costs, freshness, ..behind(megabytes) }
         };

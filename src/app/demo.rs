@@ -132,6 +132,7 @@ impl Stage {
             &self.brokers,
             &self.simulator.registry_addr.to_string(),
             &self.simulator.rest_addr.to_string(),
+            &self.simulator.grpc_addr.to_string(),
         );
         show::section("Configuration")?;
         let indented: Vec<String> = text.lines().map(|line| format!("  {line}")).collect();
@@ -292,14 +293,19 @@ fn troubles(service: &Service) -> String {
 }
 
 /// The short session is for the embedded Kafka, which lets a member wait for all of it.
-fn configuration(brokers: &str, registry: &str, bigquery: &str) -> String {
+fn configuration(brokers: &str, registry: &str, bigquery: &str, storage: &str) -> String {
     format!(
         r#"kafka:
   bootstrap_servers: "{brokers}"
   group_id: {GROUP}
   properties: {{session.timeout.ms: "6000", heartbeat.interval.ms: "500"}}
 schema_registry: {{url: "http://{registry}"}}
-bigquery: {{project: acme, dataset: raw, location: EU, endpoint: "http://{bigquery}"}}
+bigquery:
+  project: acme
+  dataset: raw
+  location: EU
+  endpoint: "http://{bigquery}"
+  storage_endpoint: "http://{storage}"
 admin: {{listen: "127.0.0.1:0"}}
 topics:
   - match: shop.orders
@@ -321,7 +327,7 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid() {
-        let text = configuration("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3");
+        let text = configuration("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4");
         let settings = config::parse(&text, &config::Process).unwrap();
         assert_eq!(settings.topics.len(), 2);
     }

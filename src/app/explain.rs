@@ -13,7 +13,7 @@ use crate::{
     config::Settings,
     kafka::admin::Cluster,
     path::{
-        Chooser, Path, Signals,
+        Chooser, Path, Signals, Stream,
         price::{Costs, Prices, RECORD_BYTES, Volume},
     },
     pipeline::{
@@ -91,7 +91,7 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> St
             _ = writeln!(text, "  note   {line}");
         }
     }
-    push_price(&mut text, seen.backlog, ways);
+    push_price(&mut text, seen.backlog, settings.stream, ways);
     let (path, reason) = decision(settings, seen, ways);
     _ = writeln!(text, "  now    {path}: {reason}");
     text
@@ -100,16 +100,18 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> St
 fn decision(settings: &TopicSettings, seen: Seen, ways: Ways) -> (Path, String) {
     let told = "as the configuration says".to_owned();
     match settings.write {
-        WriteMode::Storage | WriteMode::Streaming => (Path::Streaming, told),
+        WriteMode::Storage | WriteMode::Streaming => (settings.stream.path(), told),
         WriteMode::Load => (Path::Load, told),
         WriteMode::Auto => {
             let feed = Feed::new(settings, seen.partitions);
             let unread = Volume::default().scaled(seen.backlog / seen.replicas);
+            let stream = settings.stream;
             let signals = Signals {
+                stream,
                 has_bucket: ways.has_bucket,
                 backlog_bytes: unread.bytes,
-                backlog_costs: ways.prices.costs(unread),
-                million_costs: ways.prices.costs(Volume::default().scaled(1_000_000)),
+                backlog_costs: ways.prices.costs(unread, stream),
+                million_costs: ways.prices.costs(Volume::default().scaled(1_000_000), stream),
                 freshness: feed.freshness,
                 interval: feed.interval,
                 streaming_refused: false,
@@ -124,13 +126,15 @@ fn decision(settings: &TopicSettings, seen: Seen, ways: Ways) -> (Path, String) 
 }
 
 /// What the records to read cost by each path that there is.
-fn push_price(text: &mut String, backlog: u64, ways: Ways) {
-    let Costs { streaming, load } = ways.prices.costs(Volume::default().scaled(backlog));
+fn push_price(text: &mut String, backlog: u64, stream: Stream, ways: Ways) {
+    let unread = Volume::default().scaled(backlog);
+    let Costs { streaming, load } = ways.prices.costs(unread, stream);
     let load = if ways.has_bucket { format!(", {load} by load jobs") } else { String::new() };
     _ = writeln!(
         text,
-        "  price  to write what is to be read: {streaming} by streaming inserts{load} \
-         ({RECORD_BYTES} bytes taken for each record)"
+        "  price  to write what is to be read: {streaming} by {}{load} ({RECORD_BYTES} bytes taken for \
+         each record)",
+        stream.path()
     );
 }
 
@@ -180,16 +184,22 @@ mod tests {
     fn the_choice_follows_the_backlog_of_a_replica() {
         let settings = topic("freshness: 1m");
         let small = describe("orders", &settings, seen(4, 1_800_000), ways(true));
-        assert!(small.contains("now    streaming inserts: the backlog is small"), "{small}");
+        assert!(small.contains("now    the Storage Write API: the backlog is small"), "{small}");
         let large = describe("orders", &settings, seen(4, 2_000_000), ways(true));
         assert!(large.contains("now    load jobs: 666 MB are to be read"), "{large}");
         let without = describe("orders", &settings, seen(4, 2_000_000), ways(false));
         assert!(without.contains("no bucket") && !without.contains("jobs   "), "{without}");
         assert!(small.contains("once the backlog is small, rows are streamed"), "{small}");
-        assert!(large.contains("price  to write what is to be read: 0.10 USD by"), "{large}");
-        assert!(large.contains("inserts, nothing by load jobs (1000 bytes taken"), "{large}");
-        assert!(without.contains("0.10 USD by streaming inserts (1000 bytes taken"), "{without}");
-        assert!(large.contains("and costs 0.03 USD; by load jobs it costs nothing"), "{large}");
+        assert!(large.contains("price  to write what is to be read: 0.05 USD by"), "{large}");
+        assert!(
+            large.contains("the Storage Write API, nothing by load jobs (1000 bytes taken"),
+            "{large}"
+        );
+        assert!(
+            without.contains("0.05 USD by the Storage Write API (1000 bytes taken"),
+            "{without}"
+        );
+        assert!(large.contains("and costs 0.02 USD; by load jobs it costs nothing"), "{large}");
     }
 
     #[test]

@@ -24,10 +24,12 @@ use crate::{
         consumer::{ConsumeError, KafkaSource},
         dead_letter_producer::DeadLetterProducer,
         ffi::RawMessages,
+        properties,
         registry_client::RegistryClient,
         topics::Topics,
     },
     ops::{LaneControl, ReleaseError, admin::Admin, connections, progress},
+    path::Stream,
     pipeline::{
         Control, Parts, Pipeline,
         dispatch::{Dispatcher, Released},
@@ -39,7 +41,7 @@ use crate::{
         paths::Paths,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
-        settings::WriteMode,
+        settings::LimitSettings,
     },
     record::TopicPartition,
     registry::Registry,
@@ -245,7 +247,7 @@ fn parts(
     Ok(Parts {
         topics: settings.topics.clone(),
         project: settings.bigquery.project.as_str().into(),
-        limits: settings.limits,
+        limits: limits(settings),
         body_bytes_max,
         fingerprints: fingerprints(settings),
         writer: Arc::new(writer),
@@ -260,9 +262,18 @@ fn parts(
     })
 }
 
+/// The limits, with a drain that ends before the group goes on without this member: what it would still write
+/// then, the next owner would write, too.
+fn limits(settings: &Settings) -> LimitSettings {
+    let session = properties::session_timeout(&settings.kafka);
+    let longest = u64::try_from((session * 3 / 4).as_millis()).unwrap_or(u64::MAX);
+    let drain_timeout_ms = settings.limits.drain_timeout_ms.min(longest);
+    LimitSettings { drain_timeout_ms, ..settings.limits }
+}
+
 /// The Storage Write API, where some topic goes by it.
 fn storage(settings: &Settings, on_retry: OnRetry) -> anyhow::Result<Option<StorageWrite>> {
-    if settings.topics.iter().all(|topic| topic.write != WriteMode::Storage) {
+    if settings.topics.iter().all(|topic| topic.stream == Stream::Inserts) {
         return Ok(None);
     }
     let rpc = settings.bigquery.connect_storage().context("bigquery")?;

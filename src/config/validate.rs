@@ -300,6 +300,7 @@ impl Check<'_> {
             table,
             dataset,
             write: topic.write,
+            stream: topic.write.stream(config.bigquery.has_storage()),
             freshness: topic.freshness,
             load: TopicLoad {
                 group: config.kafka.group_id.as_str().into(),

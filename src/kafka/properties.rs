@@ -1,5 +1,7 @@
 //! From settings to librdkafka's properties: what the service owns, what it refuses, why.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 
 use super::settings::{KafkaSettings, Sasl};
@@ -206,6 +208,15 @@ fn refuse(settings: &KafkaSettings) -> Result<(), PropertyError> {
     Ok(())
 }
 
+/// How long the group waits for a member that says nothing.
+pub fn session_timeout(settings: &KafkaSettings) -> Duration {
+    const NAME: &str = "session.timeout.ms";
+    let own = settings.properties.get(NAME).map(|value| value.expose());
+    let default = DEFAULTS.iter().find(|(name, _)| *name == NAME).map(|(_, value)| *value);
+    let milliseconds = own.or(default).and_then(|text| text.trim().parse().ok());
+    Duration::from_millis(milliseconds.unwrap_or_default())
+}
+
 /// Properties that a producer or a bare client warns about.
 fn is_consumer_only(name: &str) -> bool {
     name.starts_with("fetch.")
@@ -323,5 +334,14 @@ mod tests {
             config.get("queued.max.messages.kbytes").unwrap().to_owned()
         };
         assert_eq!([queue(16 << 20), queue(0)], ["16384", "64"]);
+    }
+
+    #[test]
+    fn the_session_is_the_users_or_the_default() {
+        let mut settings: KafkaSettings =
+            serde_json::from_str(r#"{"bootstrap_servers": "a:1", "group_id": "g"}"#).unwrap();
+        assert_eq!(session_timeout(&settings), Duration::from_secs(45));
+        settings.properties.insert("session.timeout.ms".to_owned(), Secret::new("6000"));
+        assert_eq!(session_timeout(&settings), Duration::from_secs(6));
     }
 }

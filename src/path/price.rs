@@ -6,6 +6,8 @@ use std::{fmt, iter::Sum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Stream;
+
 /// What a streamed row counts for at least
 /// (<https://cloud.google.com/bigquery/pricing#data-ingestion-pricing>).
 pub const ROW_BYTES_MIN: u64 = 1_024;
@@ -59,17 +61,22 @@ impl Prices {
         Usd(bytes as f64 / GIB * self.load_usd_per_gib)
     }
 
-    /// What rows cost by each path, all of them taken for equally large.
-    pub fn costs(&self, rows: Volume) -> Costs {
-        let streamed = rows.bytes.max(rows.rows.saturating_mul(ROW_BYTES_MIN));
-        Costs { streaming: self.streamed(streamed), load: self.loaded(rows.bytes) }
+    /// What rows cost streamed and loaded, all of them taken for equally large.
+    pub fn costs(&self, rows: Volume, stream: Stream) -> Costs {
+        let streaming = match stream {
+            Stream::Appends => self.appended(rows.bytes),
+            Stream::Inserts => {
+                self.streamed(rows.bytes.max(rows.rows.saturating_mul(ROW_BYTES_MIN)))
+            }
+        };
+        Costs { streaming, load: self.loaded(rows.bytes) }
     }
 }
 
 /// What the same rows cost by each path.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Costs {
-    /// By streaming inserts.
+    /// Streamed, whichever way.
     pub streaming: Usd,
     /// By load jobs.
     pub load: Usd,
@@ -127,16 +134,18 @@ mod tests {
     #[test]
     fn small_rows_are_streamed_at_the_price_of_a_kibibyte_and_loaded_for_nothing() {
         let prices = Prices::default();
-        let small = prices.costs(Volume { rows: 1 << 20, bytes: 200 << 20 });
+        let small = prices.costs(Volume { rows: 1 << 20, bytes: 200 << 20 }, Stream::Inserts);
         assert!((small.streaming.0 - 0.0512).abs() < 1e-9, "{small:?}");
         assert_eq!(
             (small.load.to_string(), small.streaming.to_string().as_str()),
             ("nothing".into(), "0.05 USD")
         );
-        let large = prices.costs(Volume { rows: 1 << 10, bytes: 200 << 20 });
+        let large = prices.costs(Volume { rows: 1 << 10, bytes: 200 << 20 }, Stream::Inserts);
         assert!((large.streaming.0 - 0.01).abs() < 1e-9, "0.01 USD for 200 MiB: {large:?}");
         let own = Prices { load_usd_per_gib: 0.02, ..prices };
-        assert_eq!(own.costs(Volume { rows: 1, bytes: 1 << 30 }).load, Usd(0.02));
+        let gib = Volume { rows: 1 << 30, bytes: 1 << 30 };
+        let costs = Costs { streaming: Usd(0.025), load: Usd(0.02) };
+        assert_eq!(own.costs(gib, Stream::Appends), costs, "every byte counts, and no more");
         assert_eq!(Usd(0.004).to_string(), "less than 0.01 USD");
     }
 

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     fault::{Fault, FaultKind},
     path::{
-        self, Chooser, Path, Signals,
+        self, Chooser, Path, Signals, Stream,
         price::{Prices, Volume},
     },
     pipeline::{
@@ -38,13 +38,15 @@ pub struct Feed {
     pub freshness: Duration,
     /// From one load job of a partition to its next.
     pub interval: Duration,
+    /// How its rows are streamed.
+    pub stream: Stream,
 }
 
 impl Feed {
     /// What a topic of so many partitions asks.
     pub fn new(settings: &TopicSettings, partitions: u32) -> Self {
         let interval = interval(settings, partitions, Duration::ZERO);
-        Self { freshness: settings.freshness, interval }
+        Self { freshness: settings.freshness, interval, stream: settings.stream }
     }
 }
 
@@ -92,11 +94,13 @@ impl TablePath {
         let of = || feeds.keys().filter_map(|topic| backlogs.get(topic));
         let unread: Volume = of().map(|backlog| backlog.unread).sum();
         let read: Volume = of().map(|backlog| backlog.read).sum();
+        let stream = feeds.values().map(|feed| feed.stream).next()?;
         Some(Signals {
+            stream,
             has_bucket,
             backlog_bytes: unread.bytes,
-            backlog_costs: prices.costs(unread),
-            million_costs: prices.costs(read.scaled(1_000_000)),
+            backlog_costs: prices.costs(unread, stream),
+            million_costs: prices.costs(read.scaled(1_000_000), stream),
             freshness: feeds.values().map(|feed| feed.freshness).min()?,
             interval: feeds.values().map(|feed| feed.interval).max()?,
             streaming_refused: self.streaming_refused.swap(false, Ordering::Relaxed),
@@ -265,6 +269,7 @@ mod tests {
         let feed = |seconds| Feed {
             freshness: Duration::from_secs(seconds),
             interval: Duration::from_secs(100),
+            stream: Stream::Inserts,
         };
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         paths.of(&table, &a, feed(60));
@@ -293,7 +298,7 @@ mod tests {
         let table =
             |name: &str| TableRef { project: "p".into(), dataset: "d".into(), table: name.into() };
         let minute = Duration::from_secs(60);
-        let feed = Feed { freshness: minute, interval: minute };
+        let feed = Feed { freshness: minute, interval: minute, stream: Stream::Appends };
         let topic: Arc<str> = "a".into();
         let [one, other] = ["one", "other"].map(|name| paths.of(&table(name), &topic, feed));
         let fault = |kind| Fault::refused(kind, "", "");

@@ -18,6 +18,7 @@ use crate::{
     dead_letter::{Reason, Stage},
     delivery::backoff::Backoff,
     fault::{Fault, FaultKind},
+    path::Stream,
     pipeline::{
         encoder::{
             Appended, Prepared,
@@ -27,7 +28,7 @@ use crate::{
         },
         now_ms,
         schema_gate::{GateError, ReadyTable, SchemaGate},
-        settings::{PayloadSettings, WriteMode},
+        settings::PayloadSettings,
     },
     registry::{Registry, RegistryError},
     schema::{
@@ -118,9 +119,9 @@ impl Preparer {
         let limits = Limits { row_bytes_max: settings.row.row_bytes_max };
         let plan = RowPlan::compile(&spec, &ready.schema, limits)
             .map_err(|error| schema_refusal(error.to_string(), schema_id))?;
-        let appended = match settings.write {
-            WriteMode::Storage => Some(appended(&spec, &ready.schema, limits, schema_id)?),
-            WriteMode::Auto | WriteMode::Streaming | WriteMode::Load => None,
+        let appended = match settings.stream {
+            Stream::Appends => Some(appended(&spec, &ready.schema, limits, schema_id)?),
+            Stream::Inserts => None,
         };
         Ok(Prepared {
             plan: Some(Arc::new(plan)),

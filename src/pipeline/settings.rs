@@ -14,6 +14,7 @@ pub use self::{
 };
 use crate::{
     delivery::budget::BudgetSettings,
+    path::Stream,
     schema::{columns::ColumnRules, policy::Policy},
     table::TableLayout,
     transcode::settings::{Format, RowSettings},
@@ -41,8 +42,9 @@ pub enum NullValue {
 #[serde(rename_all = "snake_case")]
 pub enum WriteMode {
     /// Load jobs while they are fresh enough, while the topic is far behind, or while streaming is
-    /// refused for a quota; streaming inserts otherwise, and always without `gcs.bucket`. Each table of
-    /// each process decides for itself, and `/status` says why. At least once.
+    /// refused for a quota; otherwise, and always without `gcs.bucket`, the Storage Write API
+    /// (streaming inserts where `bigquery.endpoint` is an emulator and `bigquery.storage_endpoint` is
+    /// none). Each table of each process decides for itself, and `/status` says why. At least once.
     #[default]
     Auto,
     /// The Storage Write API, to each table's `_default` stream: rows are visible within seconds, at least
@@ -58,6 +60,15 @@ pub enum WriteMode {
 }
 
 impl WriteMode {
+    /// How rows are streamed where they are; `has_storage`: the Storage Write API can be reached.
+    pub fn stream(self, has_storage: bool) -> Stream {
+        match self {
+            Self::Storage => Stream::Appends,
+            Self::Auto if has_storage => Stream::Appends,
+            Self::Auto | Self::Streaming | Self::Load => Stream::Inserts,
+        }
+    }
+
     /// Whether rows may come by load jobs. Without a bucket only those that never stream do.
     pub fn may_load(self, has_bucket: bool) -> bool {
         match self {
@@ -113,8 +124,8 @@ pub struct LimitSettings {
     #[schemars(range(min = 100, max = 60_000))]
     pub commit_interval_ms: u64,
     /// Milliseconds that partitions which are taken away, or a stopping process, may take to settle
-    /// what is in flight; the rest is read again by the next owner. Must be below Kafka's
-    /// `max.poll.interval.ms`.
+    /// what is in flight; the rest is read again by the next owner. Never more than three quarters of
+    /// Kafka's `session.timeout.ms`, after which the group goes on without a member that leaves.
     #[schemars(range(min = 0, max = 240_000))]
     pub drain_timeout_ms: u64,
     /// Milliseconds until a halted partition tries again by itself, where the cause can pass: a record
@@ -196,6 +207,8 @@ pub struct TopicSettings {
     pub dataset: Arc<str>,
     /// How rows reach BigQuery.
     pub write: WriteMode,
+    /// How they are streamed where they are.
+    pub stream: Stream,
     /// How old a row may be when it is visible in the table.
     pub freshness: Duration,
     /// How load jobs are made.

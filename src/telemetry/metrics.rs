@@ -141,8 +141,8 @@ metrics! {
         /// Staged objects that were deleted because they were older than `gcs.orphan_age`: what owners
         /// that crashed have left behind.
         pub orphans_deleted: IntCounter = "kcbq_orphans_deleted_total" [],
-        /// Whether a table that chooses its write path (`write: auto`) takes load jobs (1) or streaming
-        /// inserts (0); 0 for other tables.
+        /// Whether a table that chooses its write path (`write: auto`) takes load jobs (1) or streams
+        /// its rows (0); 0 for other tables.
         pub takes_load_path: IntGaugeVec = "kcbq_takes_load_path" ["table"],
         /// Times that a table took another write path, by the new path and the cause: `backlog`,
         /// `fresh`, `free`, `cheaper`, `streaming_quota`, `jobs_quota`.

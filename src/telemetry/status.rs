@@ -200,7 +200,7 @@ impl LaneStatus {
 /// The write path that a table has chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PathStatus {
-    /// `streaming` or `load`.
+    /// `streaming`, `storage` or `load`.
     pub path: &'static str,
     /// Why, with the figures.
     pub reason: String,

@@ -111,7 +111,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
         bootstrap: broker.address(),
         group: "kcbq-backlog".to_owned(),
         endpoint: simulator.endpoint(),
-        storage: None,
+        storage: Some(simulator.storage()),
         project: "backlog".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),
@@ -138,7 +138,7 @@ fn send(sender: &Sender, schema: u32, from: u64, to: u64) -> Result<()> {
 impl Stage {
     fn play(&mut self) -> Result<()> {
         self.until("load jobs for the backlog", false, |stage| Ok(stage.is_on("load")))?;
-        self.until("the backlog to be read", false, |stage| Ok(stage.is_on("streaming")))?;
+        self.until("the backlog to be read", false, |stage| Ok(stage.is_on("storage")))?;
         let caught_up = Instant::now();
         self.until("the last job", true, |stage| {
             Ok(stage.metric("kcbq_lag_seconds")? < FRESHNESS.as_secs_f64() / 2.0)
@@ -154,7 +154,7 @@ impl Stage {
         self.until("load jobs while streaming is refused", true, |stage| Ok(stage.is_on("load")))?;
         self.watch(Duration::from_secs(20))?;
         self.simulator.refuse_streaming(&self.http, false)?;
-        self.until("streaming again", true, |stage| Ok(stage.is_on("streaming")))?;
+        self.until("streaming again", true, |stage| Ok(stage.is_on("storage")))?;
         self.sender.flush()?;
         self.observer.wait_for_no_lag(&self.lanes, PATIENCE)
     }

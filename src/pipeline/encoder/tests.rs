@@ -118,7 +118,7 @@ impl Rig {
         let text = format!(
             "kafka: {{bootstrap_servers: 'localhost:1', group_id: g}}\n\
              bigquery: {{project: p, dataset: raw}}\n\
-             topics: [{{match: orders, value_format: json, {topic}}}]\n"
+             topics: [{{match: orders, value_format: json, write: streaming, {topic}}}]\n"
         );
         let settings = config::parse(&text, &Process).unwrap();
         let table = Arc::new(OneTable::default());

@@ -27,6 +27,7 @@ fn plan(rng: &mut Rng) -> Plan {
         chances: Chances::default(),
         loading: Loading {
             has_bucket: true,
+            has_storage: true,
             topics: [WriteMode::Load; 3],
             switch: 0,
             pending_ms: 2_000,

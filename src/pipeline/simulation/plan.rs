@@ -61,6 +61,8 @@ pub(crate) struct Loading {
     pub(crate) topics: [WriteMode; 3],
     /// Whether rows are staged in a bucket.
     pub(crate) has_bucket: bool,
+    /// Whether topics that choose append the rows that they stream.
+    pub(crate) has_storage: bool,
     /// How often a process switches the path of some table that may be, per 1,000 turns of a worker.
     pub(crate) switch: u64,
     /// How long a job waits.
@@ -94,6 +96,7 @@ impl Loading {
                 _ => WriteMode::Storage,
             }),
             has_bucket: rng.chance(750),
+            has_storage: rng.chance(500),
             switch: if rng.chance(500) { 2 } else { 10 },
             pending_ms: if rng.chance(100) {
                 rng.between(0, 20_000)

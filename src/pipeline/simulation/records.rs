@@ -11,6 +11,7 @@ use super::{
     rng::Rng,
 };
 use crate::{
+    path::Stream,
     pipeline::settings::WriteMode,
     record::{TopicPartition, push_header},
 };
@@ -130,7 +131,7 @@ impl Contents {
 
     /// Whether they are appended: nothing recognises those that are sent again.
     pub(crate) fn is_appended(&self, lane: &TopicPartition) -> bool {
-        self.loading.mode(&lane.topic) == WriteMode::Storage
+        self.loading.mode(&lane.topic).stream(self.loading.has_storage) == Stream::Appends
     }
 
     /// What the record at these coordinates says.

@@ -40,6 +40,7 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             table: TableTemplate::parse(table).unwrap(),
             dataset: "d".into(),
             write: plan.loading.mode(name),
+            stream: plan.loading.mode(name).stream(plan.loading.has_storage),
             freshness: Duration::from_millis(plan.loading.freshness_ms),
             load: TopicLoad { group: "g".into(), epoch: 0, settings: load },
             dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),

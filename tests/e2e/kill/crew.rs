@@ -106,9 +106,12 @@ impl Crew {
     }
 
     /// Stops one replica by SIGTERM; it must drain and end with 0.
-    pub(crate) fn retire(&mut self, index: usize) -> Result<()> {
+    /// The lanes of which it left something unfinished, as its log says.
+    pub(crate) fn retire(&mut self, index: usize) -> Result<BTreeSet<Lane>> {
         let mut replica = self.replicas.remove(index);
-        replica.sink.stop(Duration::from_secs(60))
+        replica.sink.stop(Duration::from_secs(60))?;
+        let lanes = replica.lanes.iter().map(|lane| lane.lane.clone()).collect();
+        Ok(if leaves_something(&replica.sink) { lanes } else { BTreeSet::new() })
     }
 
     /// Stops all replicas by SIGTERM.
@@ -119,4 +122,12 @@ impl Crew {
         }
         Ok(())
     }
+}
+
+/// Whether a replica that has left has given partitions up before everything of them was done.
+pub(crate) fn leaves_something(sink: &Sink) -> bool {
+    let log = sink.log();
+    ["giving partitions up before everything", "the last commit of revoked partitions failed"]
+        .iter()
+        .any(|line| log.contains(line))
 }

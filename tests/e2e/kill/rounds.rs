@@ -13,7 +13,11 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Options, Path, Stage, crew::Crew, feed::Feed};
+use super::{
+    Options, Path, Stage,
+    crew::{Crew, leaves_something},
+    feed::Feed,
+};
 use crate::rig::{broker::Broker, clients::Lane, random::Random, sink::Sink};
 
 /// How often at most the ledger is read again until it stands still.
@@ -259,7 +263,8 @@ impl Game<'_> {
         let nth = (nth >> self.retries.min(6)).max(1);
         let is_loading = name.starts_with("stage_") || name.starts_with("load_");
         self.refuse_streaming(false)?;
-        crew.retire(self.random.index(crew.replicas.len()))?;
+        let unfinished = crew.retire(self.random.index(crew.replicas.len()))?;
+        self.note_unfinished(&unfinished)?;
         if self.path == Path::Auto && is_loading {
             self.refuse_streaming(true)?;
         }
@@ -338,7 +343,24 @@ impl Game<'_> {
         let Some(mut guest) = self.guest.take() else { return Ok(()) };
         // The armed replica may have died first, and the guest wait for the dead one's session.
         guest.wait_owning(&self.stage.http, Duration::from_secs(60))?;
-        guest.stop(Duration::from_secs(60))
+        let lanes = guest.lanes(&self.stage.http)?;
+        guest.stop(Duration::from_secs(60))?;
+        match leaves_something(&guest) {
+            true => self.note_unfinished(&lanes.into_iter().map(|lane| lane.lane).collect()),
+            false => Ok(()),
+        }
+    }
+
+    /// Somebody has left in good order, and not in time: what it has stored and not committed is stored again.
+    fn note_unfinished(&mut self, lanes: &BTreeSet<Lane>) -> Result<()> {
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        let committed = self.committed(lanes)?;
+        let round = self.expose(&committed, "left unfinished".to_owned())?;
+        println!("{}", round.line());
+        self.rounds.push(round);
+        Ok(())
     }
 
     /// Kills the broker while everybody works, and starts it again.

@@ -156,8 +156,9 @@ impl Simulator {
     pub(crate) fn refuse_streaming(&self, http: &Http, is_refused: bool) -> Result<()> {
         let fault = json!({"kind": "refuse", "status": 403, "reason": "quotaExceeded",
             "message": "Exceeded rate limits: too many bytes streamed"});
-        let rule = json!({"operation": "tabledata.insertAll", "fault": fault});
-        self.set_faults(http, &if is_refused { json!([rule]) } else { json!([]) })
+        let rules = ["tabledata.insertAll", "AppendRows"]
+            .map(|operation| json!({"operation": operation, "fault": fault}));
+        self.set_faults(http, &if is_refused { json!(rules) } else { json!([]) })
     }
 
     /// Forgets the fault script and lets every held request pass.
