@@ -73,7 +73,8 @@ struct Spent {
 pub(crate) enum Left {
     /// Nothing.
     Nothing,
-    /// What a halt holds: nobody waits for it, the next owner reads it again.
+    /// What a halt holds, or what no job brings any more though rows behind it are stored: nobody waits
+    /// for it, the next owner reads it again with all that is behind it.
     Held,
     /// What is staged for a job that does not exist yet, and nothing behind it is stored.
     Staged,
@@ -155,9 +156,19 @@ impl Worker {
         match self.core.is_drained(slot) {
             false => Left::UnderWay,
             true if lane.is_none_or(|lane| lane.tracker.unresolved() == 0) => Left::Nothing,
-            true if lane.is_some_and(|lane| lane.halt.is_none()) => Left::Staged,
+            true if lane
+                .is_some_and(|lane| lane.halt.is_none() && !self.repeats(slot, lane.streamed)) =>
+            {
+                Left::Staged
+            }
             true => Left::Held,
         }
+    }
+
+    /// Whether rows behind those that no job brings any more are stored.
+    fn repeats(&self, slot: LaneSlot, streamed: i64) -> bool {
+        let mut chains = self.core.chains().filter(|(key, _)| key.lane == slot);
+        chains.any(|(_, chain)| chain.is_abandoned && chain.unloaded_from <= streamed)
     }
 
     /// All lanes are lost: whatever is answered from now on is nobody's.
