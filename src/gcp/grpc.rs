@@ -16,7 +16,7 @@ use tonic::{
 use tower::{Service as _, ServiceExt as _};
 
 use crate::{
-    gcp::auth::TokenProvider,
+    gcp::auth::{Token, TokenProvider},
     rest::Body,
     rpc::{Rpc, RpcError, RpcRequest, RpcStatus, RpcStream},
 };
@@ -54,6 +54,9 @@ pub enum GrpcError {
 }
 
 /// [`Rpc`] over one HTTP/2 connection, which is made when it is first needed and made again when it breaks.
+///
+/// What is refused for its token has the token renewed. A call with one answer is then sent once more; one
+/// in both directions ends, and the next has the fresh token.
 #[derive(Clone, Debug)]
 pub struct GrpcRpc {
     channel: Channel,
@@ -94,14 +97,25 @@ impl GrpcRpc {
         Ok(Self { channel, endpoint: name.to_owned(), tokens, quota_project })
     }
 
-    async fn request(
+    async fn token(&self) -> Result<Option<Token>, RpcError> {
+        self.tokens.token().await.map_err(|error| RpcError::NoToken(Box::new(error)))
+    }
+
+    /// Renews the token if it is why a call ended.
+    async fn renewed(&self, error: RpcError, token: Option<u64>) -> RpcError {
+        if let Some(generation) = token.filter(|_| is_unauthenticated(&error)) {
+            self.tokens.refresh(generation).await;
+        }
+        error
+    }
+
+    fn request(
         &self,
         path: &str,
         routing: &str,
+        token: Option<&Token>,
         body: TonicBody,
     ) -> Result<Request<TonicBody>, RpcError> {
-        let token =
-            self.tokens.token().await.map_err(|error| RpcError::NoToken(Box::new(error)))?;
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         let not_sent = |source: Box<dyn std::error::Error + Send + Sync>| RpcError::NotSent {
@@ -164,18 +178,32 @@ impl GrpcRpc {
         let body = response.into_body();
         Ok(Streaming::new_response(Raw, body, code, None, Some(ANSWER_BYTES_MAX)))
     }
+
+    async fn ask(&self, request: &RpcRequest, token: Option<&Token>) -> Result<Bytes, RpcError> {
+        let body = outgoing(stream::once(ready(request.message.clone())));
+        let request = self.request(&request.path, &request.routing, token, body)?;
+        let response = self.ready().await?.call(request).await;
+        let mut answers = self.answers(response)?;
+        let answer = answers.message().await.map_err(|status| self.ended(status))?;
+        answer.ok_or_else(|| self.broken("there was no message in the answer"))
+    }
 }
 
 impl Rpc for GrpcRpc {
     fn call(&self, request: RpcRequest) -> BoxFuture<'_, Result<Bytes, RpcError>> {
         let answer = async move {
-            let RpcRequest { path, routing, message } = request;
-            let body = outgoing(stream::once(ready(message)));
-            let request = self.request(&path, &routing, body).await?;
-            let response = self.ready().await?.call(request).await;
-            let mut answers = self.answers(response)?;
-            let answer = answers.message().await.map_err(|status| self.ended(status))?;
-            answer.ok_or_else(|| self.broken("there was no message in the answer"))
+            let token = self.token().await?;
+            let refused = match self.ask(&request, token.as_ref()).await {
+                Err(error) if token.is_some() && is_unauthenticated(&error) => error,
+                answer => return answer,
+            };
+            let before = token.as_ref().map(Token::generation);
+            let refused = self.renewed(refused, before).await;
+            let token = self.token().await?;
+            if token.as_ref().map(Token::generation) == before {
+                return Err(refused);
+            }
+            self.ask(&request, token.as_ref()).await
         };
         Box::pin(async move {
             let timed_out = |_| self.broken("no answer in time");
@@ -190,18 +218,35 @@ impl Rpc for GrpcRpc {
             let messages = stream::unfold(receiver, |mut receiver| async {
                 receiver.recv().await.map(|message| (message, receiver))
             });
-            let request = self.request(&path, &routing, outgoing(messages)).await?;
+            let token = self.token().await?;
+            let request = self.request(&path, &routing, token.as_ref(), outgoing(messages))?;
             let response = self.ready().await?.call(request);
-            let (first, rest) = (self.clone(), self.clone());
+            let (first, rest, renewing) = (self.clone(), self.clone(), self.clone());
             let answers = response.map(move |response| match first.answers(response) {
                 Ok(answers) => answers
                     .map(move |answer| answer.map_err(|status| rest.ended(status)))
                     .left_stream(),
                 Err(error) => stream::once(ready(Err(error))).right_stream(),
             });
-            Ok(RpcStream { requests: sender, answers: answers.flatten_stream().boxed() })
+            let generation = token.as_ref().map(Token::generation);
+            let answers = answers.flatten_stream().then(move |answer| {
+                let renewing = renewing.clone();
+                async move {
+                    match answer {
+                        Ok(answer) => Ok(answer),
+                        Err(error) => Err(renewing.renewed(error, generation).await),
+                    }
+                }
+            });
+            Ok(RpcStream { requests: sender, answers: answers.boxed() })
         })
     }
+}
+
+/// Whether the service refused the token.
+fn is_unauthenticated(error: &RpcError) -> bool {
+    let unauthenticated = tonic::Code::Unauthenticated as i32;
+    matches!(error, RpcError::Ended(status) if status.code == unauthenticated)
 }
 
 /// Messages as gRPC frames them: one byte that says that nothing is compressed, four of the length, and the

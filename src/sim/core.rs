@@ -93,7 +93,7 @@ impl Target {
                 let code = u32::from(status) * 100 + 1;
                 RegistryError::new(status, code, format!("{reason}: {message}")).into()
             }
-            Self::Storage(route) => route.refusal(status, &format!("{reason}: {message}")),
+            Self::Storage(route) => route.refusal(status, reason, message),
         }
     }
 }

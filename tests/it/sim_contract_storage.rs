@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use googleapis_tonic_google_cloud_bigquery_storage_v1::google::{
     cloud::bigquery::storage::v1::{
         AppendRowsRequest, AppendRowsResponse, BatchCommitWriteStreamsRequest,
@@ -25,7 +25,10 @@ use googleapis_tonic_google_cloud_bigquery_storage_v1::google::{
 };
 use http::Method;
 use kcbq::{
-    gcp::{auth::Anonymous, grpc::GrpcRpc},
+    gcp::{
+        auth::{Anonymous, AuthError, Token, TokenProvider},
+        grpc::GrpcRpc,
+    },
     rest::Rest,
     rpc::{Rpc, RpcError, RpcRequest, RpcStatus, RpcStream},
     sim::{
@@ -262,6 +265,7 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const ABORTED: i32 = 10;
 const OUT_OF_RANGE: i32 = 11;
 const UNAVAILABLE: i32 = 14;
+const UNAUTHENTICATED: i32 = 16;
 
 async fn a_connection_says_stream_and_schema_once(s: &Subject) {
     let table = s.numbers("once").await;
@@ -513,6 +517,56 @@ async fn streams_over_grpc() {
     };
     check_all(&subject).await;
     answers_are_lost(&subject).await;
+    drop(subject);
+    stop.cancel();
+    running.stopped().await;
+}
+
+/// Tokens that say which renewal they came from.
+#[derive(Debug, Default)]
+struct Renewed(AtomicU64);
+
+impl TokenProvider for Renewed {
+    fn token(&self) -> BoxFuture<'_, Result<Option<Token>, AuthError>> {
+        let generation = self.0.load(Ordering::Relaxed);
+        Box::pin(async move { Token::bearer("token", generation).map(Some) })
+    }
+
+    fn refresh(&self, generation: u64) -> BoxFuture<'_, ()> {
+        self.0.fetch_max(generation + 1, Ordering::Relaxed);
+        Box::pin(async {})
+    }
+}
+
+#[tokio::test]
+async fn a_refused_token_is_renewed() {
+    let stop = CancellationToken::new();
+    let running = serve(SimOptions::default(), stop.clone()).await.unwrap();
+    let endpoint = format!("http://{}", running.grpc_addr);
+    let tokens = Arc::new(Renewed::default());
+    let provider = Arc::<Renewed>::clone(&tokens);
+    let subject = Subject {
+        rest: Box::new(HttpRest::new(format!("http://{}", running.rest_addr))),
+        rpc: Box::new(GrpcRpc::new(Some(&endpoint), None, provider).unwrap()),
+        simulator: running.simulator.clone(),
+    };
+    let table = subject.numbers("token").await;
+    let refuse = |operation| {
+        let script = json!({"rules": [
+            {"operation": operation, "nth": 1, "fault": {"kind": "refuse", "status": 401}},
+        ]});
+        let script: FaultScript = serde_json::from_value(script).unwrap();
+        subject.simulator.with_core(|core, _| core.set_faults(script));
+    };
+    refuse("CreateWriteStream");
+    let stream = subject.create(&table, Kind::Committed).await;
+    assert_eq!(tokens.0.load(Ordering::Relaxed), 1, "renewed, and asked once more");
+    refuse("AppendRows");
+    let request = || first(&stream, schema(vec![]), rows(&[1]));
+    let status = subject.open(&stream).await.ended(request()).await;
+    assert_eq!(status.code, UNAUTHENTICATED);
+    assert_eq!(tokens.0.load(Ordering::Relaxed), 2, "renewed for the next connection");
+    appended(&subject.open(&stream).await.ask(request()).await);
     drop(subject);
     stop.cancel();
     running.stopped().await;

@@ -273,7 +273,7 @@ pub(crate) fn error(status: StatusCode, reason: &str) -> RestResponse {
 
 /// The same to a request that appends rows.
 pub(crate) fn append_error(status: StatusCode, reason: &str) -> RestResponse {
-    let Response { status, headers, body } = storage::refusal(status.as_u16(), reason);
+    let Response { status, headers, body } = storage::refusal(status.as_u16(), reason, "injected");
     RestResponse { status, headers, body }
 }
 

@@ -88,17 +88,17 @@ impl StorageRoute {
     }
 
     /// The answer where a fault script refuses the call.
-    pub fn refusal(&self, status: u16, message: &str) -> Response {
+    pub fn refusal(&self, status: u16, reason: &str, message: &str) -> Response {
         match &self.call {
-            Ok(Call::Append(..)) => refusal(status, message),
-            _ => RpcError::new(Code::of_http(status), message).into(),
+            Ok(Call::Append(..)) => refusal(status, reason, message),
+            _ => refused(status, reason, message).into(),
         }
     }
 }
 
 /// A refusal of an append: what the service itself has broken ends the connection, all else is one request's.
-pub fn refusal(status: u16, message: &str) -> Response {
-    let error = RpcError::new(Code::of_http(status), message);
+pub fn refusal(status: u16, reason: &str, message: &str) -> Response {
+    let error = refused(status, reason, message);
     match status {
         400 | 403 | 409 | 412 | 429 => rpc::answer(&AppendRowsResponse {
             response: Some(Outcome::Error(error.status())),
@@ -106,6 +106,10 @@ pub fn refusal(status: u16, message: &str) -> Response {
         }),
         _ => error.into(),
     }
+}
+
+fn refused(status: u16, reason: &str, message: &str) -> RpcError {
+    RpcError::new(Code::of_http(status, reason), format!("{reason}: {message}"))
 }
 
 fn decoded<M: Message + Default>(request: &Request) -> Result<M, RpcError> {

@@ -192,3 +192,7 @@ fn no_token(error: RpcError) -> Fault {
 pub fn closed() -> Fault {
     Fault::refused(FaultKind::Transient, "closed", "the connection was closed for want of use")
 }
+/// Whether the connection's access token is why it ended.
+pub fn is_token_refused(outcome: &WriteOutcome) -> bool {
+    matches!(outcome, WriteOutcome::Refused(fault) if fault.kind == FaultKind::Unauthenticated)
+}

@@ -111,7 +111,8 @@ impl Pool {
 
     fn learn(&self, table: &TableRef, outcome: &WriteOutcome, is_end: bool) {
         let mut connections = self.lock();
-        if is_end {
+        // That of a token is no table's.
+        if is_end && !classify::is_token_refused(outcome) {
             connections.apart.insert(table.clone());
         } else if matches!(outcome, WriteOutcome::Acked) && !connections.apart.is_empty() {
             connections.apart.remove(table);

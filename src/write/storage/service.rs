@@ -17,6 +17,7 @@ use crate::{
         RowForm, Write, WriteOutcome, WriteRequest,
         stack::{Attempt, Stacks, retry::OnRetry},
         storage::{
+            classify,
             pool::Pool,
             settings::{REQUEST_BYTES_HARD_MAX, StorageSettings},
         },
@@ -96,7 +97,13 @@ impl Service<Attempt> for Client {
         Box::pin(async move {
             let request = attempt.request.clone();
             Ok(match request.form.clone() {
-                RowForm::Proto(schema) => pool.send(request, schema).await,
+                RowForm::Proto(schema) => match pool.send(request.clone(), schema.clone()).await {
+                    // It was renewed when it was refused.
+                    outcome if classify::is_token_refused(&outcome) => {
+                        pool.send(request, schema).await
+                    }
+                    outcome => outcome,
+                },
                 RowForm::Json => WriteOutcome::Refused(Fault::refused(
                     FaultKind::InvalidRequest,
                     "rowForm",

@@ -47,9 +47,13 @@ pub enum Code {
 }
 
 impl Code {
-    /// The code for an HTTP status of a fault script.
-    pub fn of_http(status: u16) -> Self {
+    /// The code for an HTTP status and a BigQuery reason of a fault script. What the REST API answers with 403
+    /// for a quota or a rate is a code of its own here.
+    pub fn of_http(status: u16, reason: &str) -> Self {
         match status {
+            403 if matches!(reason, "quotaExceeded" | "rateLimitExceeded") => {
+                Self::ResourceExhausted
+            }
             400 | 413 => Self::InvalidArgument,
             401 => Self::Unauthenticated,
             403 => Self::PermissionDenied,

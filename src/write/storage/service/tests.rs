@@ -157,14 +157,19 @@ async fn a_lost_answer_is_repeated_and_a_refusal_behind_it_leaves_the_doubt() {
 async fn what_waiting_does_not_cure_is_the_callers() {
     let bench = bench(SimSettings::default());
     bench.create(&["a"]).await;
-    for (status, message, kind) in [
+    for (status, reason, kind) in [
         (429, "Exceeds 'AppendRows throughput' quota", FaultKind::QuotaExceeded),
+        (403, "quotaExceeded", FaultKind::QuotaExceeded),
         (403, "no", FaultKind::PermissionDenied),
         (400, "no", FaultKind::InvalidRequest),
+        // Refused twice: with the token that was, and with a new one.
         (401, "no", FaultKind::Unauthenticated),
     ] {
-        let fault = json!({"kind": "refuse", "status": status, "message": message});
-        bench.faults(json!([{"operation": "AppendRows", "nth": 1, "fault": fault}]));
+        let fault = json!({"kind": "refuse", "status": status, "reason": reason});
+        bench.faults(json!([
+            {"operation": "AppendRows", "nth": 1, "fault": fault},
+            {"operation": "AppendRows", "nth": 1, "fault": fault},
+        ]));
         let outcome = bench.write("a", &[1]).await;
         let WriteOutcome::Refused(fault) = outcome else { panic!("{status}: {outcome:?}") };
         assert_eq!(fault.kind, kind, "{fault}");
@@ -173,6 +178,18 @@ async fn what_waiting_does_not_cure_is_the_callers() {
     let WriteOutcome::Refused(fault) = outcome else { panic!("{outcome:?}") };
     assert_eq!(fault.kind, FaultKind::TableNotFound);
     assert_eq!(bench.retries.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_run_out_is_nobodys_fault() {
+    let bench = bench(SimSettings::default());
+    bench.create(&["a"]).await;
+    let fault = json!({"kind": "refuse", "status": 401, "message": "no"});
+    bench.faults(json!([{"operation": "AppendRows", "nth": 2, "fault": fault}]));
+    for number in 1..=3 {
+        assert!(matches!(bench.write("a", &[number]).await, WriteOutcome::Acked), "{number}");
+    }
+    assert_eq!((bench.stored("a"), bench.retries.load(Ordering::Relaxed)), (vec![1, 2, 3], 0));
 }
 
 #[tokio::test(start_paused = true)]
