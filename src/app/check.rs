@@ -10,6 +10,7 @@ use crate::config::Settings;
 mod bucket;
 mod freshness;
 pub mod probes;
+mod storage;
 
 /// How long one probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -104,6 +105,7 @@ pub async fn remotes(settings: Settings) -> Vec<Finding> {
         ("kafka", Box::pin(blocking("kafka", move || probes::kafka(&kafka)))),
         ("registry", Box::pin(probes::registry(settings.clone()))),
         ("bucket", Box::pin(bucket::bucket(settings.clone()))),
+        ("storage", Box::pin(storage::storage(settings.clone()))),
         ("bigquery", Box::pin(probes::bigquery(settings))),
     ];
     run(probes, PROBE_TIMEOUT).await
