@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Frame;
 use tokio::sync::mpsc;
 use tonic::{
-    Status, Streaming,
+    ConnectError, Status, Streaming,
     body::Body as TonicBody,
     codec::{DecodeBuf, Decoder},
     transport::{Channel, ClientTlsConfig, Endpoint},
@@ -138,14 +138,24 @@ impl GrpcRpc {
         Ok(request)
     }
 
-    /// Waits until the connection is made, so that what cannot be reached is told from what broke.
     async fn ready(&self) -> Result<Channel, RpcError> {
         let mut channel = self.channel.clone();
-        channel.ready().await.map_err(|error| RpcError::NotSent {
-            endpoint: self.endpoint.clone(),
-            source: Box::new(error),
-        })?;
+        channel.ready().await.map_err(|error| self.failed(error))?;
         Ok(channel)
+    }
+
+    /// What could not be reached is told from what broke: a connection that cannot be made fails the calls
+    /// that wait for it.
+    fn failed(&self, error: tonic::transport::Error) -> RpcError {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(found) = cause {
+            if found.is::<ConnectError>() {
+                let endpoint = self.endpoint.clone();
+                return RpcError::NotSent { endpoint, source: Box::new(error) };
+            }
+            cause = found.source();
+        }
+        self.broken(error)
     }
 
     fn broken(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RpcError {
@@ -169,7 +179,7 @@ impl GrpcRpc {
         &self,
         response: Result<Response<TonicBody>, tonic::transport::Error>,
     ) -> Result<Streaming<Bytes>, RpcError> {
-        let response = response.map_err(|error| self.broken(error))?;
+        let response = response.map_err(|error| self.failed(error))?;
         let status = Status::from_header_map(response.headers());
         if let Some(status) = status.filter(|status| status.code() != tonic::Code::Ok) {
             return Err(self.ended(status));
@@ -272,5 +282,30 @@ impl Decoder for Raw {
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(message.copy_to_bytes(message.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::gcp::auth::Anonymous;
+
+    #[tokio::test]
+    async fn what_cannot_be_reached_was_not_sent() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let rpc = GrpcRpc::new(Some(&endpoint), None, Arc::new(Anonymous)).unwrap();
+        let path = "/a.B/C".to_owned();
+        let request = RpcRequest { path, routing: String::new(), message: Body::default() };
+        for _ in 0..2 {
+            let error = rpc.call(request.clone()).await.unwrap_err();
+            assert!(matches!(error, RpcError::NotSent { .. }), "{error:?}");
+            let mut stream = rpc.open("/a.B/C", "").await.unwrap();
+            let error = stream.answers.next().await.unwrap().unwrap_err();
+            assert!(matches!(error, RpcError::NotSent { .. }), "{error:?}");
+        }
     }
 }

@@ -192,6 +192,12 @@ fn no_token(error: RpcError) -> Fault {
 pub fn closed() -> Fault {
     Fault::refused(FaultKind::Transient, "closed", "the connection was closed for want of use")
 }
+
+/// A request that waited behind another for a connection that could not be made.
+pub fn unreached() -> Fault {
+    Fault::refused(FaultKind::Transient, "notSent", "the connection could not be made")
+}
+
 /// Whether the connection's access token is why it ended.
 pub fn is_token_refused(outcome: &WriteOutcome) -> bool {
     matches!(outcome, WriteOutcome::Refused(fault) if fault.kind == FaultKind::Unauthenticated)

@@ -270,20 +270,25 @@ impl Connection {
     }
 
     /// The connection has ended: the request that waited longest has what the service said, all others are
-    /// in doubt. What is not sent yet goes by the next connection.
+    /// in doubt, unless it was never made. What is not sent yet goes by the next connection.
     fn fail(&mut self, error: Option<RpcError>) {
         self.open = None;
         if let Some(error) = &error {
             tracing::debug!(%error, waiting = self.pending.len(), "a connection to BigQuery ended");
         }
+        let is_made = !matches!(error, Some(RpcError::NotSent { .. }));
+        let is_said = matches!(error, Some(RpcError::Ended(_)));
         let first = self.pending.pop_front().zip(error);
         if let Some((pending, error)) = first {
             let outcome = classify::ended(error);
-            let is_end = matches!(outcome, WriteOutcome::Refused(_));
+            let is_end = is_said && matches!(outcome, WriteOutcome::Refused(_));
             self.settle(pending, outcome, is_end);
         }
         while let Some(pending) = self.pending.pop_front() {
-            let outcome = WriteOutcome::Unknown(classify::lost(None));
+            let outcome = match is_made {
+                true => WriteOutcome::Unknown(classify::lost(None)),
+                false => WriteOutcome::Refused(classify::unreached()),
+            };
             self.settle(pending, outcome, false);
         }
         self.note_oldest();

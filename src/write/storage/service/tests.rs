@@ -12,6 +12,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::*;
 use crate::{
+    rpc::{RpcError, RpcRequest, RpcStream},
     sim::{FaultScript, SimSettings, Simulator, memory::SimRpc, message::Request},
     table::{Column, ColumnKind, Mode, TableRef, TableSchema},
     write::storage::{descriptor::writer_schema, framing},
@@ -291,4 +292,49 @@ async fn a_request_beyond_bigquerys_limit_is_not_sent() {
     let WriteOutcome::Refused(fault) = outcome else { panic!("{outcome:?}") };
     assert_eq!(fault.kind, FaultKind::TooLarge);
     assert_eq!(bench.path.connections(), 0);
+}
+
+/// An endpoint to which no connection can be made, which takes a moment to show.
+#[derive(Debug)]
+struct Away;
+
+impl Away {
+    fn error() -> RpcError {
+        RpcError::NotSent { endpoint: "http://away".to_owned(), source: "refused".into() }
+    }
+}
+
+impl Rpc for Away {
+    fn call(&self, _request: RpcRequest) -> BoxFuture<'_, Result<Bytes, RpcError>> {
+        Box::pin(async { Err(Self::error()) })
+    }
+
+    fn open(&self, _path: &str, _routing: &str) -> BoxFuture<'_, Result<RpcStream, RpcError>> {
+        let (requests, taken) = tokio::sync::mpsc::channel(8);
+        let answers = futures_util::stream::once(async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(taken);
+            Err(Self::error())
+        });
+        Box::pin(async { Ok(RpcStream { requests, answers: Box::pin(answers) }) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_is_in_no_doubt() {
+    let on_retry: OnRetry = Arc::new(|_, _| {});
+    let path =
+        StorageWrite::new(&StorageSettings::default(), Arc::new(Away), on_retry, Jitter::seeded(1));
+    let path = Arc::new(path);
+    let mut tasks = JoinSet::new();
+    for number in 0..6 {
+        let path = Arc::clone(&path);
+        tasks.spawn(async move { path.write(request("a", &[number])).await });
+    }
+    while let Some(outcome) = tasks.join_next().await {
+        let outcome = outcome.unwrap();
+        let WriteOutcome::Refused(fault) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((fault.kind, &*fault.reason), (FaultKind::Transient, "notSent"));
+    }
+    assert_eq!(path.connections(), 1, "no table is to blame");
 }
