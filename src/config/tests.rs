@@ -121,6 +121,22 @@ topics:
 }
 
 #[test]
+fn exactly_once_is_promised_only_where_it_is_kept() {
+    let text = |topic: &str| {
+        let head = format!("{HEAD}gcs: {{bucket: staging}}\n");
+        format!("{head}topics: [{{match: a, value_format: json, delivery: {topic}}}]\n")
+    };
+    assert!(settings(&text("exactly_once, write: load")).topic("a").is_some());
+    assert!(settings(&text("at_least_once, write: auto")).topic("a").is_some());
+    for write in ["auto", "storage", "streaming"] {
+        let found = mistakes(&text(&format!("exactly_once, write: {write}")));
+        let wanted =
+            "topics[0].delivery: is exactly_once, and rows that are streamed may be there twice";
+        assert!(found.contains(wanted) && found.contains("write `write: load`"), "{found}");
+    }
+}
+
+#[test]
 fn staged_objects_are_no_orphans_while_a_job_may_need_them() {
     let text = |age: &str, topic: &str| {
         let topic = format!("{{match: a, value_format: json, freshness: 2d, {topic}}}");

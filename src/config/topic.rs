@@ -44,6 +44,9 @@ pub struct TopicConfig {
     /// How rows reach BigQuery.
     #[serde(default)]
     pub write: WriteMode,
+    /// What must hold of every row, whatever dies. Default: `at_least_once`.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// How old a row may be when it is visible in the table, such as `10s`, `15m` or `1h`. Load jobs are
     /// not made more often, and less often where the table's daily quota of jobs asks for it.
     /// Default: `1m`.
@@ -79,6 +82,18 @@ pub struct TopicConfig {
     /// When a batch is sent.
     #[serde(default)]
     pub batch: BatchSettings,
+}
+
+/// What must hold of every row, whatever dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// It is there. After a crash, a lost answer or a rebalance a streamed row may be there more than once, told by
+    /// its topic, partition and offset; rows of load jobs are there once all the same.
+    #[default]
+    AtLeastOnce,
+    /// It is there once. Only with `write: load` so far; everything else is refused.
+    ExactlyOnce,
 }
 
 /// What a new table is created with.

@@ -9,7 +9,7 @@ use crate::{
     config::{
         Config,
         problem::Problems,
-        topic::{LayoutConfig, TopicConfig},
+        topic::{Delivery, LayoutConfig, TopicConfig},
         yaml::Node,
     },
     gcp::settings::{BigQuerySettings, GcsSettings},
@@ -275,11 +275,7 @@ impl Check<'_> {
         self.dead_letter(path, topic, config);
         self.layout(path, &topic.layout);
         self.batch(path, topic, config);
-        if topic.write == WriteMode::Storage && !config.bigquery.has_storage() {
-            let remedy = "name the emulator's gRPC address: `bigquery.storage_endpoint`";
-            let problem = "is storage, and `bigquery.endpoint` is an emulator without it";
-            self.problem(&format!("{path}.write"), problem, Some(remedy));
-        }
+        self.write(path, topic, config);
         let matcher = TopicMatch::parse(&topic.matches).map_err(|error| {
             let remedy = Some("write a topic's name or a regular expression");
             self.problem(&format!("{path}.match"), error.to_string(), remedy);
@@ -316,6 +312,20 @@ impl Check<'_> {
             layout: layout(&topic.layout),
             batch: topic.batch,
         })
+    }
+
+    fn write(&mut self, path: &str, topic: &TopicConfig, config: &Config) {
+        if topic.write == WriteMode::Storage && !config.bigquery.has_storage() {
+            let remedy = "name the emulator's gRPC address: `bigquery.storage_endpoint`";
+            let problem = "is storage, and `bigquery.endpoint` is an emulator without it";
+            self.problem(&format!("{path}.write"), problem, Some(remedy));
+        }
+        if topic.delivery == Delivery::ExactlyOnce && topic.write != WriteMode::Load {
+            let remedy = "write `write: load`, or `delivery: at_least_once`";
+            let problem =
+                "is exactly_once, and rows that are streamed may be there twice after a crash";
+            self.problem(&format!("{path}.delivery"), problem, Some(remedy));
+        }
     }
 
     fn schemas(&mut self, path: &str, topic: &TopicConfig, config: &Config) {
