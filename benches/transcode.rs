@@ -1,4 +1,4 @@
-//! One record from Avro to row bytes, beside apache-avro's `Value` and serde_json.
+//! One record from Avro, and from JSON, to row bytes, beside the `Value` trees of apache-avro and serde_json.
 //!
 //! `cargo bench --bench transcode`. First the ratio: all ways take turns over the same 4,096
 //! distinct records, and each way's median round counts, so that a noisy machine hits all alike.
@@ -143,12 +143,33 @@ fn easy_reused(reader: &GenericDatumReader<'_>, mut datum: &[u8], out: &mut Vec<
     serde_json::to_writer(out, &serde_json::Value::try_from(value).unwrap()).unwrap();
 }
 
-fn plan<W: RowWriter>(metadata: bool) -> RowPlan<W> {
+/// What a JSON producer's text costs that is parsed into a tree.
+fn tree(text: &[u8], out: &mut Vec<u8>) {
+    let value: serde_json::Value = serde_json::from_slice(text).unwrap();
+    serde_json::to_writer(out, &value).unwrap();
+}
+
+fn spec(metadata: bool) -> RowSpec {
     let ty = avro::parse(SCHEMA, &[] as &[&str]).unwrap();
     let mut spec = RowSpec::new(ValueSource::Avro(Arc::new(ty)));
     spec.metadata.enabled = metadata;
-    let table = TableSchema { columns: spec.columns(&ColumnRules::default()).unwrap() };
-    RowPlan::compile(&spec, &table, Limits::default()).unwrap()
+    spec
+}
+
+fn table(spec: &RowSpec) -> TableSchema {
+    TableSchema { columns: spec.columns(&ColumnRules::default()).unwrap() }
+}
+
+fn plan<W: RowWriter>(metadata: bool) -> RowPlan<W> {
+    let spec = spec(metadata);
+    RowPlan::compile(&spec, &table(&spec), Limits::default()).unwrap()
+}
+
+/// The same table from JSON texts.
+fn json_plan<W: RowWriter>() -> RowPlan<W> {
+    let mut spec = RowSpec::new(ValueSource::Json);
+    spec.metadata.enabled = false;
+    RowPlan::compile(&spec, &table(&self::spec(false)), Limits::default()).unwrap()
 }
 
 fn record(datum: &[u8]) -> Record<'_> {
@@ -185,8 +206,12 @@ fn round(way: &Way<'_>, data: &[Vec<u8>], out: &mut Vec<u8>) -> (f64, usize) {
 }
 
 fn bench(criterion: &mut Criterion) {
+    from_avro(criterion);
+    from_json(criterion);
+}
+
+fn from_avro(criterion: &mut Criterion) {
     let data = data();
-    let payload: usize = data.iter().map(Vec::len).sum();
     let schema = Schema::parse_str(SCHEMA).unwrap();
     let reader = GenericDatumReader::builder(&schema).build().unwrap();
     let lane = LaneLabel::new("shop.orders", 3);
@@ -203,19 +228,44 @@ fn bench(criterion: &mut Criterion) {
         ),
         ("plan, protobuf row", Box::new(|datum, out| planned(&proto, &lane, datum, out))),
     ];
-    report(&ways, &data, payload);
-    let mut group = criterion.benchmark_group("transcode");
+    compare(criterion, "Avro", &ways, &data);
+}
+
+fn from_json(criterion: &mut Criterion) {
+    let lane = LaneLabel::new("shop.orders", 3);
+    let text = plan::<JsonRow>(false);
+    let data: Vec<Vec<u8>> = data()
+        .iter()
+        .map(|datum| {
+            let mut out = Vec::new();
+            planned(&text, &lane, datum, &mut out);
+            out
+        })
+        .collect();
+    let (json, proto) = (json_plan::<JsonRow>(), json_plan::<ProtoRow>());
+    let ways: Vec<Way<'_>> = vec![
+        ("serde_json's Value and back", Box::new(tree)),
+        ("plan, JSON row from JSON", Box::new(|datum, out| planned(&json, &lane, datum, out))),
+        ("plan, protobuf row from JSON", Box::new(|datum, out| planned(&proto, &lane, datum, out))),
+    ];
+    compare(criterion, "JSON", &ways, &data);
+}
+
+fn compare(criterion: &mut Criterion, format: &str, ways: &[Way<'_>], data: &[Vec<u8>]) {
+    let payload: usize = data.iter().map(Vec::len).sum();
+    report(format, ways, data, payload);
+    let mut group = criterion.benchmark_group(format);
     group.throughput(Throughput::Elements(data.len() as u64));
-    for way in &ways {
+    for way in ways {
         group.bench_function(way.0, |bencher| {
             let buffer = || Vec::with_capacity(8 * payload);
-            bencher.iter_batched_ref(buffer, |out| round(way, &data, out), BatchSize::LargeInput);
+            bencher.iter_batched_ref(buffer, |out| round(way, data, out), BatchSize::LargeInput);
         });
     }
     group.finish();
 }
 
-fn report(ways: &[Way<'_>], data: &[Vec<u8>], payload: usize) {
+fn report(format: &str, ways: &[Way<'_>], data: &[Vec<u8>], payload: usize) {
     let mut out = Vec::with_capacity(8 * payload);
     let mut rounds: Vec<Vec<f64>> = ways.iter().map(|_| Vec::new()).collect();
     let mut bytes = vec![0; ways.len()];
@@ -227,7 +277,7 @@ fn report(ways: &[Way<'_>], data: &[Vec<u8>], payload: usize) {
         }
     }
     println!(
-        "\n{} distinct records, {} B each, allocator mimalloc",
+        "\n{} distinct {format} records, {} B each, allocator mimalloc",
         data.len(),
         payload / data.len()
     );
