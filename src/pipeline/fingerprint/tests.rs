@@ -14,6 +14,8 @@ const CHANGES: &[(&str, &str, bool)] = &[
     ("freshness", "freshness: 5m", false),
     ("load_epoch", "load_epoch: 3", false),
     ("write", "write: streaming", true),
+    // It is a promise that is checked, and changes nothing.
+    ("delivery", "delivery: at_least_once", false),
     ("dead_letter", "dead_letter: other.dead", false),
     ("dead_letter_budget", "dead_letter_budget: {run: 5}", false),
     ("null_value", "null_value: row", true),
