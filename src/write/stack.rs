@@ -91,6 +91,28 @@ pub struct Limits {
     pub retry: RetrySettings,
 }
 
+impl Limits {
+    /// What is wrong with the values, one sentence each, with the names that they have in the configuration.
+    pub fn problems(&self) -> Vec<String> {
+        let rules = [
+            (
+                (1..=10_000).contains(&self.requests_in_flight),
+                "requests_in_flight must lie between 1 and 10,000",
+            ),
+            (
+                (1..=self.requests_in_flight).contains(&self.requests_in_flight_per_table),
+                "requests_in_flight_per_table must lie between 1 and requests_in_flight",
+            ),
+            (
+                (Duration::from_secs(1)..=Duration::from_mins(10)).contains(&self.timeout),
+                "timeout_ms must lie between 1,000 and 600,000",
+            ),
+        ];
+        let broken = rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned());
+        broken.chain(self.retry.problems()).collect()
+    }
+}
+
 /// The stacks of all tables, over one client.
 pub struct Stacks {
     limits: Limits,

@@ -80,21 +80,9 @@ impl InsertAllSettings {
                 self.bytes_per_second >= self.body_bytes_max as u64,
                 "bytes_per_second must be at least body_bytes_max",
             ),
-            (
-                (1..=10_000).contains(&self.requests_in_flight),
-                "requests_in_flight must lie between 1 and 10,000",
-            ),
-            (
-                (1..=self.requests_in_flight).contains(&self.requests_in_flight_per_table),
-                "requests_in_flight_per_table must lie between 1 and requests_in_flight",
-            ),
-            (
-                (1_000..=600_000).contains(&self.timeout_ms),
-                "timeout_ms must lie between 1,000 and 600,000",
-            ),
         ];
         let broken = rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned());
-        broken.chain(self.retry.problems()).collect()
+        broken.chain(self.limits().problems()).collect()
     }
 
     /// The limits of the path's stack.

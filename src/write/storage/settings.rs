@@ -58,21 +58,9 @@ impl StorageSettings {
                 self.bytes_per_second >= REQUEST_BYTES_HARD_MAX as u64,
                 "bytes_per_second must be at least 10,485,760",
             ),
-            (
-                (1..=10_000).contains(&self.requests_in_flight),
-                "requests_in_flight must lie between 1 and 10,000",
-            ),
-            (
-                (1..=self.requests_in_flight).contains(&self.requests_in_flight_per_table),
-                "requests_in_flight_per_table must lie between 1 and requests_in_flight",
-            ),
-            (
-                (1_000..=600_000).contains(&self.timeout_ms),
-                "timeout_ms must lie between 1,000 and 600,000",
-            ),
         ];
         let broken = rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned());
-        broken.chain(self.retry.problems()).collect()
+        broken.chain(self.limits().problems()).collect()
     }
 
     /// The limits of the path's stack.
