@@ -77,7 +77,8 @@ impl Rpc for SimRpc {
     }
 }
 
-fn answer(response: Option<Response>) -> Result<Bytes, RpcError> {
+/// What a client has of an answer of the gRPC services; `None` is a lost one.
+pub(crate) fn answer(response: Option<Response>) -> Result<Bytes, RpcError> {
     let response = response.ok_or_else(|| RpcError::Broken {
         endpoint: "the simulator".to_owned(),
         source: Box::new(io::Error::from(io::ErrorKind::ConnectionReset)),

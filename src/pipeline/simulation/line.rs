@@ -9,7 +9,6 @@ use std::sync::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use http::{HeaderValue, Method};
-use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{bigquery::Service, env::Who};
@@ -17,11 +16,8 @@ use crate::{
     fault::{Fault, FaultKind},
     registry::{RegisteredSchema, Registry, RegistryError},
     rest::{Body, Rest, RestError, RestRequest, RestResponse},
-    rpc::{Rpc, RpcError, RpcRequest, RpcStatus, RpcStream},
-    sim::{
-        bigquery::storage::{CONNECTION, rpc},
-        message::Response,
-    },
+    rpc::{Rpc, RpcError, RpcRequest, RpcStream},
+    sim::{bigquery::storage::CONNECTION, memory, message::Response},
 };
 
 /// Calls that wait to be looked at; none waits longer than the running task.
@@ -127,13 +123,8 @@ impl Connection {
         let (method, path) = (Method::POST, self.path.clone());
         let request = RestRequest { method, path, headers: headers.into_iter().collect(), body };
         let answer = self.line.ask(|sender| Ask::Rest(request, sender)).await;
-        let broken = || RpcError::Broken { endpoint: "storage".into(), source: "reset".into() };
-        let RestResponse { status, headers, body } =
-            answer.and_then(Result::ok).ok_or_else(broken)?;
-        rpc::outcome(Response { status, headers, body }).map_err(|status| {
-            let details = status.encode_to_vec().into();
-            RpcError::Ended(RpcStatus { code: status.code, message: status.message, details })
-        })
+        let whole = |RestResponse { status, headers, body }| Response { status, headers, body };
+        memory::answer(answer.and_then(Result::ok).map(whole))
     }
 }
 
