@@ -105,8 +105,8 @@ impl Crew {
         stage.lanes.iter().filter(|lane| !claimed.contains(lane)).cloned().collect()
     }
 
-    /// Stops one replica by SIGTERM; it must drain and end with 0.
-    /// The lanes of which it left something unfinished, as its log says.
+    /// Stops one replica by SIGTERM, which must end with 0; its lanes, if its log says that it left something
+    /// of them unfinished.
     pub(crate) fn retire(&mut self, index: usize) -> Result<BTreeSet<Lane>> {
         let mut replica = self.replicas.remove(index);
         replica.sink.stop(Duration::from_secs(60))?;
