@@ -274,7 +274,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                 match outcome {
                     LaneOutcome::Landed | LaneOutcome::NotOwned => {}
                     _ if again => wait = true,
-                    outcome => failed.push((commit.lane.clone(), outcome)),
+                    outcome => failed.push((commit.clone(), outcome)),
                 }
             }
             if last {
@@ -284,9 +284,9 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                 std::thread::sleep(FINAL_COMMIT_WAIT);
             }
         }
-        if let Some((lane, outcome)) = failed.first() {
-            tracing::warn!(partitions = failed.len(), first = %lane, ?outcome,
-                "the last commit of revoked partitions failed; their next owner reads again from the last one that landed");
+        for (LaneCommit { lane, offset, .. }, outcome) in failed {
+            tracing::warn!(topic = %lane.topic, partition = lane.partition, offset, ?outcome,
+                "the last commit of a revoked partition failed; its next owner reads again from the last one that landed");
         }
     }
 

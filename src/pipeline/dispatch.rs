@@ -227,6 +227,15 @@ impl<M: Messages> Dispatcher<M> {
         self.telemetry.status.update_lane(&lane.topic, lane.partition, change);
     }
 
+    /// What the board says of these lanes.
+    fn shown(&self, lanes: &[OwnedLane]) -> Vec<LaneStatus> {
+        let status = &self.telemetry.status;
+        lanes
+            .iter()
+            .filter_map(|owned| status.lane(&owned.lane.topic, owned.lane.partition))
+            .collect()
+    }
+
     fn show_fault(&self, lane: &TopicPartition, stage: &str, fault: &SourceFault, halted: bool) {
         let at_ms = now_ms();
         self.show(lane, |status| {
@@ -309,16 +318,14 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         for owned in lanes {
             self.show(&owned.lane, |status| status.enter(LaneState::Draining, None, now_ms()));
         }
-        if !self.ask(lanes, self.drain_timeout, Message::Drain) {
-            tracing::warn!(
-                partitions = lanes.len(),
-                "giving partitions up before everything of them was acknowledged; the next owner \
-                 reads the rest again"
-            );
-        }
+        let is_drained = self.ask(lanes, self.drain_timeout, Message::Drain);
         crate::failpoint!("revoke_drained");
+        let left = self.shown(lanes);
         self.forget(lanes);
         let finals = self.commits.give_up(lanes);
+        if !is_drained {
+            report_unfinished(&left, &finals);
+        }
         tracing::info!(
             partitions = lanes.len(),
             to_commit = finals.len(),
@@ -330,6 +337,8 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
     fn lost(&mut self, lanes: &[OwnedLane]) {
         self.telemetry.metrics.rebalances.with_label_values(&["lost"]).inc();
         tracing::warn!(partitions = lanes.len(), "partitions were lost to another member");
+        // What has not landed can be committed no more.
+        report_unfinished(&self.shown(lanes), &[]);
         self.forget(lanes);
         self.commits.give_up(lanes);
     }
@@ -390,6 +399,36 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
     fn tick(&mut self) {
         self.telemetry.liveness.poll_turned(Instant::now());
     }
+}
+
+/// Says of each lane that its next owner reads again, and from where: an operator who finds a row twice
+/// finds its cause by these offsets.
+fn report_unfinished(left: &[LaneStatus], finals: &[LaneCommit]) {
+    for (lane, offset) in unfinished(left, finals) {
+        tracing::warn!(
+            topic = &*lane.topic,
+            partition = lane.partition,
+            offset,
+            next_offset = lane.next_offset,
+            "the partition is given up before everything of it was acknowledged; its next owner \
+             reads again from the offset"
+        );
+    }
+}
+
+/// The lanes of which more was read than will have been committed, and where their next owner begins: after
+/// the last commit, or, where there is none, where the topic's configuration says.
+fn unfinished<'a>(
+    left: &'a [LaneStatus],
+    finals: &[LaneCommit],
+) -> impl Iterator<Item = (&'a LaneStatus, Option<i64>)> {
+    let finals: BTreeMap<_, _> =
+        finals.iter().map(|last| (last.lane.clone(), last.offset)).collect();
+    let ends = left.iter().map(move |lane| {
+        let last = finals.get(&TopicPartition::new(&*lane.topic, lane.partition));
+        (lane, last.copied().or(lane.committed_offset))
+    });
+    ends.filter(|(lane, offset)| *offset < lane.next_offset)
 }
 
 #[cfg(test)]

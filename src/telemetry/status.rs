@@ -355,6 +355,11 @@ impl Status {
         }
     }
 
+    /// A copy of a lane, if it is on the board.
+    pub fn lane(&self, topic: &Arc<str>, partition: i32) -> Option<LaneStatus> {
+        read(&self.lanes).get(&(Arc::clone(topic), partition)).cloned()
+    }
+
     /// Takes a lane off the board.
     pub fn remove_lane(&self, topic: &Arc<str>, partition: i32) {
         write(&self.lanes).remove(&(Arc::clone(topic), partition));

@@ -6,7 +6,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Dispatcher, FlowBoard, Message};
+use super::{Dispatcher, FlowBoard, Message, unfinished};
 use crate::{
     committer::{CommitMetadata, CommitOutcome, Committer, Fingerprint, LaneCommit, LaneOutcome},
     config::{self, Process},
@@ -225,4 +225,24 @@ fn commits_that_fail_are_counted_by_cause() {
     let kafka = Kafka::default();
     rig.commits.round(&kafka);
     assert_eq!(kafka.metadata()[0].0, 7, "the same record, once the coordinator is back");
+}
+
+#[test]
+fn what_the_next_owner_reads_again_is_told_by_partition() {
+    let lane = |partition, committed_offset, next_offset| LaneStatus {
+        committed_offset,
+        next_offset: Some(next_offset),
+        ..LaneStatus::new("orders".into(), partition, 1, 0)
+    };
+    let last = |partition, offset| LaneCommit {
+        lane: TopicPartition::new("orders", partition),
+        epoch: 1,
+        offset,
+        metadata: String::new(),
+    };
+    let left = [lane(0, Some(5), 9), lane(1, Some(9), 9), lane(2, None, 4), lane(3, Some(5), 9)];
+    let finals = [last(0, 6), last(0, 7), last(3, 9)];
+    let told: Vec<_> =
+        unfinished(&left, &finals).map(|(lane, offset)| (lane.partition, offset)).collect();
+    assert_eq!(told, [(0, Some(7)), (2, None)]);
 }
