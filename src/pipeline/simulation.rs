@@ -69,6 +69,7 @@ mod checkers;
 mod commits;
 mod coverage;
 mod day;
+mod doubts;
 mod env;
 mod group;
 mod history;

@@ -12,10 +12,11 @@ use super::{
     bigquery::BigQuery,
     checkers::Checkers,
     coverage::Mark,
+    doubts::{Appends, Doubts},
     group::{Group, MemberId, Verdict},
     history::History,
     letters::{self, LetterAnswer},
-    line::{Ask, Call},
+    line::Call,
     plan::{Chances, Plan},
     process::Finished,
     records::{Broken, Contents, Kind},
@@ -80,8 +81,8 @@ pub(crate) enum Event {
     Turn(Who),
     /// A call that a process made while it was stopped.
     Calls(Call),
-    /// A call reaches its service.
-    CallArrives(Who, Ask, Fate),
+    /// A call reaches its service; when it was made.
+    CallArrives(Call, Fate, u64),
     /// Its answer reaches the process.
     Replied(Who, Reply),
     /// A task of a process ended while it was stopped.
@@ -137,6 +138,10 @@ pub(crate) struct Env {
     pub(crate) bigquery: BigQuery,
     /// The checkers.
     pub(crate) checkers: Checkers,
+    /// What the processes did not learn.
+    pub(crate) doubts: Doubts,
+    /// Who appended what.
+    pub(crate) appends: Appends,
     /// Every lane there is.
     pub(crate) lanes: BTreeSet<TopicPartition>,
     /// When faults ended.
@@ -185,9 +190,10 @@ impl Env {
         let mut rng = Rng::new(seed);
         let plan = plan(&mut rng);
         let contents = Contents::new(rng.bits(), plan.mix, plan.loading);
+        let base = tokio::time::Instant::now();
         Self {
             now: 0,
-            base: tokio::time::Instant::now(),
+            base,
             queue: BTreeMap::new(),
             sequence: 0,
             bigquery: BigQuery::new(&plan),
@@ -196,6 +202,8 @@ impl Env {
             history: History::new(keep),
             group: Group::default(),
             checkers: Checkers::new(contents),
+            doubts: Doubts::new(base),
+            appends: Appends::default(),
             lanes: BTreeSet::new(),
             healed: None,
             settled: None,

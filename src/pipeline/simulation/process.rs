@@ -123,6 +123,7 @@ impl Process {
         let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
         let clock = clock(env);
+        let doubts = env.doubts.clone();
         let ownership = Ownership::default();
         ownership.lock().keeps_released = env.defect == Some(Defect::CommitAfterRevoke);
         Self {
@@ -130,7 +131,7 @@ impl Process {
                 storage: Some(StorageWrite::new(
                     &storage_settings(env),
                     rpc,
-                    Arc::new(|_, _| {}),
+                    Arc::new(move |table, fault| doubts.note(who, table, fault)),
                     jitter.clone(),
                 )),
                 insert_all: InsertAll::new(write_settings(env), rest, Arc::new(|_, _| {}), jitter),
@@ -146,9 +147,12 @@ impl Process {
     /// Sends a batch.
     pub(crate) fn write(&self, env: &mut Env, who: Who, worker: usize, write: WriteAction) {
         let WriteAction { id, table, body, rows, form, .. } = write;
-        let writer = Arc::clone(&self.writer);
+        let (writer, doubts, named) = (Arc::clone(&self.writer), env.doubts.clone(), table.clone());
         env.spawn(who, async move {
             let outcome = writer.write(WriteRequest { table, body, rows, form }).await;
+            if let WriteOutcome::Unknown(fault) = &outcome {
+                doubts.note(who, &named, fault);
+            }
             Finished { who, worker, done: Done::Written(id, outcome) }
         });
     }

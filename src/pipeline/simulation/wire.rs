@@ -107,7 +107,8 @@ pub(crate) fn send(env: &mut Env, call: Call) {
     if fate == Fate::LoseRequest {
         return hang(env, who, ask);
     }
-    env.after(delay, Event::CallArrives(who, ask, fate));
+    let sent = env.now;
+    env.after(delay, Event::CallArrives(Call { who, ask }, fate, sent));
 }
 
 /// The connection is dead: the client learns it by its own patience, or at once.
@@ -199,8 +200,8 @@ fn schema_fate(env: &mut Env) -> Fate {
     }
 }
 
-/// A call reaches its service.
-pub(crate) fn arrives(env: &mut Env, who: Who, ask: Ask, fate: Fate) {
+/// A call that was made at `sent` reaches its service.
+pub(crate) fn arrives(env: &mut Env, Call { who, ask }: Call, fate: Fate, sent: u64) {
     match ask {
         Ask::Schema(id, sender) => {
             let answer = schema(env, id, fate);
@@ -217,7 +218,7 @@ pub(crate) fn arrives(env: &mut Env, who: Who, ask: Ask, fate: Fate) {
                 Fate::StopRows(reason) => {
                     bigquery::rows_stopped(bigquery::coordinates(&request).len(), reason)
                 }
-                _ => apply(env, request, &mut appended),
+                _ => apply(env, (who, sent), request, &mut appended),
             };
             if fate.is_doubtful() {
                 env.mark(Mark::AmbiguousAnswer);
@@ -262,6 +263,7 @@ fn schema(env: &mut Env, id: u32, fate: Fate) -> SchemaAnswer {
 /// Has BigQuery carry out a request; the records that were appended go to `appended`.
 fn apply(
     env: &mut Env,
+    sender: (Who, u64),
     request: RestRequest,
     appended: &mut Vec<(TopicPartition, i64)>,
 ) -> RestResponse {
@@ -279,6 +281,10 @@ fn apply(
         env.checkers.stored(row, &mut env.history, env.now);
         if env.checkers.is_appended(&row.lane) {
             appended.push((row.lane.clone(), row.offset));
+            let patience_ms = env.plan.write_timeout_ms;
+            if env.appends.is_again_in_doubt(row, sender, patience_ms, &env.doubts) {
+                env.checkers.ambiguous(&row.lane, row.offset);
+            }
         }
     }
     if !deleted.is_empty() {

@@ -155,7 +155,7 @@ impl World {
         let env = &mut self.env;
         match event {
             Event::Calls(call) => self.called(call),
-            Event::CallArrives(who, ask, fate) => wire::arrives(env, who, ask, fate),
+            Event::CallArrives(call, fate, sent) => wire::arrives(env, call, fate, sent),
             Event::LetterArrives(sender, letter, answer) => {
                 letters::arrives(env, sender, &letter, answer);
             }
