@@ -30,6 +30,7 @@ pub mod registry;
 pub mod serve;
 pub mod settings;
 pub mod simulator;
+pub mod tls;
 pub mod upload;
 
 pub use self::{
@@ -40,4 +41,5 @@ pub use self::{
     serve::{Running, SimOptions, serve},
     settings::{SimSettings, StoreMode},
     simulator::Simulator,
+    tls::TlsSettings,
 };

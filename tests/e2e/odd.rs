@@ -79,6 +79,7 @@ pub(crate) fn run(binary: PathBuf) -> Result<()> {
         answer_delay: Duration::from_millis(20),
         dedupe_ms: None,
         faults: None,
+        tls: None,
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let topics = [
@@ -134,9 +135,8 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
         kafka: json!({"record_bytes_max": 16_000_000}),
         properties: Vec::new(),
         limits: json!({}),
-        streaming: Value::Null,
+        paths: Value::Null,
         gcs: Value::Null,
-        load: Value::Null,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     rig::{
         bigquery::Dataset,
         broker::Broker,
+        certificates,
         clients::{self, Observer, Sender},
         http::Http,
         place::{self, Place},
@@ -61,14 +62,9 @@ struct Scene {
     broker: Broker,
     /// The ports for passwords and for certificates.
     ports: (u16, u16),
-    /// BigQuery's and the registry's ports.
-    simulator: (u16, u16),
+    /// BigQuery's, the registry's and the Storage Write API's ports.
+    simulator: [u16; 3],
     _simulator: Process,
-}
-
-/// Whether certificates can be made.
-pub(crate) fn has_openssl() -> bool {
-    Command::new("openssl").arg("version").output().is_ok_and(|output| output.status.success())
 }
 
 /// Runs it.
@@ -83,7 +79,7 @@ pub(crate) fn run(binary: PathBuf) -> Result<()> {
     let broker = Broker::start_with(&place, |plain, controller| {
         properties(&place, &[plain, controller, ports.0, ports.1])
     })?;
-    let simulator = (place::free_port()?, place::free_port()?);
+    let simulator = [place::free_port()?, place::free_port()?, place::free_port()?];
     let process = start_simulator(&place, &http, &binary, simulator)?;
     let scene = Scene { place, http, binary, broker, ports, simulator, _simulator: process };
     scene.check()
@@ -145,6 +141,7 @@ impl Scene {
                 (self.ports.1, json!({"tls": tls}))
             }
         };
+        let [bigquery, _, storage] = self.simulator;
         json!({
             "kafka": {
                 "bootstrap_servers": format!("127.0.0.1:{port}"),
@@ -153,25 +150,39 @@ impl Scene {
                 "properties": {"reconnect.backoff.max.ms": "500"},
             },
             "schema_registry": {
-                "url": format!("http://127.0.0.1:{}", self.simulator.1),
+                "url": self.registry(),
                 "username": USER,
                 "password": secret(REGISTRY),
             },
-            "bigquery": {"project": "secure", "dataset": "raw", "endpoint": self.endpoint()},
+            "bigquery": {
+                "project": "secure",
+                "dataset": "raw",
+                "endpoint": format!("https://127.0.0.1:{bigquery}"),
+                "storage_endpoint": format!("https://127.0.0.1:{storage}"),
+            },
             "topics": [{"match": TOPIC, "table": name, "dead_letter": dead(name)}],
         })
     }
 
-    fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.simulator.0)
+    /// The registry's address, where the simulator answers everything without TLS.
+    fn registry(&self) -> String {
+        format!("http://127.0.0.1:{}", self.simulator[1])
+    }
+
+    /// Who BigQuery is, is known by the same authority.
+    fn trust(&self) -> PathBuf {
+        self.place.join("ca.pem")
     }
 
     fn start(&self, name: &str, who: &Who) -> Result<Sink> {
-        Sink::start(&self.binary, self.config(name, who), &self.place, name, None)
+        let config = self.config(name, who);
+        Sink::start_trusting(&self.binary, config, &self.place, name, &self.trust())
     }
 
     fn ask(&self, config: Value, name: &str) -> Result<Process> {
-        sink::spawn(&self.binary, (name, &["check"]), &config, &self.place, None)
+        let trust = self.trust();
+        let trust = [("SSL_CERT_FILE", trust.as_os_str())];
+        sink::spawn(&self.binary, (name, &["check"]), &config, &self.place, &trust)
     }
 
     fn set_password(&self, (_, password): Secret) -> Result<()> {
@@ -196,7 +207,7 @@ impl Scene {
         clients::create_topics(&address, &topics)?;
         let schema =
             json!([{"id": SCHEMA_ID, "schema": workload::schema(0), "schemaType": "AVRO"}]);
-        let schemas = format!("{}/sim/v1/schemas", self.endpoint());
+        let schemas = format!("{}/sim/v1/schemas", self.registry());
         self.http.post(&schemas, &schema)?.json()?;
         let sender = Sender::new(&address)?;
         let mut value = Vec::new();
@@ -220,7 +231,7 @@ impl Scene {
         waited.map_err(|error| error.context(sink.tail()))?;
         let dataset = Dataset {
             http: &self.http,
-            endpoint: self.endpoint(),
+            endpoint: self.registry(),
             project: "secure",
             dataset: "raw",
             keeps_text_in_records: false,
@@ -345,63 +356,31 @@ fn properties(place: &Place, ports: &[u16; 4]) -> Vec<String> {
 
 /// An authority with the broker's and a client's certificates, and an authority that signed neither.
 fn make_certificates(place: &Place) -> Result<()> {
-    authority(place, "ca")?;
-    authority(place, "other-ca")?;
-    sign(place, "server", &["-nodes"])?;
-    sign(place, "client", &["-passout", &format!("pass:{}", KEY.1)])?;
+    certificates::authority(place, "ca")?;
+    certificates::authority(place, "other-ca")?;
+    certificates::sign(place, "server", &["-nodes"])?;
+    certificates::sign(place, "client", &["-passout", &format!("pass:{}", KEY.1)])?;
     let read = |name: &str| fs::read_to_string(place.join(name));
     let broker = format!("{}{}", read("server.key")?, read("server.pem")?);
     Ok(fs::write(place.join("broker.pem"), broker)?)
 }
 
-fn authority(place: &Place, name: &str) -> Result<()> {
-    let subject = format!("/CN=kcbq test {name}");
-    request(place, name, &["-nodes", "-subj", &subject])
-}
-
-fn sign(place: &Place, name: &str, key: &[&str]) -> Result<()> {
-    let (ca, ca_key) = (place.join("ca.pem"), place.join("ca.key"));
-    let subject = format!("/CN={name}");
-    let mut words = vec!["-CA", path(&ca)?, "-CAkey", path(&ca_key)?, "-subj", &subject];
-    words.extend(["-addext", "subjectAltName=IP:127.0.0.1"]);
-    words.extend(["-addext", "basicConstraints=critical,CA:false"]);
-    words.extend(key);
-    request(place, name, &words)
-}
-
-/// `NAME.key` and `NAME.pem`, good for two days.
-fn request(place: &Place, name: &str, words: &[&str]) -> Result<()> {
-    let [key, certificate] = ["key", "pem"].map(|end| place.join(&format!("{name}.{end}")));
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-days", "2", "-newkey", "ec"])
-        .args(["-pkeyopt", "ec_paramgen_curve:P-256"])
-        .args(["-keyout", path(&key)?, "-out", path(&certificate)?])
-        .args(words)
-        .output()
-        .context("starting openssl")?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "openssl makes no {name}: {text}");
-    Ok(())
-}
-
-fn path(path: &std::path::Path) -> Result<&str> {
-    path.to_str().context("the folder's name is not UTF-8")
-}
-
-/// The simulator with a registry that demands a password.
+/// The simulator with TLS, and a registry that demands a password.
 fn start_simulator(
     place: &Place,
     http: &Http,
     binary: &std::path::Path,
-    (rest, registry): (u16, u16),
+    [rest, registry, grpc]: [u16; 3],
 ) -> Result<Process> {
     let mut command = process::command(binary);
     command.args(["sim", "--rest", &format!("127.0.0.1:{rest}")]);
     command.args(["--registry", &format!("127.0.0.1:{registry}"), "--gcs", "127.0.0.1:0"]);
-    command.args(["--grpc", "127.0.0.1:0"]);
+    command.args(["--grpc", &format!("127.0.0.1:{grpc}")]);
+    command.arg("--tls-certificate").arg(place.join("server.pem"));
+    command.arg("--tls-key").arg(place.join("server.key"));
     command.args(["--registry-auth", &format!("{USER}:{}", REGISTRY.1)]);
     let mut process = Process::spawn("sim", &mut command, place.path())?;
-    let probe = format!("http://127.0.0.1:{rest}/sim/v1/counters");
+    let probe = format!("http://127.0.0.1:{registry}/sim/v1/counters");
     process.until("answer", Duration::from_secs(30), |_| {
         http.get(&probe).is_ok_and(|answer| answer.status == 200)
     })?;

@@ -64,6 +64,7 @@ fn hashes_agree_with_the_ledger(place: &Place, binary: &Path) -> Result<()> {
         answer_delay: Duration::ZERO,
         dedupe_ms: Some(0),
         faults: None,
+        tls: None,
     };
     let simulator = Simulator::start(place, &http, plan)?;
     let id = simulator.register(&http, "t-value", &workload::schema(1))?;

@@ -143,6 +143,7 @@ fn set_up(options: &Options, place: Place, broker: &Broker, behind: Behind) -> R
         answer_delay: options.answer_delay,
         dedupe_ms: Some(options.dedupe_ms),
         faults: None,
+        tls: None,
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let observer = Observer::new(&broker.address(), GROUP)?;
@@ -171,7 +172,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
         "dead_letter": DEAD,
         "batch": {"linger_ms": 200},
     });
-    let (mut gcs, mut load) = (Value::Null, Value::Null);
+    let (mut gcs, mut paths) = (Value::Null, Value::Null);
     topic["write"] = json!(options.path.name());
     if !matches!(options.path, Path::Streaming | Path::Storage) {
         // A minute is less than load jobs promise: without a quota in the way, rows are streamed.
@@ -180,7 +181,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
             gcs = json!({"bucket": "stage", "endpoint": bucket});
         }
         // BigQuery's 1,500 would make a job a partition every four minutes.
-        load = json!({"jobs_per_table_day": 1_000_000});
+        paths = json!({"load": {"jobs_per_table_day": 1_000_000}});
     }
     Plan {
         binary: options.binary.clone(),
@@ -198,9 +199,8 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
             ("heartbeat.interval.ms", "1000".to_owned()),
         ],
         limits: json!({"drain_timeout_ms": 20_000}),
-        streaming: Value::Null,
+        paths,
         gcs,
-        load,
     }
 }
 

@@ -81,6 +81,7 @@ impl<'a> Stage<'a> {
             answer_delay: Duration::ZERO,
             dedupe_ms: None,
             faults: None,
+            tls: None,
         };
         let registry = Simulator::start(&place, &http, plan)?;
         let schema = registry.register(&http, "calm-value", &workload::schema(0))?;
@@ -145,9 +146,8 @@ impl<'a> Stage<'a> {
             kafka: Value::Null,
             properties: Vec::new(),
             limits: Value::Null,
-            streaming: Value::Null,
+            paths: json!({"load": {"jobs_per_table_day": 1_000_000, "format": format}}),
             gcs: json!({"bucket": FakeGcs::BUCKET, "endpoint": self.bucket.endpoint()}),
-            load: json!({"jobs_per_table_day": 1_000_000, "format": format}),
         }
     }
 

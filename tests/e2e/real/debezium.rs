@@ -58,6 +58,7 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         answer_delay: Duration::ZERO,
         dedupe_ms: None,
         faults: None,
+        tls: None,
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let schemas = preload(&simulator, &http)?;
@@ -179,9 +180,8 @@ impl Scene<'_> {
             kafka: Value::Null,
             properties: Vec::new(),
             limits: Value::Null,
-            streaming: Value::Null,
+            paths: Value::Null,
             gcs: Value::Null,
-            load: Value::Null,
         }
     }
 

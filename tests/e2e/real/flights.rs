@@ -45,9 +45,8 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         kafka: Value::Null,
         properties: Vec::new(),
         limits: Value::Null,
-        streaming: Value::Null,
+        paths: Value::Null,
         gcs: Value::Null,
-        load: Value::Null,
     };
     let began = Instant::now();
     let mut sink = plan.start(&place, "flights", None)?;

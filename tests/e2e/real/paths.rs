@@ -156,6 +156,7 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         answer_delay: Duration::ZERO,
         dedupe_ms: None,
         faults: None,
+        tls: None,
     };
     let registry = Simulator::start(&place, &http, plan)?;
     let bucket = FakeGcs::start(&place, &http)?;
@@ -268,9 +269,8 @@ fn plan_of(
         kafka: Value::Null,
         properties: Vec::new(),
         limits: Value::Null,
-        streaming: Value::Null,
+        paths: json!({"load": {"jobs_per_table_day": 1_000_000, "format": format}}),
         gcs: json!({"bucket": FakeGcs::BUCKET, "prefix": format!("{way}/"), "endpoint": bucket.endpoint()}),
-        load: json!({"jobs_per_table_day": 1_000_000, "format": format}),
     }
 }
 

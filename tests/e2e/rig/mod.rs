@@ -7,6 +7,7 @@ pub(crate) mod avro;
 pub(crate) mod bigquery;
 pub(crate) mod broker;
 pub(crate) mod cell;
+pub(crate) mod certificates;
 pub(crate) mod clients;
 pub(crate) mod connect;
 pub(crate) mod http;

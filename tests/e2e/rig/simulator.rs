@@ -29,6 +29,8 @@ pub(crate) struct SimulatorPlan<'a> {
     pub(crate) dedupe_ms: Option<u64>,
     /// The fault script, if any.
     pub(crate) faults: Option<&'a Path>,
+    /// Certificate and key, if it is to speak TLS with the sink.
+    pub(crate) tls: Option<(&'a Path, &'a Path)>,
 }
 
 /// The simulator.
@@ -38,6 +40,7 @@ pub(crate) struct Simulator {
     registry: u16,
     gcs: u16,
     grpc: u16,
+    scheme: &'static str,
     process: Process,
 }
 
@@ -71,30 +74,34 @@ impl Simulator {
         if let Some(faults) = plan.faults {
             command.arg("--faults").arg(faults);
         }
+        if let Some((certificate, key)) = plan.tls {
+            command.arg("--tls-certificate").arg(certificate).arg("--tls-key").arg(key);
+        }
+        let scheme = if plan.tls.is_some() { "https" } else { "http" };
         let mut process = Process::spawn("sim", &mut command, place.path())?;
         let probe = format!("http://127.0.0.1:{registry}/subjects");
         process.until("answer", Duration::from_secs(30), |_| {
             http.get(&probe).is_ok_and(|answer| answer.status == 200)
         })?;
-        Ok(Self { rest, registry, gcs, grpc, process })
+        Ok(Self { rest, registry, gcs, grpc, scheme, process })
     }
 
     /// BigQuery's address.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.rest)
+        format!("{}://127.0.0.1:{}", self.scheme, self.rest)
     }
 
     /// The Storage Write API's address.
     pub(crate) fn storage(&self) -> String {
-        format!("http://127.0.0.1:{}", self.grpc)
+        format!("{}://127.0.0.1:{}", self.scheme, self.grpc)
     }
 
     /// Cloud Storage's address.
     pub(crate) fn gcs(&self) -> String {
-        format!("http://127.0.0.1:{}", self.gcs)
+        format!("{}://127.0.0.1:{}", self.scheme, self.gcs)
     }
 
-    /// The registry's address.
+    /// The registry's address, which is that of the control API too: never with TLS.
     pub(crate) fn registry(&self) -> String {
         format!("http://127.0.0.1:{}", self.registry)
     }
@@ -121,7 +128,7 @@ impl Simulator {
     }
 
     fn read_ledger(&self, http: &Http, query: &str) -> Result<Vec<Entry>> {
-        let answer = http.get(&format!("{}/sim/v1/ledger{query}", self.endpoint()))?;
+        let answer = http.get(&format!("{}/sim/v1/ledger{query}", self.registry()))?;
         ensure!(answer.status == 200, "the ledger answers {}", answer.status);
         answer.body.lines().filter(|line| !line.is_empty()).map(read_entry).collect()
     }
@@ -129,7 +136,7 @@ impl Simulator {
     /// Partition and offset of every row of a table, in the order of arrival, from their metadata: much
     /// quicker than reading the rows.
     pub(crate) fn places(&self, http: &Http, table: &str) -> Result<Vec<(i64, i64)>> {
-        let url = format!("{}/sim/v1/rows?table={table}", self.endpoint());
+        let url = format!("{}/sim/v1/rows?table={table}", self.registry());
         let answer = http.get(&url)?;
         ensure!(answer.status == 200, "the rows answer {}", answer.status);
         let place = |line: &str| {
@@ -143,13 +150,13 @@ impl Simulator {
 
     /// Makes schemas known under ids of our choice.
     pub(crate) fn preload(&self, http: &Http, schemas: &Value) -> Result<()> {
-        http.post(&format!("{}/sim/v1/schemas", self.endpoint()), schemas)?.json().map(drop)
+        http.post(&format!("{}/sim/v1/schemas", self.registry()), schemas)?.json().map(drop)
     }
 
     /// Replaces the fault script by one of these rules.
     pub(crate) fn set_faults(&self, http: &Http, rules: &Value) -> Result<()> {
         let script = json!({"rules": rules});
-        http.post(&format!("{}/sim/v1/faults", self.endpoint()), &script)?.json().map(drop)
+        http.post(&format!("{}/sim/v1/faults", self.registry()), &script)?.json().map(drop)
     }
 
     /// BigQuery refuses streaming inserts for a quota from now on, or takes them again.
@@ -164,12 +171,12 @@ impl Simulator {
     /// Forgets the fault script and lets every held request pass.
     pub(crate) fn release(&self, http: &Http) -> Result<()> {
         self.set_faults(http, &json!([]))?;
-        http.post(&format!("{}/sim/v1/release", self.endpoint()), &json!({}))?.json().map(drop)
+        http.post(&format!("{}/sim/v1/release", self.registry()), &json!({}))?.json().map(drop)
     }
 
     /// The rows of each table by its id.
     pub(crate) fn row_counts(&self, http: &Http) -> Result<BTreeMap<String, u64>> {
-        let tables = http.get(&format!("{}/sim/v1/tables", self.endpoint()))?.json()?;
+        let tables = http.get(&format!("{}/sim/v1/tables", self.registry()))?.json()?;
         let count = |table: &Value| {
             let id = table.get("table")?.as_str()?.rsplit('.').next()?.to_owned();
             Some((id, table.get("rows")?.as_u64()?))
@@ -180,7 +187,7 @@ impl Simulator {
 
     /// The counters.
     pub(crate) fn counters(&self, http: &Http) -> Result<Value> {
-        http.get(&format!("{}/sim/v1/counters", self.endpoint()))?.json()
+        http.get(&format!("{}/sim/v1/counters", self.registry()))?.json()
     }
 
     /// CPU time and peak memory so far.

@@ -1,6 +1,7 @@
 //! One replica of the product: `kcbq run` with a configuration file and an admin port.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
@@ -43,12 +44,10 @@ pub(crate) struct Plan {
     pub(crate) properties: Vec<(&'static str, String)>,
     /// The section `limits`.
     pub(crate) limits: Value,
-    /// The section `bigquery.streaming`.
-    pub(crate) streaming: Value,
+    /// The write paths' sections of `bigquery`: `streaming`, `storage`, `load`.
+    pub(crate) paths: Value,
     /// The section `gcs`.
     pub(crate) gcs: Value,
-    /// The section `bigquery.load`.
-    pub(crate) load: Value,
 }
 
 /// A running replica.
@@ -100,8 +99,7 @@ impl Plan {
         if !self.limits.is_null() {
             file["limits"] = self.limits.clone();
         }
-        let bigquery = [("streaming", &self.streaming), ("load", &self.load)];
-        for (section, value) in bigquery.into_iter().filter(|(_, value)| !value.is_null()) {
+        for (section, value) in self.paths.as_object().into_iter().flatten() {
             file["bigquery"][section] = value.clone();
         }
         if !self.gcs.is_null() {
@@ -114,6 +112,16 @@ impl Plan {
     pub(crate) fn start(&self, place: &Place, name: &str, failpoint: Option<&str>) -> Result<Sink> {
         Sink::start(&self.binary, self.file(), place, name, failpoint)
     }
+
+    /// Starts replica `name`, which trusts the authority of this file and no other.
+    pub(crate) fn start_trusting(
+        &self,
+        place: &Place,
+        name: &str,
+        authority: &Path,
+    ) -> Result<Sink> {
+        Sink::start_trusting(&self.binary, self.file(), place, name, authority)
+    }
 }
 
 /// Runs a command of the product with a configuration file of its own.
@@ -122,15 +130,13 @@ pub(crate) fn spawn(
     (name, words): (&str, &[&str]),
     file: &Value,
     place: &Place,
-    failpoint: Option<&str>,
+    environment: &[(&str, &OsStr)],
 ) -> Result<Process> {
     let path = place.join(&format!("{name}.yaml"));
     std::fs::write(&path, serde_json::to_string_pretty(file)?)?;
     let mut command = process::command(binary);
     command.args(words).arg("--config").arg(&path);
-    if let Some(failpoint) = failpoint {
-        command.env("KCBQ_FAILPOINT", failpoint);
-    }
+    command.envs(environment.iter().copied());
     Process::spawn(name, &mut command, place.path())
 }
 
@@ -138,14 +144,37 @@ impl Sink {
     /// Starts a replica with this configuration and an admin port of its own.
     pub(crate) fn start(
         binary: &Path,
-        mut file: Value,
+        file: Value,
         place: &Place,
         name: &str,
         failpoint: Option<&str>,
     ) -> Result<Self> {
+        let failpoint = failpoint.map(|failpoint| ("KCBQ_FAILPOINT", OsStr::new(failpoint)));
+        Self::start_with(binary, file, place, name, failpoint.as_slice())
+    }
+
+    /// Starts a replica that trusts the authority of this file and no other.
+    pub(crate) fn start_trusting(
+        binary: &Path,
+        file: Value,
+        place: &Place,
+        name: &str,
+        authority: &Path,
+    ) -> Result<Self> {
+        let trust = [("SSL_CERT_FILE", authority.as_os_str())];
+        Self::start_with(binary, file, place, name, &trust)
+    }
+
+    fn start_with(
+        binary: &Path,
+        mut file: Value,
+        place: &Place,
+        name: &str,
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Self> {
         let admin = format!("127.0.0.1:{}", place::free_port()?);
         file["admin"] = json!({"listen": admin});
-        let process = spawn(binary, (name, &["run"]), &file, place, failpoint)?;
+        let process = spawn(binary, (name, &["run"]), &file, place, environment)?;
         Ok(Self { name: name.to_owned(), admin, process })
     }
 
