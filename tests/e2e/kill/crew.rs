@@ -105,13 +105,11 @@ impl Crew {
         stage.lanes.iter().filter(|lane| !claimed.contains(lane)).cloned().collect()
     }
 
-    /// Stops one replica by SIGTERM, which must end with 0; its lanes, if its log says that it left something
-    /// of them unfinished.
-    pub(crate) fn retire(&mut self, index: usize) -> Result<BTreeSet<Lane>> {
+    /// Stops one replica by SIGTERM, which must end with 0.
+    pub(crate) fn retire(&mut self, index: usize) -> Result<Replica> {
         let mut replica = self.replicas.remove(index);
         replica.sink.stop(Duration::from_secs(60))?;
-        let lanes = replica.lanes.iter().map(|lane| lane.lane.clone()).collect();
-        Ok(if leaves_something(&replica.sink) { lanes } else { BTreeSet::new() })
+        Ok(replica)
     }
 
     /// Stops all replicas by SIGTERM.
@@ -122,12 +120,4 @@ impl Crew {
         }
         Ok(())
     }
-}
-
-/// Whether a replica that has left has given partitions up before everything of them was done.
-pub(crate) fn leaves_something(sink: &Sink) -> bool {
-    let log = sink.log();
-    ["giving partitions up before everything", "the last commit of revoked partitions failed"]
-        .iter()
-        .any(|line| log.contains(line))
 }

@@ -5,6 +5,7 @@ mod account;
 mod crew;
 mod feed;
 mod hops;
+mod left;
 mod rounds;
 
 use std::{

@@ -15,8 +15,9 @@ use anyhow::{Result, bail, ensure};
 
 use super::{
     Options, Path, Stage,
-    crew::{Crew, leaves_something},
+    crew::Crew,
     feed::Feed,
+    left::{self, Left, Logs},
 };
 use crate::rig::{broker::Broker, clients::Lane, random::Random, sink::Sink};
 
@@ -119,6 +120,8 @@ pub(crate) fn play(
         boundary: 0,
         retries: 0,
         guest: None,
+        committed: BTreeMap::new(),
+        logs: Logs::default(),
     };
     let mut broker_is_due = true;
     let wanted = options.rounds + options.zombies + options.faults;
@@ -127,6 +130,7 @@ pub(crate) fn play(
         ensure!(feed.left() > 0, "the records did not last through all rounds: give more");
         game.pace(wanted);
         crew.wait_settled(stage)?;
+        game.committed = stage.observer.committed(&stage.lanes)?;
         if broker_is_due && game.counted() >= wanted / 2 {
             broker_is_due = false;
             game.restart_broker(broker, crew)?;
@@ -146,9 +150,9 @@ pub(crate) fn play(
         } else {
             game.random_moment(crew)?
         };
-        println!("{}", next.line());
-        game.rounds.push(next);
-        game.began_check(crew)?;
+        game.push(next);
+        game.note_survivors(crew);
+        crew.check_alive()?;
     }
     game.refuse_streaming(false)?;
     crew.wait_settled(stage)?;
@@ -198,6 +202,9 @@ struct Game<'a> {
     path: Path,
     /// Comes and goes to move lanes.
     guest: Option<Sink>,
+    /// What was committed when the round began.
+    committed: BTreeMap<Lane, i64>,
+    logs: Logs,
 }
 
 impl Game<'_> {
@@ -263,8 +270,9 @@ impl Game<'_> {
         let nth = (nth >> self.retries.min(6)).max(1);
         let is_loading = name.starts_with("stage_") || name.starts_with("load_");
         self.refuse_streaming(false)?;
-        let unfinished = crew.retire(self.random.index(crew.replicas.len()))?;
-        self.note_unfinished(&unfinished)?;
+        let leaver = crew.retire(self.random.index(crew.replicas.len()))?;
+        let left = self.logs.unfinished(&leaver.sink);
+        self.note_unfinished(left);
         if self.path == Path::Auto && is_loading {
             self.refuse_streaming(true)?;
         }
@@ -343,24 +351,33 @@ impl Game<'_> {
         let Some(mut guest) = self.guest.take() else { return Ok(()) };
         // The armed replica may have died first, and the guest wait for the dead one's session.
         guest.wait_owning(&self.stage.http, Duration::from_secs(60))?;
-        let lanes = guest.lanes(&self.stage.http)?;
         guest.stop(Duration::from_secs(60))?;
-        match leaves_something(&guest) {
-            true => self.note_unfinished(&lanes.into_iter().map(|lane| lane.lane).collect()),
-            false => Ok(()),
+        // The next guest has a log of the same name.
+        self.note_unfinished(Logs::default().unfinished(&guest));
+        Ok(())
+    }
+
+    /// What those who live have given up in a rebalance, and not in time.
+    fn note_survivors(&mut self, crew: &Crew) {
+        for replica in &crew.replicas {
+            let left = self.logs.unfinished(&replica.sink);
+            self.note_unfinished(left);
         }
     }
 
-    /// Somebody has left in good order, and not in time: what it has stored and not committed is stored again.
-    fn note_unfinished(&mut self, lanes: &BTreeSet<Lane>) -> Result<()> {
-        if lanes.is_empty() {
-            return Ok(());
+    /// Somebody has given lanes up, and not in time: what it has stored and not committed is stored again.
+    fn note_unfinished(&mut self, left: Vec<Left>) {
+        if left.is_empty() {
+            return;
         }
-        let committed = self.committed(lanes)?;
-        let round = self.expose(&committed, "left unfinished".to_owned())?;
+        let exposed = left::exposed(left, &self.committed);
+        let round = self.round(exposed, "left unfinished".to_owned());
+        self.push(round);
+    }
+
+    fn push(&mut self, round: Round) {
         println!("{}", round.line());
         self.rounds.push(round);
-        Ok(())
     }
 
     /// Kills the broker while everybody works, and starts it again.
@@ -375,8 +392,8 @@ impl Game<'_> {
         thread::sleep(MEETING);
         crew.wait_settled(self.stage)?;
         let round = self.expose(&committed, cause)?;
-        println!("{}", round.line());
-        self.rounds.push(round);
+        self.push(round);
+        self.note_survivors(crew);
         crew.check_alive()
     }
 
@@ -390,7 +407,9 @@ impl Game<'_> {
     ) -> Result<Round> {
         crew.look(self.stage);
         let lanes = crew.lanes_left_by(self.stage, victim);
-        crew.replicas.remove(victim);
+        let dead = crew.replicas.remove(victim);
+        let left = self.logs.unfinished(&dead.sink);
+        self.note_unfinished(left);
         // What the dead process had sent is in the simulator's hands now; nobody else owns its
         // lanes before its session ends.
         thread::sleep(Duration::from_millis(250));
@@ -407,7 +426,6 @@ impl Game<'_> {
     /// What is stored at or behind these offsets, once the simulator has dealt with everything that the
     /// dead had sent: on a busy machine it may still be reading.
     fn expose(&self, committed: &BTreeMap<Lane, i64>, cause: String) -> Result<Round> {
-        let at_seconds = self.began.elapsed().as_secs_f64();
         let mut exposed = self.stored_from(committed)?;
         for _ in 0..SETTLE_LOOKS {
             thread::sleep(Duration::from_millis(100));
@@ -418,8 +436,13 @@ impl Game<'_> {
                 break;
             }
         }
+        Ok(self.round(exposed, cause))
+    }
+
+    /// A round that does not count, and exposed this.
+    fn round(&self, exposed: BTreeMap<Lane, BTreeSet<i64>>, cause: String) -> Round {
         let uncommitted = exposed.values().map(|offsets| offsets.len() as u64).sum();
-        Ok(Round {
+        Round {
             cause,
             counts: false,
             owned: 0,
@@ -428,8 +451,8 @@ impl Game<'_> {
             uncommitted,
             duplicates: 0,
             repeats: 1,
-            at_seconds,
-        })
+            at_seconds: self.began.elapsed().as_secs_f64(),
+        }
     }
 
     fn committed(&self, lanes: &BTreeSet<Lane>) -> Result<BTreeMap<Lane, i64>> {
@@ -447,10 +470,6 @@ impl Game<'_> {
             Ok((lane.clone(), offsets))
         };
         committed.iter().map(stored).collect()
-    }
-
-    fn began_check(&mut self, crew: &mut Crew) -> Result<()> {
-        crew.check_alive()
     }
 }
 

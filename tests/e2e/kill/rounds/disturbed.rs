@@ -34,8 +34,7 @@ impl Game<'_> {
         let ends = self.stage.observer.ends(&lanes.iter().cloned().collect::<Vec<_>>())?;
         // What it has sent is written once more by whoever owns its lanes next.
         let asleep = self.expose(&committed, format!("asleep, {}", zombie.sink.name()))?;
-        println!("{}", asleep.line());
-        self.rounds.push(asleep);
+        self.push(asleep);
         crew.wait_settled(self.stage)?;
         thread::sleep(Duration::from_millis(self.random.below(4_000)));
         zombie.sink.thaw()?;
