@@ -2,7 +2,7 @@
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /sim/v1/rows[?table=p.d.t]` | the stored rows as NDJSON, one object per row with its `table`; in ledger mode `topic`, `partition`, `offset`, `hash`, and of those with `&topic=t`, `&partition=0`, `&from=17` only what is at or behind that offset. `/sim/v1/ledger` is the same |
+//! | `GET /sim/v1/rows[?table=p.d.t]` | the stored rows as NDJSON, one object per row with its `table`; in ledger mode `topic`, `partition`, `offset`, `hash`, `stored_ms`, and of those with `&topic=t`, `&partition=0`, `&from=17` only what is at or behind that offset. `/sim/v1/ledger` is the same |
 //! | `GET /sim/v1/tables` | the tables with their row counts |
 //! | `GET /sim/v1/counters` | [`Counters`](crate::sim::counters::Counters) |
 //! | `GET`, `POST`, `DELETE /sim/v1/faults` | shows, replaces, removes the fault script |

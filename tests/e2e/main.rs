@@ -5,6 +5,7 @@
 
 mod backlog;
 mod contract;
+mod freshness;
 mod isolation;
 mod kill;
 mod memory;
@@ -26,7 +27,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink, storage::FakeGcs};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 13] = [
     "contract",
     "selftest",
     "odd",
@@ -38,18 +39,21 @@ const SCENARIOS: [&str; 12] = [
     "calm",
     "kill",
     "backlog",
+    "freshness",
     "memory",
 ];
 
-/// The long runs that stand behind the promises of both write paths, as `battery` plays them: an hour and a
-/// half with a release binary.
-const BATTERY: [&str; 7] = [
+/// The long runs that stand behind the promises of all write paths, as `battery` plays them: two hours with a
+/// release binary.
+const BATTERY: [&str; 9] = [
     "kill --path load --rounds 50 --records 300000 --seed 11",
     "kill --path load --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 21",
     "kill --path auto --rounds 50 --records 500000 --seed 13",
     "kill --path auto --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 22",
+    "kill --path storage --rounds 50 --records 500000 --seed 14",
     "calm",
     "backlog",
+    "freshness",
     "memory",
 ];
 
@@ -127,6 +131,12 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         "backlog" => backlog::run(&backlog::Options {
             binary,
             records: option(arguments, "--records", 5_000_000)?,
+        }),
+        "freshness" => freshness::run(&freshness::Options {
+            binary,
+            rate: option(arguments, "--rate", 20_000)?,
+            phase: Duration::from_secs(option(arguments, "--phase-s", 60)?),
+            answer_delay: Duration::from_millis(option(arguments, "--answer-delay-ms", 50)?),
         }),
         "memory" => memory::run(&memory::Options {
             binary,

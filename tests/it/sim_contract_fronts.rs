@@ -224,7 +224,10 @@ async fn the_ledger_keeps_coordinates_and_a_hash_anyone_can_compute() {
     let hash = format!("{:016x}", fnv1a(canonical.as_bytes()));
     let expected =
         json!({"table": "p.d.t", "topic": "orders", "partition": 3, "offset": 42, "hash": hash});
-    assert_eq!(fixture.dump().await, [expected]);
+    let mut dump = fixture.dump().await;
+    let stored_ms = dump[0].as_object_mut().unwrap().shift_remove("stored_ms").unwrap();
+    assert!(stored_ms.as_u64() > Some(1_700_000_000_000), "{stored_ms}");
+    assert_eq!(dump, [expected]);
     assert_eq!(s.get("t").await["numRows"], "1");
 }
 

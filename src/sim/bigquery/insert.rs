@@ -162,7 +162,7 @@ fn store(
             counters.duplicates += 1;
             continue;
         }
-        table.store.push(cells, settings);
+        table.store.push(cells, settings, now);
         counters.rows += 1;
     }
 }

@@ -104,7 +104,7 @@ impl BigQuery {
         }
         let Staged { store, warnings, loaded } = staged?;
         self.commit(&reading.load, plan, now)?;
-        self.table_mut(reading.load.table.path())?.store.append(store);
+        self.table_mut(reading.load.table.path())?.store.append(store, now);
         Ok(Some((loaded, warnings)))
     }
 

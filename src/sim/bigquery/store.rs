@@ -1,6 +1,6 @@
 //! What is kept of accepted rows: cells, coordinates with a hash, or a number.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 
@@ -30,6 +30,8 @@ pub struct LedgerRow {
     pub offset: i64,
     /// The hash of the other cells.
     pub hash: u64,
+    /// When it was there, in milliseconds since the epoch.
+    pub stored_ms: u64,
 }
 
 /// A part of the ledger: everything, unless something is said.
@@ -58,12 +60,12 @@ impl Store {
     }
 
     /// Keeps one row of canonical cells.
-    pub fn push(&mut self, row: Map<String, Value>, settings: &SimSettings) {
+    pub fn push(&mut self, row: Map<String, Value>, settings: &SimSettings, now: Duration) {
         self.count += 1;
         match self.mode {
             StoreMode::Rows => self.rows.push(row),
             StoreMode::Ledger => {
-                let row = self.ledger_row(&row, settings);
+                let row = self.ledger_row(&row, settings, now);
                 self.ledger.push(row);
             }
             StoreMode::Count => {}
@@ -75,8 +77,9 @@ impl Store {
         self.count += rows;
     }
 
-    /// Takes over the rows of another store of the same mode.
-    pub fn append(&mut self, mut other: Self) {
+    /// Takes over the rows of another store of the same mode, which are there from now on.
+    pub fn append(&mut self, mut other: Self, now: Duration) {
+        other.ledger.iter_mut().for_each(|row| row.stored_ms = milliseconds(now));
         self.count += other.count;
         self.rows.append(&mut other.rows);
         self.ledger.append(&mut other.ledger);
@@ -116,12 +119,18 @@ impl Store {
                 "partition": row.partition,
                 "offset": row.offset,
                 "hash": format!("{:016x}", row.hash),
+                "stored_ms": row.stored_ms,
             })
         });
         rows.chain(ledger)
     }
 
-    fn ledger_row(&mut self, row: &Map<String, Value>, settings: &SimSettings) -> LedgerRow {
+    fn ledger_row(
+        &mut self,
+        row: &Map<String, Value>,
+        settings: &SimSettings,
+        now: Duration,
+    ) -> LedgerRow {
         let [topic, partition, offset] = &settings.coordinates;
         let text = |path: &str| at_path(row, path).and_then(Value::as_str);
         let topic = text(topic).unwrap_or_default();
@@ -135,8 +144,13 @@ impl Store {
             partition: text(partition).and_then(|text| text.parse().ok()).unwrap_or(-1),
             offset: text(offset).and_then(|text| text.parse().ok()).unwrap_or(-1),
             hash: value_hash(row, &settings.metadata_prefix),
+            stored_ms: milliseconds(now),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn at_path<'a>(row: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {

@@ -53,6 +53,8 @@ pub(crate) struct Entry {
     pub(crate) offset: i64,
     /// The hash of its cells.
     pub(crate) hash: u64,
+    /// When it was stored, in milliseconds since the epoch.
+    pub(crate) stored_ms: i64,
 }
 
 impl Simulator {
@@ -207,7 +209,8 @@ fn read_entry(line: &str) -> Result<Entry> {
     let read = || {
         let lane = (text("topic")?.to_owned(), i32::try_from(number("partition")?).ok()?);
         let hash = u64::from_str_radix(text("hash")?, 16).ok()?;
-        Some(Entry { lane, offset: number("offset")?, hash })
+        let stored_ms = number("stored_ms")?;
+        Some(Entry { lane, offset: number("offset")?, hash, stored_ms })
     };
     read().with_context(|| format!("a ledger line lacks something: {line}"))
 }

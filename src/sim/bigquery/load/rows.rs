@@ -1,5 +1,7 @@
 //! The rows of a job before they are in the table.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::sim::{
@@ -62,7 +64,8 @@ impl<'a> Rows<'a> {
         self.partitions.admit(&row)?;
         self.seen += 1;
         self.bytes += bytes as u64;
-        self.stage.push(row, self.settings);
+        // When they are there, is known when the job is done.
+        self.stage.push(row, self.settings, Duration::ZERO);
         Ok(())
     }
 

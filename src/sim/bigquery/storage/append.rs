@@ -194,7 +194,7 @@ impl BigQuery {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let rows = Hidden { rows, count };
         if stream.is_default() {
-            self.show(stream, rows, bytes, counters)?;
+            self.show(stream, rows, (bytes, now), counters)?;
             return Ok(None);
         }
         let found = self.storage.streams.get_mut(stream.name);
@@ -202,7 +202,7 @@ impl BigQuery {
         let offset = found.length;
         found.length += count;
         match found.kind {
-            write_stream::Type::Committed => self.show(stream, rows, bytes, counters)?,
+            write_stream::Type::Committed => self.show(stream, rows, (bytes, now), counters)?,
             _ => found.hidden.add(rows),
         }
         Ok(Some(offset))
@@ -251,7 +251,7 @@ impl BigQuery {
         &mut self,
         stream: &StreamName<'_>,
         rows: Hidden,
-        bytes: usize,
+        (bytes, now): (usize, Duration),
         counters: &mut Counters,
     ) -> Result<(), RpcError> {
         let settings = Arc::clone(&self.settings);
@@ -261,7 +261,7 @@ impl BigQuery {
         match settings.store {
             StoreMode::Count => table.store.add_count(count),
             StoreMode::Rows | StoreMode::Ledger => {
-                rows.rows.into_iter().for_each(|row| table.store.push(row, &settings));
+                rows.rows.into_iter().for_each(|row| table.store.push(row, &settings, now));
             }
         }
         counters.add_rows(count, bytes);

@@ -132,7 +132,7 @@ impl BigQuery {
             return Err(error.about(StorageErrorCode::OffsetOutOfRange, &request.write_stream));
         }
         let rows = stream.hidden.take(offset + 1 - flushed);
-        self.show(&name, rows, 0, counters)?;
+        self.show(&name, rows, (0, now), counters)?;
         Ok(rpc::answer(&FlushRowsResponse { offset }))
     }
 
@@ -191,7 +191,7 @@ impl BigQuery {
         let Some(stream) = self.storage.streams.get_mut(name) else { return Ok(()) };
         stream.committed = Some(now);
         let rows = std::mem::take(&mut stream.hidden);
-        self.show(&StreamName::parse(name)?, rows, 0, counters)
+        self.show(&StreamName::parse(name)?, rows, (0, now), counters)
     }
 }
 
