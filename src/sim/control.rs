@@ -5,6 +5,7 @@
 //! | `GET /sim/v1/rows[?table=p.d.t]` | the stored rows as NDJSON, one object per row with its `table`; in ledger mode `topic`, `partition`, `offset`, `hash`, `stored_ms`, and of those with `&topic=t`, `&partition=0`, `&from=17` only what is at or behind that offset. `/sim/v1/ledger` is the same |
 //! | `GET /sim/v1/tables` | the tables with their row counts |
 //! | `GET /sim/v1/counters` | [`Counters`](crate::sim::counters::Counters) |
+//! | `GET /sim/v1/lost` | when the fault script lost an answer, in milliseconds since the epoch |
 //! | `GET`, `POST`, `DELETE /sim/v1/faults` | shows, replaces, removes the fault script |
 //! | `POST /sim/v1/release` | applies all held requests; load jobs that are held back or hang go on |
 //! | `POST /sim/v1/schemas` | preloads schemas: `[{"id": 8, "subject": "s", "schema": "…", "schemaType": "AVRO", "references": []}]`; `subject` may be absent |
@@ -31,6 +32,7 @@ pub fn handle(core: &mut Core, request: &Request, now: Duration) -> Response {
         ("GET", "rows" | "ledger") => dump(core, request),
         ("GET", "tables") => tables(core),
         ("GET", "counters") => shown(&core.counters),
+        ("GET", "lost") => Response::json(200, &core.lost().collect()),
         ("GET", "faults") => shown(core.faults.script()),
         ("POST", "faults") => match serde_json::from_slice(&request.body) {
             Ok(script) => {

@@ -21,6 +21,8 @@ use crate::sim::{
 
 /// Answers of held requests that nobody collected; older ones are dropped.
 const UNCOLLECTED_MAX: usize = 1_024;
+/// Lost answers whose times are kept.
+const LOST_MAX: usize = 100_000;
 
 /// BigQuery, Cloud Storage, the registry, the fault script and the counters.
 ///
@@ -36,6 +38,7 @@ pub struct Core {
     pub(crate) counters: Counters,
     held: VecDeque<Held>,
     uncollected: VecDeque<(u64, Response)>,
+    lost: VecDeque<u64>,
     tickets: u64,
 }
 
@@ -111,6 +114,7 @@ impl Core {
             counters: Counters::default(),
             held: VecDeque::new(),
             uncollected: VecDeque::new(),
+            lost: VecDeque::new(),
             tickets: 0,
         }
     }
@@ -118,6 +122,11 @@ impl Core {
     /// Installs a fault script, from its beginning.
     pub fn set_faults(&mut self, script: FaultScript) {
         self.faults = Faults::new(script);
+    }
+
+    /// When answers were lost, in milliseconds since the epoch: the latest only.
+    pub fn lost(&self) -> impl Iterator<Item = u64> {
+        self.lost.iter().copied()
     }
 
     /// What was counted so far.
@@ -235,7 +244,7 @@ impl Core {
             FaultAction::Cut { bytes } => {
                 request.body.truncate(bytes);
                 self.apply(target, &request, now);
-                Step::Lose
+                self.lose(now)
             }
             FaultAction::Refuse { status, reason, message } => {
                 answer(target.error(status, &reason, &message))
@@ -250,7 +259,7 @@ impl Core {
             },
             FaultAction::Lose => {
                 self.apply(target, &request, now);
-                Step::Lose
+                self.lose(now)
             }
             FaultAction::Hold { ms } => {
                 self.tickets += 1;
@@ -259,6 +268,14 @@ impl Core {
                 Step::Hold { ticket, until }
             }
         }
+    }
+
+    fn lose(&mut self, now: Duration) -> Step {
+        if self.lost.len() >= LOST_MAX {
+            self.lost.pop_front();
+        }
+        self.lost.push_back(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        Step::Lose
     }
 
     fn apply_due(&mut self, now: Duration, all: bool) {

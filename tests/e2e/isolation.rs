@@ -154,8 +154,7 @@ impl Stage<'_> {
     /// Produces what gets stuck, and waits until it is.
     fn get_stuck(&mut self) -> Result<()> {
         let hold = |operation: &str, table: &str| json!({"operation": operation, "table": table, "fault": {"kind": "hold"}});
-        let rules =
-            json!([hold("tabledata.insertAll", "iso_held"), hold("tables.get", "iso_unseen")]);
+        let rules = [hold("tabledata.insertAll", "iso_held"), hold("tables.get", "iso_unseen")];
         self.simulator.set_faults(self.http, &rules)?;
         let mut unknown = self.value.clone();
         unknown[1..5].copy_from_slice(&MISSING_SCHEMA.to_be_bytes());

@@ -45,12 +45,13 @@ const SCENARIOS: [&str; 13] = [
 
 /// The long runs that stand behind the promises of all write paths, as `battery` plays them: two hours with a
 /// release binary.
-const BATTERY: [&str; 9] = [
+const BATTERY: [&str; 10] = [
     "kill --path load --rounds 50 --records 300000 --seed 11",
     "kill --path load --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 21",
     "kill --path auto --rounds 50 --records 500000 --seed 13",
     "kill --path auto --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 22",
-    "kill --path storage --rounds 50 --records 500000 --seed 14",
+    "kill --path storage --rounds 50 --lose 5 --records 500000 --seed 14",
+    "kill --path storage --rounds 0 --storm-s 600 --partitions 16 --lose 5 --records 1000000 --seed 24",
     "calm",
     "backlog",
     "freshness",
@@ -184,7 +185,7 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
             Some("load") => kill::Path::Load,
             Some("upload") => kill::Path::Upload,
             Some("auto") => kill::Path::Auto,
-            other => bail!("--path {other:?}: streaming, load, upload or auto"),
+            other => bail!("--path {other:?}: streaming, storage, load, upload or auto"),
         },
     };
     Ok(kill::Options {
@@ -193,6 +194,9 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
         rounds: u32::try_from(option("--rounds", 5)?)?,
         faults: u32::try_from(option("--faults", 0)?)?,
         zombies: u32::try_from(option("--zombies", 0)?)?,
+        storm: Duration::from_secs(option("--storm-s", 0)?),
+        lose: option("--lose", 0)?,
+        partitions: i32::try_from(option("--partitions", 4)?)?,
         records: option("--records", 100_000)?,
         seed: option("--seed", u64::from(std::process::id()))?,
         answer_delay: Duration::from_millis(option("--answer-delay-ms", 200)?),

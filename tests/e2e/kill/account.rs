@@ -5,11 +5,11 @@ use std::{
     fmt,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rdkafka::{Message, message::Headers};
 
 use super::{
-    DEAD, Path, Stage,
+    DEAD, Options, Stage,
     feed::{self, Feed},
     rounds::Round,
 };
@@ -25,12 +25,34 @@ pub(crate) struct Account {
     phantom: Vec<(Lane, i64)>,
     corrupt: Vec<(Lane, i64)>,
     duplicates: u64,
+    unheard: u64,
     unexplained: Vec<(Lane, i64)>,
     over_bound: u64,
     letters: u64,
     letters_lost: Vec<(Lane, i64)>,
     letters_phantom: Vec<(Lane, i64)>,
     letters_twice: u64,
+}
+
+/// How long an answer that has come may lie unread while its connection breaks.
+const ANSWER_READ_MS: i64 = 300;
+
+/// Why a row may be there more than once.
+struct Excuses<'a> {
+    rounds: &'a mut [Round],
+    /// When answers were lost, in milliseconds since the epoch, in order.
+    lost: Vec<i64>,
+    /// With a lost answer its connection breaks, and what waits there for an answer for at most so long, in
+    /// milliseconds, goes unheard, too.
+    late: i64,
+}
+
+impl Excuses<'_> {
+    /// Whether the answer to what was stored then may have been lost.
+    fn is_unheard(&self, stored_ms: i64) -> bool {
+        let next = self.lost.partition_point(|lost| *lost < stored_ms);
+        self.lost.get(next).is_some_and(|lost| lost - stored_ms <= self.late)
+    }
 }
 
 /// By lane and offset: the hash of the row; `None` is poison.
@@ -41,7 +63,7 @@ impl Account {
     pub(crate) fn draw_up(
         stage: &Stage,
         feed: &Feed,
-        path: Path,
+        options: &Options,
         rounds: &mut [Round],
     ) -> Result<Self> {
         let expected = read_topics(stage, feed)?;
@@ -50,9 +72,16 @@ impl Account {
             account.records += 1;
             account.poison += u64::from(hash.is_none());
         }
-        // No death excuses a row that was loaded twice.
-        let excuses = if path.is_exact() { &mut [] } else { &mut *rounds };
-        account.compare_rows(stage, &expected, excuses)?;
+        // Nothing excuses a row that was loaded twice.
+        let mut excuses = match options.path.is_exact() {
+            true => Excuses { rounds: &mut [], lost: Vec::new(), late: 0 },
+            false => Excuses {
+                rounds,
+                lost: stage.simulator.lost_answers(&stage.http)?,
+                late: i64::try_from(options.answer_delay.as_millis())? + ANSWER_READ_MS,
+            },
+        };
+        account.compare_rows(stage, &expected, &mut excuses)?;
         account.compare_letters(stage, &expected)?;
         account.over_bound = rounds.iter().filter(|round| round.repeats == 1).map(over_bound).sum();
         Ok(account)
@@ -74,10 +103,12 @@ impl Account {
         &mut self,
         stage: &Stage,
         expected: &Expected,
-        rounds: &mut [Round],
+        excuses: &mut Excuses<'_>,
     ) -> Result<()> {
-        let mut copies: HashMap<Lane, Vec<u32>> =
-            expected.iter().map(|(lane, hashes)| (lane.clone(), vec![0; hashes.len()])).collect();
+        let mut copies: HashMap<Lane, Vec<Vec<i64>>> = expected
+            .iter()
+            .map(|(lane, hashes)| (lane.clone(), vec![Vec::new(); hashes.len()]))
+            .collect();
         for entry in stage.simulator.ledger(&stage.http)? {
             self.rows += 1;
             let index = usize::try_from(entry.offset)?;
@@ -88,20 +119,22 @@ impl Account {
                     if *hash != entry.hash {
                         self.corrupt.push((entry.lane.clone(), entry.offset));
                     }
-                    if let Some(count) =
-                        copies.get_mut(&entry.lane).and_then(|counts| counts.get_mut(index))
+                    if let Some(times) =
+                        copies.get_mut(&entry.lane).and_then(|lane| lane.get_mut(index))
                     {
-                        *count += 1;
+                        times.push(entry.stored_ms);
                     }
                 }
             }
         }
         for (lane, hashes) in expected {
             for (offset, hash) in hashes.iter().enumerate() {
-                let count = copies[lane][offset];
-                match (hash, count) {
-                    (Some(_), 0) => self.lost.push((lane.clone(), offset as i64)),
-                    (_, 2..) => self.explain(lane, offset as i64, count - 1, rounds),
+                match (hash, &mut copies.get_mut(lane).context("a lane")?[offset][..]) {
+                    (Some(_), []) => self.lost.push((lane.clone(), offset as i64)),
+                    (_, times @ [_, _, ..]) => {
+                        times.sort_unstable();
+                        self.explain(lane, offset as i64, times, excuses);
+                    }
                     _ => {}
                 }
             }
@@ -109,13 +142,17 @@ impl Account {
         Ok(())
     }
 
-    /// Every further copy of a row needs a death that exposed it.
-    fn explain(&mut self, lane: &Lane, offset: i64, extra: u32, rounds: &mut [Round]) {
+    /// Every further copy of a row needs an answer that was lost, or a death that exposed it.
+    fn explain(&mut self, lane: &Lane, offset: i64, times: &[i64], excuses: &mut Excuses<'_>) {
+        let extra = times.len() as u32 - 1;
         self.duplicates += u64::from(extra);
-        let causes = rounds
+        let unheard = times[..times.len() - 1].iter().filter(|at| excuses.is_unheard(**at)).count();
+        self.unheard += unheard as u64;
+        let mut left = extra - unheard as u32;
+        let causes = excuses
+            .rounds
             .iter_mut()
             .filter(|round| round.exposed.get(lane).is_some_and(|stored| stored.contains(&offset)));
-        let mut left = extra;
         for round in causes {
             let repeats = round.repeats.min(left);
             round.duplicates += u64::from(repeats);
@@ -205,6 +242,7 @@ impl fmt::Display for Account {
         writeln!(f, "phantom                 {}", some(&self.phantom))?;
         writeln!(f, "corrupt                 {}", some(&self.corrupt))?;
         writeln!(f, "duplicates              {:>9}", self.duplicates)?;
+        writeln!(f, "  answer lost           {:>9}", self.unheard)?;
         writeln!(f, "  without a cause       {}", some(&self.unexplained))?;
         writeln!(f, "  over a round's bound  {:>9}", self.over_bound)?;
         writeln!(

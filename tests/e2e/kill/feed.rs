@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{Options, PARTITIONS, Stage, TOPICS};
+use super::{Options, Stage, TOPICS};
 use crate::rig::{avro::Schemas, clients::Sender, http::Http, simulator::Simulator, workload};
 
 /// One record in so many is not Avro at all.
@@ -28,6 +28,8 @@ pub(crate) struct Feed {
 
 struct Orders {
     records: u64,
+    /// Of each topic.
+    partitions: u64,
     seed: u64,
     rate: AtomicU64,
     produced: AtomicU64,
@@ -50,6 +52,7 @@ impl Feed {
         let rounds = options.rounds + options.zombies + options.faults;
         let orders = Arc::new(Orders {
             records: options.records,
+            partitions: u64::try_from(options.partitions)?,
             seed: options.seed,
             rate: AtomicU64::new((options.records / u64::from(rounds.max(1)) / 40).max(200)),
             produced: AtomicU64::new(0),
@@ -129,8 +132,8 @@ fn produce(orders: &Orders, sender: &Sender) -> Result<()> {
         let share = (rate / 50).clamp(1, 2_000).min(orders.records - index);
         let writer = *lock(&orders.writer);
         for index in index..index + share {
-            make(&mut value, writer, orders.seed, index);
-            let (topic, partition) = lane_of(index);
+            let (topic, partition) = lane_of(index, orders.partitions);
+            make(&mut value, (writer, topic), orders.seed, index);
             sender.send((TOPICS[topic], partition), Some(&index.to_be_bytes()), Some(&value))?;
         }
         index += share;
@@ -143,18 +146,18 @@ fn produce(orders: &Orders, sender: &Sender) -> Result<()> {
     sender.flush()
 }
 
-fn make(value: &mut Vec<u8>, writer: Writer, seed: u64, index: u64) {
+fn make(value: &mut Vec<u8>, (writer, topic): (Writer, usize), seed: u64, index: u64) {
     if index % POISON_EVERY == POISON_EVERY - 1 {
         value.clear();
         value.extend_from_slice(b"\x07this is no Avro");
         return;
     }
-    workload::encode(value, writer.ids[lane_of(index).0], writer.version, seed, index);
+    workload::encode(value, writer.ids[topic], writer.version, seed, index);
 }
 
 /// Neighbours go to different topics; a stride apart from both counts spreads the poison.
-fn lane_of(index: u64) -> (usize, i32) {
-    let lanes = TOPICS.len() as u64 * PARTITIONS as u64;
+fn lane_of(index: u64, partitions: u64) -> (usize, i32) {
+    let lanes = TOPICS.len() as u64 * partitions;
     let lane = (index + index / lanes) % lanes;
     ((lane % TOPICS.len() as u64) as usize, (lane / TOPICS.len() as u64) as i32)
 }

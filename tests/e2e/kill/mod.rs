@@ -76,6 +76,12 @@ pub(crate) struct Options {
     pub(crate) zombies: u32,
     /// Rounds in which a hop is disturbed.
     pub(crate) faults: u32,
+    /// How long the group meets again and again after the rounds.
+    pub(crate) storm: Duration,
+    /// Of a thousand answers to rows, so many are lost.
+    pub(crate) lose: u64,
+    /// Partitions of each topic.
+    pub(crate) partitions: i32,
     /// Records to produce.
     pub(crate) records: u64,
     /// Decides victims, moments and records.
@@ -90,7 +96,6 @@ pub(crate) struct Options {
 const GROUP: &str = "kcbq-kill";
 const DEAD: &str = "kill.dead";
 const TOPICS: [&str; 4] = ["kill.orders", "kill.payments", "kill.parcels", "kill.returns"];
-const PARTITIONS: i32 = 4;
 const REPLICAS: usize = 3;
 
 /// What every part of the scenario uses.
@@ -107,14 +112,17 @@ pub(crate) struct Stage {
 /// Runs the test; an error is a violation or a missing part.
 pub(crate) fn run(options: &Options) -> Result<()> {
     println!(
-        "kill test: {} rounds, {} zombies, {} disturbances, {} records, {} topics × {PARTITIONS} partitions, {REPLICAS} replicas, \
-         answer delay {:?}, insertId memory {} ms, seed {}, path {:?}",
+        "kill test: {} rounds, {} zombies, {} disturbances, a storm of {:?}, {} records, {} topics × {} partitions, {REPLICAS} replicas, \
+         answer delay {:?}, {} of 1,000 answers lost, insertId memory {} ms, seed {}, path {:?}",
         options.rounds,
         options.zombies,
         options.faults,
+        options.storm,
         options.records,
         TOPICS.len(),
+        options.partitions,
         options.answer_delay,
+        options.lose,
         options.dedupe_ms,
         options.seed,
         options.path
@@ -122,7 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     let place = Place::new("kill")?;
     let (mut broker, behind) = Behind::start(&place)?;
-    let mut topics: Vec<(&str, i32)> = TOPICS.map(|topic| (topic, PARTITIONS)).to_vec();
+    let mut topics: Vec<(&str, i32)> = TOPICS.map(|topic| (topic, options.partitions)).to_vec();
     topics.push((DEAD, 1));
     clients::create_topics(&broker.address(), &topics)?;
     let stage = set_up(options, place, &broker, behind)?;
@@ -133,7 +141,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("{produced} records produced after {:.0?}; draining", began.elapsed());
     stage.observer.wait_for_no_lag(&stage.lanes, Duration::from_secs(600))?;
     crew.stop()?;
-    conclude(&stage, &feed, rounds, options.path, began)
+    conclude(&stage, &feed, rounds, options, began)
 }
 
 fn set_up(options: &Options, place: Place, broker: &Broker, behind: Behind) -> Result<Stage> {
@@ -146,7 +154,8 @@ fn set_up(options: &Options, place: Place, broker: &Broker, behind: Behind) -> R
         faults: None,
         tls: None,
     };
-    let simulator = Simulator::start(&place, &http, plan)?;
+    let mut simulator = Simulator::start(&place, &http, plan)?;
+    simulator.lose_answers(&http, options.lose)?;
     let observer = Observer::new(&broker.address(), GROUP)?;
     let lanes = observer.lanes(&TOPICS.map(str::to_owned))?;
     let hops = Hops::start(behind, &simulator)?;
@@ -209,10 +218,10 @@ fn conclude(
     stage: &Stage,
     feed: &Feed,
     mut rounds: Vec<Round>,
-    path: Path,
+    options: &Options,
     began: Instant,
 ) -> Result<()> {
-    let account = Account::draw_up(stage, feed, path, &mut rounds)?;
+    let account = Account::draw_up(stage, feed, options, &mut rounds)?;
     println!("\n{}", rounds::table(&rounds));
     println!("{account}");
     let counters = stage.simulator.counters(&stage.http).context("the simulator's counters")?;

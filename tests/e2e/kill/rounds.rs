@@ -2,6 +2,7 @@
 //! next round, and so on; in the middle the broker dies.
 
 mod disturbed;
+mod storm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -155,6 +156,9 @@ pub(crate) fn play(
         crew.check_alive()?;
     }
     game.refuse_streaming(false)?;
+    if !options.storm.is_zero() {
+        game.storm(crew, options.storm)?;
+    }
     crew.wait_settled(stage)?;
     Ok(game.rounds)
 }

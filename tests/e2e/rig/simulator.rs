@@ -41,6 +41,8 @@ pub(crate) struct Simulator {
     gcs: u16,
     grpc: u16,
     scheme: &'static str,
+    /// Rules of the fault script that stay.
+    always: Vec<Value>,
     process: Process,
 }
 
@@ -85,7 +87,7 @@ impl Simulator {
         process.until("answer", Duration::from_secs(30), |_| {
             http.get(&probe).is_ok_and(|answer| answer.status == 200)
         })?;
-        Ok(Self { rest, registry, gcs, grpc, scheme, process })
+        Ok(Self { rest, registry, gcs, grpc, scheme, always: Vec::new(), process })
     }
 
     /// BigQuery's address.
@@ -155,8 +157,24 @@ impl Simulator {
         http.post(&format!("{}/sim/v1/schemas", self.registry()), schemas)?.json().map(drop)
     }
 
-    /// Replaces the fault script by one of these rules.
-    pub(crate) fn set_faults(&self, http: &Http, rules: &Value) -> Result<()> {
+    /// From now on so many of a thousand answers to rows, and to load jobs that are begun, are lost.
+    pub(crate) fn lose_answers(&mut self, http: &Http, permille: u64) -> Result<()> {
+        let probability = permille as f64 / 1_000.0;
+        let rule = |operation| json!({"operation": operation, "probability": probability, "fault": {"kind": "lose"}});
+        self.always = ["tabledata.insertAll", "AppendRows", "jobs.insert"].map(rule).to_vec();
+        self.set_faults(http, &[])
+    }
+
+    /// When answers were lost, in milliseconds since the epoch.
+    pub(crate) fn lost_answers(&self, http: &Http) -> Result<Vec<i64>> {
+        let answer = http.get(&format!("{}/sim/v1/lost", self.registry()))?.json()?;
+        let times = answer.as_array().context("the lost answers are no array")?;
+        times.iter().map(|time| time.as_i64().context("a time is no number")).collect()
+    }
+
+    /// Replaces the fault script by one of these rules and those that stay.
+    pub(crate) fn set_faults(&self, http: &Http, rules: &[Value]) -> Result<()> {
+        let rules: Vec<&Value> = rules.iter().chain(&self.always).collect();
         let script = json!({"rules": rules});
         http.post(&format!("{}/sim/v1/faults", self.registry()), &script)?.json().map(drop)
     }
@@ -167,12 +185,12 @@ impl Simulator {
             "message": "Exceeded rate limits: too many bytes streamed"});
         let rules = ["tabledata.insertAll", "AppendRows"]
             .map(|operation| json!({"operation": operation, "fault": fault}));
-        self.set_faults(http, &if is_refused { json!(rules) } else { json!([]) })
+        self.set_faults(http, if is_refused { &rules } else { &[] })
     }
 
     /// Forgets the fault script and lets every held request pass.
     pub(crate) fn release(&self, http: &Http) -> Result<()> {
-        self.set_faults(http, &json!([]))?;
+        self.set_faults(http, &[])?;
         http.post(&format!("{}/sim/v1/release", self.registry()), &json!({}))?.json().map(drop)
     }
 
