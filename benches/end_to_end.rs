@@ -97,9 +97,9 @@ struct Way {
 
 impl Way {
     const ALL: [Self; 8] = [
-        Self::new("streaming", "streaming").limited(4.0),
-        Self::new("storage", "storage"),
-        Self::new("load", "load").limited(2.0),
+        Self::new("streaming", "streaming").limited(2.6),
+        Self::new("storage", "storage").limited(2.2),
+        Self::new("load", "load").limited(1.7),
         Self { format: "ndjson", ..Self::new("load:ndjson", "load") },
         Self { codec: "snappy", ..Self::new("load:snappy", "load") },
         Self { codec: "zstandard", ..Self::new("load:zstandard", "load") },
@@ -134,6 +134,8 @@ struct Bench {
 /// One run of the sink.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
+    /// From the start of the process until the first row was counted.
+    first_seconds: f64,
     seconds: f64,
     /// Records per second while the first tenth was counted.
     first_rate: f64,
@@ -142,6 +144,15 @@ struct Sample {
     sink: Usage,
     broker_cpu_seconds: f64,
     simulator_cpu_seconds: f64,
+}
+
+impl Sample {
+    /// How much of the machine its parts had: its records a second beside those that all cores would bring.
+    fn busy(&self) -> f64 {
+        let all = self.sink.cpu_seconds + self.broker_cpu_seconds + self.simulator_cpu_seconds;
+        let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+        all / (cores * self.seconds)
+    }
 }
 
 impl Bench {
@@ -165,7 +176,7 @@ impl Bench {
             self.runs
         );
         println!(
-            "run way             consume-only µs | records/s  first tenth/s  sink µs  broker µs  counter µs  sink RSS MB  ratio  loaded"
+            "run way             consume-only µs | first row s  records/s  of 2 cores  first tenth/s  sink µs  broker µs  counter µs  sink RSS MB  ratio  loaded"
         );
         let mut consumers = Vec::new();
         let mut samples = vec![Vec::new(); self.ways.len()];
@@ -200,9 +211,11 @@ impl Bench {
 
     fn print(&self, label: &str, consumer: f64, sample: &Sample) {
         println!(
-            "{label} {:>16.2} | {:>9.0} {:>14.0} {:>8.2} {:>10.2} {:>11.2} {:>12.1} {:>6.2} {:>6.0}%",
+            "{label} {:>16.2} | {:>11.2} {:>10.0} {:>10.0}% {:>14.0} {:>8.2} {:>10.2} {:>11.2} {:>12.1} {:>6.2} {:>6.0}%",
             self.micros(consumer),
+            sample.first_seconds,
             self.records as f64 / sample.seconds,
+            100.0 * sample.busy(),
             sample.first_rate,
             self.micros(sample.sink.cpu_seconds),
             self.micros(sample.broker_cpu_seconds),
@@ -265,6 +278,7 @@ impl Bench {
         let observer = Observer::new(&broker.address(), &plan.group)?;
         let lanes = observer.lanes(&[TOPIC.to_owned()])?;
         let broker_before = broker.usage()?.cpu_seconds;
+        let started = Instant::now();
         let mut sink = plan.start_trusting(place, &plan.group, &place.join("ca.pem"))?;
         let counter = |name: &str| -> Result<u64> {
             let count = simulator.counters(http)?.get(name).and_then(Value::as_u64);
@@ -278,6 +292,7 @@ impl Bench {
         ensure!(all == self.records, "{all} rows for {} records", self.records);
         observer.wait_for_no_lag(&lanes, Duration::from_secs(60))?;
         let sample = Sample {
+            first_seconds: (first_at - started).as_secs_f64(),
             seconds,
             first_rate: (tenth - first) as f64 / (tenth_at - first_at).as_secs_f64().max(1e-3),
             loaded: counter("loaded_rows")? as f64 / all as f64,
@@ -326,7 +341,9 @@ impl Bench {
         let line = |what: &str, [least, median, most]: [f64; 3]| {
             println!("{what:<34} {median:>10.2} [{least:.2} – {most:.2}]");
         };
+        line("first row after the start, s", of(|sample| sample.first_seconds));
         line("records/s", rate);
+        line("of what the cores could bring, %", of(|sample| 100.0 * sample.busy()));
         line("consume-only, CPU µs per record", consumer.map(|cpu| self.micros(cpu)));
         line("sink, CPU µs per record", sink.map(|cpu| self.micros(cpu)));
         let limit = way.limit.map_or_else(String::new, |limit| format!(" (at most {limit})"));

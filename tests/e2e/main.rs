@@ -188,8 +188,10 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
             other => bail!("--path {other:?}: streaming, storage, load, upload or auto"),
         },
     };
+    let other = arguments.iter().position(|argument| argument == "--other");
     Ok(kill::Options {
         binary,
+        other: other.and_then(|at| arguments.get(at + 1)).map(PathBuf::from),
         path,
         rounds: u32::try_from(option("--rounds", 5)?)?,
         faults: u32::try_from(option("--faults", 0)?)?,

@@ -24,6 +24,8 @@ use crate::{
         registry_client::RegistryClient,
         topics::Topics,
     },
+    path::Stream,
+    pipeline::settings::WriteMode,
     record::TopicPartition,
     registry::{Registry as _, RegistryError},
     rest::{Rest, RestRequest},
@@ -175,21 +177,11 @@ fn group(settings: &Settings, cluster: &Cluster, fed: &Found) -> (usize, Vec<Fin
 
 /// Shares of quotas and of memory, from real numbers.
 fn arithmetic(settings: &Settings, partitions: usize, replicas: usize) -> Vec<Finding> {
-    let location = settings.bigquery.location.as_deref().unwrap_or("US").to_ascii_uppercase();
-    let quota: u64 = if ["US", "EU"].contains(&&*location) { 1_000_000_000 } else { 300_000_000 };
-    let share = settings.bigquery.streaming.bytes_per_second.saturating_mul(replicas as u64);
-    let sum = format!(
-        "streaming: {replicas} replicas × {} MB/s = {} MB/s of {} MB/s ({location})",
-        settings.bigquery.streaming.bytes_per_second / 1_000_000,
-        share / 1_000_000,
-        quota / 1_000_000,
-    );
-    let mut findings = vec![if share > quota {
-        Finding::problem("quota", sum)
-            .remedy("lower `bigquery.streaming.bytes_per_second`, run fewer replicas, or ask Google for more")
-    } else {
-        Finding::ok("quota", sum)
-    }];
+    let paths = [Stream::Appends, Stream::Inserts];
+    let streamed = settings.topics.iter().filter(|topic| topic.write != WriteMode::Load);
+    let is_used = |path: &Stream| streamed.clone().any(|topic| topic.stream == *path);
+    let shares = paths.into_iter().filter(is_used).map(|path| share(settings, path, replicas));
+    let mut findings: Vec<Finding> = shares.collect();
     let lanes = partitions.div_ceil(replicas);
     let bytes = (60 << 20) + lanes * 4096 + settings.limits.bytes_in_flight;
     let total = (bytes as u64).saturating_add(settings.kafka.prefetch_bytes) >> 20;
@@ -197,6 +189,29 @@ fn arithmetic(settings: &Settings, partitions: usize, replicas: usize) -> Vec<Fi
         format!("about {total} MiB for a replica at {lanes} partitions, plus 32 KiB per table");
     findings.push(Finding::ok("memory", message));
     findings
+}
+
+/// What all replicas may send by a path, of what Google lets a project send
+/// (<https://docs.cloud.google.com/bigquery/quotas>, throughput of the Storage Write API and of streaming inserts).
+fn share(settings: &Settings, path: Stream, replicas: usize) -> Finding {
+    let bigquery = &settings.bigquery;
+    let location = bigquery.location.as_deref().unwrap_or("US").to_ascii_uppercase();
+    let is_large = ["US", "EU"].contains(&&*location);
+    let (key, own, large) = match path {
+        Stream::Appends => ("storage", bigquery.storage.bytes_per_second, 3_000_000_000),
+        Stream::Inserts => ("streaming", bigquery.streaming.bytes_per_second, 1_000_000_000),
+    };
+    let quota: u64 = if is_large { large } else { 300_000_000 };
+    let all = own.saturating_mul(replicas as u64);
+    let [own, sum, most] = [own, all, quota].map(|bytes| bytes / 1_000_000);
+    let text =
+        format!("{key}: {replicas} replicas × {own} MB/s = {sum} MB/s of {most} MB/s ({location})");
+    match all > quota {
+        false => Finding::ok("quota", text),
+        true => Finding::problem("quota", text).remedy(format!(
+            "lower `bigquery.{key}.bytes_per_second`, run fewer replicas, or ask Google for more"
+        )),
+    }
 }
 
 fn unanswered(area: &'static str, error: &AskError) -> Finding {
@@ -405,10 +420,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_share_of_the_quota_counts_every_replica() {
-        let settings = settings("  - {match: a, value_format: json}\n");
-        let verdict = |replicas| arithmetic(&settings, 64, replicas)[0].verdict;
-        assert_eq!((verdict(3), verdict(4)), (Verdict::Ok, Verdict::Problem));
+    fn the_share_of_each_quota_in_use_counts_every_replica() {
+        let first = |write: &str, replicas| {
+            let settings =
+                settings(&format!("  - {{match: a, value_format: json, write: {write}}}\n"));
+            let finding = arithmetic(&settings, 64, replicas).remove(0);
+            (finding.verdict, finding.message.split(':').next().unwrap().to_owned())
+        };
+        for (write, name) in
+            [("streaming", "streaming"), ("storage", "storage"), ("auto", "storage")]
+        {
+            assert_eq!(first(write, 3), (Verdict::Ok, name.to_owned()));
+            assert_eq!(first(write, 4), (Verdict::Problem, name.to_owned()));
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Crew {
     pub(crate) fn add(&mut self, stage: &Stage, failpoint: Option<String>) -> Result<()> {
         self.started += 1;
         let name = format!("replica-{}", self.started);
-        let sink = stage.plan.start(&stage.place, &name, failpoint.as_deref())?;
+        let sink = stage.start(self.started, &name, failpoint.as_deref())?;
         self.replicas.push(Replica { sink, failpoint, lanes: Vec::new() });
         Ok(())
     }

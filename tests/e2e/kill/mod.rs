@@ -29,7 +29,7 @@ use crate::rig::{
     http::Http,
     place::Place,
     simulator::{Simulator, SimulatorPlan},
-    sink::Plan,
+    sink::{Plan, Sink},
 };
 
 /// By which path the rows go.
@@ -68,6 +68,8 @@ impl Path {
 pub(crate) struct Options {
     /// The product's binary, with `sim` and `failpoints`.
     pub(crate) binary: PathBuf,
+    /// The binary of another version, which every second replica is started with.
+    pub(crate) other: Option<PathBuf>,
     /// By which path the rows go.
     pub(crate) path: Path,
     /// Rounds that count and end with a death.
@@ -107,6 +109,17 @@ pub(crate) struct Stage {
     hops: Hops,
     lanes: Vec<Lane>,
     plan: Plan,
+    /// The binary of every second replica.
+    other: PathBuf,
+}
+
+impl Stage {
+    /// Starts a replica, the `nth` of all.
+    fn start(&self, nth: u32, name: &str, failpoint: Option<&str>) -> Result<Sink> {
+        let binary = if nth.is_multiple_of(2) { &self.other } else { &self.plan.binary };
+        let plan = Plan { binary: binary.clone(), ..self.plan.clone() };
+        plan.start(&self.place, name, failpoint)
+    }
 }
 
 /// Runs the test; an error is a violation or a missing part.
@@ -160,7 +173,8 @@ fn set_up(options: &Options, place: Place, broker: &Broker, behind: Behind) -> R
     let lanes = observer.lanes(&TOPICS.map(str::to_owned))?;
     let hops = Hops::start(behind, &simulator)?;
     let plan = plan_of(options, broker, &simulator, &hops);
-    Ok(Stage { place, http, observer, simulator, hops, lanes, plan })
+    let other = options.other.clone().unwrap_or_else(|| options.binary.clone());
+    Ok(Stage { place, http, observer, simulator, hops, lanes, plan, other })
 }
 
 fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hops) -> Plan {
