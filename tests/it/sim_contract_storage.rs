@@ -430,6 +430,12 @@ async fn a_schema_is_fitted_to_the_table(s: &Subject) {
     let later = first(&stream, schema(vec![new()]), only(&[with_later.into()]));
     appended(&writer.ask(later).await);
     assert_eq!(s.cells(&table, "later").last().unwrap(), &Some(json!("7")));
+    for (counted, rows) in [("*", "4"), ("later", "1")] {
+        let query = format!("SELECT COUNT({counted}) FROM `p.d_schema.schema`");
+        let query = json!({"query": query, "useLegacySql": false});
+        let answer = s.send(Method::POST, "/queries", Some(query)).await;
+        assert_eq!(answer["rows"], json!([{"f": [{"v": rows}]}]), "{counted}");
+    }
     let wrong = vec![field("later", 3, Type::String, Label::Optional)];
     assert_eq!(
         writer.refused(first(&stream, schema(wrong), rows(&[5]))).await.code,

@@ -1,17 +1,19 @@
-//! `jobs.query`, for the one statement that the service issues: widening a column's type.
+//! `jobs.query`, for the two statements that the product issues: widening a column's type, and counting rows.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use crate::sim::{
-    bigquery::{BigQuery, change::Via, error::ApiError, server_fields, tables::TablePath},
+    bigquery::{
+        BigQuery, change::Via, columns::find, error::ApiError, server_fields, tables::TablePath,
+    },
     message::{Request, Response},
 };
 
 pub mod statement;
 
-use statement::{Alter, SqlType};
+use statement::{Alter, Count, SqlType, Statement, TableName};
 
 impl BigQuery {
     pub(crate) fn query(
@@ -25,20 +27,38 @@ impl BigQuery {
         if body.get("useLegacySql").and_then(Value::as_bool) != Some(false) {
             return Err(invalid_query("DDL needs useLegacySql=false (it is true by default)"));
         }
-        let alter = statement::parse(text).map_err(|detail| invalid_query(&detail))?;
-        self.alter_column(project, &alter, now)?;
+        let more = match statement::parse(text).map_err(|detail| invalid_query(&detail))? {
+            Statement::Alter(alter) => {
+                self.alter_column(project, &alter, now)?;
+                json!({"ddlOperationPerformed": "ALTER"})
+            }
+            Statement::Count(count) => {
+                let rows = self.count(project, &count)?.to_string();
+                json!({"totalRows": "1", "rows": [{"f": [{"v": rows}]}]})
+            }
+        };
         let job = self.jobs.next_id();
-        Ok(Response::json(
-            200,
-            &json!({
-                "kind": "bigquery#queryResponse",
-                "jobReference": {"projectId": project, "jobId": job, "location": "US"},
-                "jobComplete": true,
-                "totalBytesProcessed": "0",
-                "cacheHit": false,
-                "ddlOperationPerformed": "ALTER",
-            }),
-        ))
+        let mut answer = json!({
+            "kind": "bigquery#queryResponse",
+            "jobReference": {"projectId": project, "jobId": job, "location": "US"},
+            "jobComplete": true,
+            "totalBytesProcessed": "0",
+            "cacheHit": false,
+        });
+        if let (Some(answer), Value::Object(more)) = (answer.as_object_mut(), more) {
+            answer.extend(more);
+        }
+        Ok(Response::json(200, &answer))
+    }
+
+    /// Values are counted of rows that are kept.
+    fn count(&self, default_project: &str, count: &Count) -> Result<u64, ApiError> {
+        let table = self.table(count.table.path(default_project))?;
+        let Some(name) = &count.column else { return Ok(table.store.count()) };
+        let column = find(&table.columns, name)
+            .ok_or_else(|| invalid_query(&format!("Unrecognized name: {name}")))?;
+        let has = |row: &&Map<String, Value>| row.get(&column.name).is_some_and(|it| !it.is_null());
+        Ok(table.store.rows().iter().filter(has).count() as u64)
     }
 
     fn alter_column(
@@ -47,11 +67,7 @@ impl BigQuery {
         alter: &Alter,
         now: Duration,
     ) -> Result<(), ApiError> {
-        let path = TablePath {
-            project: alter.project.as_deref().unwrap_or(default_project),
-            dataset: &alter.dataset,
-            table: &alter.table,
-        };
+        let path = alter.table.path(default_project);
         let mut document = match &self.table(path)?.document {
             Value::Object(document) => document.clone(),
             _ => Map::new(),
@@ -68,6 +84,13 @@ impl BigQuery {
         set_type(field, &alter.ty).map_err(|detail| invalid_query(&detail))?;
         self.apply(path, document, Via::Ddl, now)?;
         Ok(())
+    }
+}
+
+impl TableName {
+    fn path<'a>(&'a self, default_project: &'a str) -> TablePath<'a> {
+        let project = self.project.as_deref().unwrap_or(default_project);
+        TablePath { project, dataset: &self.dataset, table: &self.table }
     }
 }
 

@@ -1,14 +1,39 @@
-//! The parser of `` ALTER TABLE `p.d.t` ALTER COLUMN c SET DATA TYPE T ``.
+//! The parser of `` ALTER TABLE `p.d.t` ALTER COLUMN c SET DATA TYPE T `` and of `` SELECT COUNT(c) FROM `p.d.t` ``.
 
 /// One parsed statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alter {
+pub enum Statement {
+    /// A column gets another type.
+    Alter(Alter),
+    /// Rows, or values of a column, are counted.
+    Count(Count),
+}
+
+/// A table's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
     /// The project, where the name has three parts.
     pub project: Option<String>,
     /// The dataset.
     pub dataset: String,
     /// The table.
     pub table: String,
+}
+
+/// `SELECT COUNT(…)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The table.
+    pub table: TableName,
+    /// The column whose values are counted; none for rows.
+    pub column: Option<String>,
+}
+
+/// `ALTER COLUMN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alter {
+    /// The table.
+    pub table: TableName,
     /// The top-level column.
     pub column: String,
     /// The type it is to have.
@@ -32,27 +57,20 @@ pub enum SqlType {
 }
 
 /// Parses the statement; the error is a message for the client.
-pub fn parse(text: &str) -> Result<Alter, String> {
+pub fn parse(text: &str) -> Result<Statement, String> {
     let mut tokens = Tokens { rest: tokenise(text)?.into_iter().peekable(), depth: 0 };
-    tokens.words(&["ALTER", "TABLE"])?;
-    let name = tokens.name()?;
-    tokens.words(&["ALTER", "COLUMN"])?;
-    let column = tokens.name()?;
-    tokens.words(&["SET", "DATA", "TYPE"])?;
-    let ty = tokens.ty()?;
+    let is_count = tokens.rest.peek().is_some_and(|token| token.eq_ignore_ascii_case("SELECT"));
+    let statement = match is_count {
+        true => Statement::Count(tokens.count()?),
+        false => Statement::Alter(tokens.alter()?),
+    };
     if tokens.rest.peek().is_some_and(|token| token == ";") {
         tokens.rest.next();
     }
-    if let Some(token) = tokens.rest.next() {
-        return Err(format!("Syntax error: Unexpected \"{token}\""));
+    match tokens.rest.next() {
+        Some(token) => Err(format!("Syntax error: Unexpected \"{token}\"")),
+        None => Ok(statement),
     }
-    let parts: Vec<&str> = name.split('.').collect();
-    let (project, dataset, table) = match parts.as_slice() {
-        [dataset, table] => (None, *dataset, *table),
-        [project, dataset, table] => (Some((*project).to_owned()), *dataset, *table),
-        _ => return Err(format!("Table name \"{name}\" must be qualified with a dataset")),
-    };
-    Ok(Alter { project, dataset: dataset.into(), table: table.into(), column, ty })
 }
 
 /// Words, quoted names (without their backquotes) and single punctuation characters.
@@ -101,6 +119,32 @@ impl Tokens {
             }
         }
         Ok(())
+    }
+
+    fn alter(&mut self) -> Result<Alter, String> {
+        self.words(&["ALTER", "TABLE"])?;
+        let table = self.table()?;
+        self.words(&["ALTER", "COLUMN"])?;
+        let column = self.name()?;
+        self.words(&["SET", "DATA", "TYPE"])?;
+        Ok(Alter { table, column, ty: self.ty()? })
+    }
+
+    fn count(&mut self) -> Result<Count, String> {
+        self.words(&["SELECT", "COUNT", "("])?;
+        let column = Some(self.name()?).filter(|column| column != "*");
+        self.words(&[")", "FROM"])?;
+        Ok(Count { table: self.table()?, column })
+    }
+
+    fn table(&mut self) -> Result<TableName, String> {
+        let name = self.name()?;
+        let (project, dataset, table) = match *name.split('.').collect::<Vec<_>>() {
+            [dataset, table] => (None, dataset, table),
+            [project, dataset, table] => (Some(project.to_owned()), dataset, table),
+            _ => return Err(format!("Table name \"{name}\" must be qualified with a dataset")),
+        };
+        Ok(TableName { project, dataset: dataset.to_owned(), table: table.to_owned() })
     }
 
     fn name(&mut self) -> Result<String, String> {
@@ -184,21 +228,38 @@ impl Tokens {
 mod tests {
     use super::*;
 
+    fn alter(text: &str) -> Alter {
+        match parse(text).unwrap() {
+            Statement::Alter(alter) => alter,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn name(project: Option<&str>) -> TableName {
+        let project = project.map(str::to_owned);
+        TableName { project, dataset: "d".to_owned(), table: "t".to_owned() }
+    }
+
+    #[test]
+    fn rows_and_values_are_counted() {
+        let count = |column: Option<&str>, project| {
+            Statement::Count(Count { table: name(project), column: column.map(str::to_owned) })
+        };
+        assert_eq!(parse("SELECT COUNT(*) FROM `p-1.d.t`").unwrap(), count(None, Some("p-1")));
+        assert_eq!(parse("select count(c) from d.t;").unwrap(), count(Some("c"), None));
+    }
+
     #[test]
     fn the_statement_and_its_types() {
         let alter =
-            parse("ALTER TABLE `p-1.d.t` ALTER COLUMN `c` SET DATA TYPE NUMERIC(10, 2);").unwrap();
-        assert_eq!(
-            (alter.project.as_deref(), alter.dataset.as_str(), alter.table.as_str()),
-            (Some("p-1"), "d", "t")
-        );
+            self::alter("ALTER TABLE `p-1.d.t` ALTER COLUMN `c` SET DATA TYPE NUMERIC(10, 2);");
+        assert_eq!(alter.table, name(Some("p-1")));
         let numeric =
             SqlType::Scalar { name: "NUMERIC", parameters: vec![("precision", 10), ("scale", 2)] };
         assert_eq!((alter.column.as_str(), &alter.ty), ("c", &numeric));
-        let nested = parse(
+        let nested = self::alter(
             "alter table d.t alter column c set data type ARRAY<STRUCT<a INT64, b ARRAY<STRING>>>",
-        )
-        .unwrap();
+        );
         assert!(
             matches!(nested.ty, SqlType::Array(item) if matches!(&*item, SqlType::Struct(m) if m.len() == 2))
         );
@@ -209,6 +270,8 @@ mod tests {
         for text in [
             "",
             "SELECT 1",
+            "SELECT COUNT(*) FROM t",
+            "SELECT COUNT(*) FROM d.t WHERE TRUE",
             "ALTER TABLE t ALTER COLUMN c SET DATA TYPE INT64",
             "ALTER TABLE d.t ALTER COLUMN c SET DATA TYPE WORD",
             "ALTER TABLE d.t ALTER COLUMN c SET DATA TYPE INT64 x",
