@@ -83,6 +83,8 @@ pub struct StorageSettings {
     pub create_window_ms: u64,
     /// How long a stream lives that an application has created.
     pub stream_life_ms: u64,
+    /// How long the deletion of a row by its primary key is remembered.
+    pub deleted_kept_ms: u64,
 }
 
 impl Default for StorageSettings {
@@ -94,6 +96,7 @@ impl Default for StorageSettings {
             creates_max: 10_000,
             create_window_ms: 3_600_000,
             stream_life_ms: 4 * 86_400_000,
+            deleted_kept_ms: 2 * 86_400_000,
         }
     }
 }

@@ -388,6 +388,56 @@ async fn buffered_rows_appear_as_they_are_flushed(s: &Subject) {
     assert_eq!(flush(3).await.unwrap_err().code, OUT_OF_RANGE);
     assert_eq!(flush(2).await.unwrap().offset, 2);
     assert_eq!(s.stored(&table), [1, 2, 3]);
+    appended(&writer.ask(rows(&[4])).await);
+    assert_eq!(s.finalize(&stream).await.unwrap(), 4);
+    let late = flush(3).await.unwrap_err();
+    assert_eq!(
+        (late.code, storage_code_of(&late)),
+        (INVALID_ARGUMENT, StorageErrorCode::StreamFinalized)
+    );
+    assert_eq!(s.stored(&table), [1, 2, 3]);
+}
+
+/// A change of row `n`, with a text.
+fn change(n: i64, text: &str, kind: &str, sequence: &str) -> Bytes {
+    let mut row = row(n).to_vec();
+    for (number, text) in [(2, text), (3, kind), (4, sequence)] {
+        prost::encoding::string::encode(number, &text.to_owned(), &mut row);
+    }
+    row.into()
+}
+
+fn changes() -> DescriptorProto {
+    schema(vec![
+        field("_CHANGE_TYPE", 3, Type::String, Label::Optional),
+        field("_CHANGE_SEQUENCE_NUMBER", 4, Type::String, Label::Optional),
+    ])
+}
+
+async fn changes_go_by_the_primary_key(s: &Subject) {
+    let table = s.numbers("change").await;
+    let stream = format!("{table}/streams/_default");
+    let mut writer = s.open(&stream).await;
+    let no_key = first(&stream, changes(), only(&[change(1, "a", "UPSERT", "1")]));
+    assert_eq!(writer.refused(no_key).await.code, INVALID_ARGUMENT, "no primary key");
+    let key = json!({"tableConstraints": {"primaryKey": {"columns": ["n"]}}});
+    s.send(Method::PATCH, "/datasets/d_change/tables/change", Some(key)).await;
+    let mut stored = async |changes: &[Bytes]| {
+        appended(&writer.ask(first(&stream, self::changes(), only(changes))).await);
+        let texts = s.cells(&table, "t").into_iter().map(|text| text.unwrap());
+        texts.map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let [two, three] = ["0/2", "0/3"];
+    let upserts = [change(1, "a", "UPSERT", two), change(2, "b", "UPSERT", two)];
+    assert_eq!(stored(&upserts).await, ["a", "b"]);
+    assert_eq!(stored(&[change(1, "c", "UPSERT", "0/1")]).await, ["a", "b"], "older");
+    assert_eq!(stored(&[change(1, "d", "UPSERT", "0/10")]).await, ["b", "d"], "newer, 16 in hex");
+    assert_eq!(stored(&[change(2, "", "DELETE", three)]).await, ["d"]);
+    assert_eq!(stored(&[change(2, "e", "UPSERT", two)]).await, ["d"], "a deletion is remembered");
+    assert_eq!(stored(&[change(2, "f", "UPSERT", "1/0")]).await, ["d", "f"]);
+    let wrong = writer.refused(only(&[change(1, "g", "INSERT", "9")])).await;
+    assert!(wrong.message.contains("CHANGE_TYPE"), "{wrong:?}");
+    assert!(s.cells(&table, "_CHANGE_TYPE").iter().all(Option::is_none), "no columns of the table");
 }
 
 async fn one_bad_row_keeps_all_out(s: &Subject) {
@@ -499,6 +549,7 @@ async fn check_all(s: &Subject) {
     a_created_stream_has_one_connection(s).await;
     pending_rows_appear_when_all_their_streams_are_committed(s).await;
     buffered_rows_appear_as_they_are_flushed(s).await;
+    changes_go_by_the_primary_key(s).await;
     one_bad_row_keeps_all_out(s).await;
     a_schema_is_fitted_to_the_table(s).await;
     what_is_not_there_ends_the_connection(s).await;
@@ -654,6 +705,25 @@ async fn a_held_request_arrives_after_its_connection_is_gone() {
     seconds.fetch_add(5, Ordering::Relaxed);
     assert_eq!(s.finalize(&stream).await.unwrap(), 2, "counted before the end");
     assert_eq!(s.stored(&table), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_deletion_is_forgotten_after_two_days() {
+    let (s, seconds) = timed(SimSettings::default());
+    let table = s.numbers("forgotten").await;
+    let key = json!({"tableConstraints": {"primaryKey": {"columns": ["n"]}}});
+    s.send(Method::PATCH, "/datasets/d_forgotten/tables/forgotten", Some(key)).await;
+    let stream = format!("{table}/streams/_default");
+    let send = async |kind, sequence| {
+        let request = first(&stream, changes(), only(&[change(1, "a", kind, sequence)]));
+        appended(&s.open(&stream).await.ask(request).await);
+        s.stored(&table).len()
+    };
+    assert_eq!(send("DELETE", "2").await, 0);
+    seconds.fetch_add(2 * 86_400 - 1, Ordering::Relaxed);
+    assert_eq!(send("UPSERT", "1").await, 0);
+    seconds.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(send("UPSERT", "1").await, 1);
 }
 
 #[tokio::test]

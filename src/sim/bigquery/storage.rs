@@ -25,6 +25,7 @@ use crate::sim::{
 
 pub mod append;
 pub mod cells;
+pub mod changes;
 pub mod connection;
 pub mod rpc;
 pub mod schema;

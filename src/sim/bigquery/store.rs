@@ -94,7 +94,14 @@ impl Store {
         self.ledger.truncate(kept(self.ledger.len()));
     }
 
-    /// How many rows were accepted.
+    /// Removes the rows that are so; only where every cell is kept.
+    pub fn remove(&mut self, is: impl Fn(&Map<String, Value>) -> bool) {
+        let before = self.rows.len();
+        self.rows.retain(|row| !is(row));
+        self.count = self.count.saturating_sub((before - self.rows.len()) as u64);
+    }
+
+    /// How many rows there are.
     pub fn count(&self) -> u64 {
         self.count
     }

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::sim::{
-    bigquery::{columns::Column, error::ApiError, store::Store},
+    bigquery::{columns::Column, error::ApiError, storage::changes::Changes, store::Store},
     settings::SimSettings,
 };
 
@@ -28,6 +28,8 @@ pub struct Table {
     pub recent: InsertIds,
     /// The accepted rows.
     pub store: Store,
+    /// What is known of the changes by primary key.
+    pub changes: Changes,
 }
 
 impl Table {
@@ -47,6 +49,7 @@ impl Table {
             updates: VecDeque::new(),
             recent: InsertIds::default(),
             store: Store::new(settings.store),
+            changes: Changes::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::sim::{
         columns::{Column, Mode, Type},
         storage::{
             cells::cells,
+            changes,
             connection::Reader,
             rpc::{self, Code, RpcError},
             stream::{Hidden, StreamName},
@@ -192,8 +193,10 @@ impl BigQuery {
             StoreMode::Rows | StoreMode::Ledger => self.read(stream, &rows, reader, now)?,
         };
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let rows = Hidden { rows, count };
+        let mut rows = Hidden { rows, count };
         if stream.is_default() {
+            let changes = changes::split_off(&mut rows);
+            self.change(stream, changes, now, counters)?;
             self.show(stream, rows, (bytes, now), counters)?;
             return Ok(None);
         }

@@ -119,6 +119,11 @@ impl BigQuery {
             let error = RpcError::new(Code::InvalidArgument, message);
             return Err(error.about(StorageErrorCode::InvalidStreamType, &request.write_stream));
         }
+        // Beam takes this answer for that (`StorageApiFlushAndFinalizeDoFn`); no document says it.
+        if stream.is_finalized {
+            let error = RpcError::new(Code::InvalidArgument, "Stream is finalized.");
+            return Err(error.about(StorageErrorCode::StreamFinalized, &request.write_stream));
+        }
         let offset = request.offset.unwrap_or(stream.length - 1);
         let flushed = stream.length - stream.hidden.count;
         if offset < flushed {
