@@ -6,6 +6,7 @@ pub mod demo;
 pub mod explain;
 mod kafka_tokens;
 mod pace;
+pub mod probe;
 pub mod service;
 
 #[cfg(feature = "sim")]

@@ -11,6 +11,7 @@ pub mod config;
 #[cfg(feature = "sim")]
 pub mod demo;
 pub mod explain;
+pub mod probe;
 pub mod run;
 pub mod shutdown;
 #[cfg(feature = "sim")]
@@ -19,8 +20,8 @@ pub mod sim;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for `run`: drained after SIGTERM or SIGINT
-  1  failed; for `check`: at least one problem was found
-  2  the command line is wrong
+  1  failed; for `check`: at least one problem was found; for `probe`: some assumption is wrong
+  2  the command line is wrong; for `probe`: some probe could not be run
 
 Environment:
   KCBQ_LOG  replaces the configuration's log.filter";
@@ -41,6 +42,8 @@ enum Command {
     Check(check::Arguments),
     /// Says how each topic would be written now, and why
     Explain(explain::Arguments),
+    /// Asks BigQuery and the brokers whether they do what the service assumes
+    Probe(probe::Arguments),
     #[cfg(feature = "sim")]
     /// Shows the service at work, with nothing else installed
     Demo(demo::Arguments),
@@ -65,6 +68,7 @@ impl Arguments {
             Command::Run(arguments) => arguments.execute(),
             Command::Check(arguments) => arguments.execute(),
             Command::Explain(arguments) => arguments.execute(),
+            Command::Probe(arguments) => arguments.execute(),
             #[cfg(feature = "sim")]
             Command::Demo(arguments) => arguments.execute(),
             #[cfg(feature = "sim")]

@@ -28,6 +28,10 @@ use super::{
 };
 use crate::{record::TopicPartition, source::LostBroker};
 
+mod metadata;
+
+pub use metadata::Limit;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait for a coordinator that moves.

@@ -29,6 +29,7 @@ pub(crate) struct Simulator {
     pub(crate) rest: String,
     pub(crate) registry: String,
     pub(crate) gcs: String,
+    pub(crate) grpc: String,
 }
 
 impl Simulator {
@@ -45,8 +46,8 @@ impl Simulator {
             let line = lines.next().unwrap().unwrap();
             line.split_whitespace().last().unwrap().to_owned()
         };
-        let (rest, registry, gcs) = (address(), address(), address());
-        Self { child, rest, registry, gcs }
+        let (rest, registry, gcs, grpc) = (address(), address(), address(), address());
+        Self { child, rest, registry, gcs, grpc }
     }
 }
 

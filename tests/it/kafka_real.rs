@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use kcbq::{
     committer::LaneCommit,
-    kafka::{settings::OnDataLoss, topics::Topics},
+    kafka::{
+        admin::{Cluster, Limit},
+        settings::OnDataLoss,
+        topics::Topics,
+    },
     record::TopicPartition,
     source::SourceFault,
 };
@@ -261,4 +265,16 @@ async fn records_of_aborted_transactions_are_never_seen_and_their_gaps_do_no_har
     produce(&bootstrap(), "real-transactions", 0, values(0..3));
     second.wait_records(3);
     assert_eq!(offsets(&second, "real-transactions"), [18, 19, 20]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a broker: KCBQ_TEST_BOOTSTRAP"]
+async fn a_broker_keeps_4096_bytes_of_metadata_unless_it_is_told_otherwise() {
+    create("real-metadata", 1).await;
+    let asking = Cluster::new(&settings(&bootstrap(), "real-metadata-probe"), None).unwrap();
+    let lane = TopicPartition::new("real-metadata", 0);
+    let mut told = Vec::new();
+    let mut tell = |bytes: usize, answer: &str, _| told.push(format!("{bytes}: {answer}"));
+    let limit = asking.longest_metadata(&lane, 4_000, 32_000, &mut tell).unwrap();
+    assert_eq!(limit, Limit { bytes: 4_096, is_whole: true }, "{told:?}");
 }

@@ -6,9 +6,13 @@ mod cli_check;
 #[cfg(test)]
 mod cli_commands;
 #[cfg(test)]
+mod cli_probe;
+#[cfg(test)]
 mod kafka_consume;
 #[cfg(test)]
 mod kafka_dead_letter;
+#[cfg(test)]
+mod kafka_metadata;
 #[cfg(test)]
 mod kafka_mock;
 #[cfg(test)]
