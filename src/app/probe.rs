@@ -4,10 +4,7 @@
 //! once, each within its time; one that cannot be run says why and stops no other. The tables are deleted at the
 //! end, whatever happened, and expire after a day where even that fails.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, join_all};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -20,6 +17,8 @@ mod change;
 mod jobs;
 mod kafka;
 mod lab;
+mod noted;
+mod race;
 mod rpc;
 mod schema;
 mod streams;
@@ -56,14 +55,19 @@ const PROBES: [(&Question, Look); 11] = [
     (&change::TOMBSTONE, |lab| Box::pin(change::tombstone(lab))),
 ];
 
+/// What the names of a run's tables, jobs and transcript begin with, by the time since the epoch at which it began.
+pub fn prefix(began: Duration) -> String {
+    format!("kcbq_probe_{}", began.as_secs())
+}
+
 /// Asks all questions; those that are not answered when `stop` comes could not be run. `dataset` gets the tables,
 /// in place of the configuration's. Must run inside a tokio runtime.
 pub async fn probe(
     settings: &Settings,
     dataset: Option<&str>,
+    began: Duration,
     stop: &CancellationToken,
 ) -> Transcript {
-    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let remotes = Arc::new(remotes(settings, dataset, began));
     let log = Log::default();
     let brokers = bounded(kafka::look(settings, &log), PROBE_MAX, stop);

@@ -1,6 +1,12 @@
 //! `kcbq probe`.
 
-use std::{fs::File, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::Write as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
@@ -16,20 +22,22 @@ pub struct Arguments {
     /// The dataset that gets the tables, in place of the configuration's
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
-    /// Where the transcript goes
-    #[arg(long, value_name = "FILE", default_value = "kcbq-probe.md")]
-    output: PathBuf,
+    /// Where the transcript goes; by default `kcbq_probe_TIME.md`
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 impl Arguments {
     pub(crate) fn execute(self) -> anyhow::Result<ExitCode> {
         let settings = config::load(&self.config, &config::Process)?;
-        let context = || format!("cannot write {}", self.output.display());
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let output = self.output.unwrap_or_else(|| format!("{}.md", probe::prefix(began)).into());
+        let context = || format!("cannot write {}", output.display());
         // Before anything is asked: an answer that cannot be kept need not be.
-        let mut file = File::create(&self.output).with_context(context)?;
-        let transcript = cli::block_on(run(settings, self.dataset.as_deref()))?;
+        let mut file = File::create(&output).with_context(context)?;
+        let transcript = cli::block_on(run(settings, self.dataset.as_deref(), began))?;
         file.write_all(transcript.markdown().as_bytes()).with_context(context)?;
-        cli::print(&transcript.summary())?;
+        cli::print(&format!("{}transcript: {}\n", transcript.summary(), output.display()))?;
         Ok(ExitCode::from(transcript.exit_code()))
     }
 }
@@ -38,10 +46,11 @@ impl Arguments {
 async fn run(
     settings: Settings,
     dataset: Option<&str>,
+    began: Duration,
 ) -> anyhow::Result<probe::transcript::Transcript> {
     let stop = CancellationToken::new();
     let shutdown = cli::shutdown::requested()?;
-    let probing = probe::probe(&settings, dataset, &stop);
+    let probing = probe::probe(&settings, dataset, began, &stop);
     tokio::pin!(probing);
     tokio::select! {
         transcript = &mut probing => return Ok(transcript),

@@ -44,7 +44,8 @@ async fn the_simulator_is_as_assumed_and_brokers_that_are_away_stop_nothing() {
     let (summary, text) = (stdout(&run), std::fs::read_to_string(&transcript).unwrap());
     assert_eq!(run.status.code(), Some(2), "{summary}");
     assert!(
-        summary.ends_with("10 as assumed, 0 different, 1 not seen, 1 could not be run\n"),
+        summary
+            .contains("\n10 as assumed, 0 different, 1 not seen, 1 could not be run\ntranscript: "),
         "{summary}"
     );
     for wanted in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream::BoxStream};
 use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1::{
     AppendRowsRequest, AppendRowsResponse, ProtoRows, ProtoSchema,
     append_rows_request::{ProtoData, Rows},
@@ -72,10 +72,11 @@ impl Request {
 
 /// An open connection.
 pub(crate) struct Appends {
-    wire: RpcStream,
-    stream: String,
-    schema: Option<ProtoSchema>,
-    log: Log,
+    pub(super) wire: RpcStream,
+    pub(super) stream: String,
+    /// Until it was sent.
+    pub(super) schema: Option<ProtoSchema>,
+    pub(super) log: Log,
 }
 
 impl Lab {
@@ -83,10 +84,14 @@ impl Lab {
     pub(crate) async fn open(&self, stream: &str, more: &[&str]) -> Result<Appends, Trouble> {
         let rpc = self.remotes.rpc.as_ref().map_err(Clone::clone)?;
         let routing = format!("write_stream={stream}");
-        let opened = rpc.open(&format!("{SERVICE}AppendRows"), &routing).await;
-        let wire = match opened {
+        let asked = Instant::now();
+        let wire = match rpc.open(&format!("{SERVICE}AppendRows"), &routing).await {
             Ok(wire) => wire,
-            Err(error) => return Err(Refusal::of_error(&error)?.into()),
+            Err(error) => {
+                let line = format!("AppendRows {}", short(stream));
+                self.log.note(&line, &chain(&error), asked.elapsed());
+                return Err(Refusal::of_error(&error)?.into());
+            }
         };
         let schema = Some(decoded(writer_schema(&columns(more)))?);
         Ok(Appends { wire, stream: stream.to_owned(), schema, log: self.log.clone() })
@@ -117,71 +122,16 @@ impl Appends {
     pub(crate) async fn append(&mut self, request: Request) -> Result<Answer<Appended>, Trouble> {
         let line = self.line(&request);
         let asked = Instant::now();
-        let message = self.message(request);
+        let message = message(&self.stream, self.schema.take(), request);
         // Where the wire takes no more, the answers say why.
         drop(self.wire.requests.send(message).await);
-        let answer = next(&mut self.wire).await;
+        let answer = next(&mut self.wire.answers).await;
         self.note(&line, &answer, asked.elapsed());
         answer
     }
 
-    /// Sends all requests without waiting, calls `meanwhile` at the first answer, and gives back the answers as
-    /// far as they came.
-    pub(crate) async fn race<T>(
-        &mut self,
-        requests: Vec<Request>,
-        meanwhile: impl Future<Output = T>,
-    ) -> (Vec<Answer<Appended>>, Option<T>) {
-        let count = requests.len();
-        let first = requests.first().map(|request| self.line(request)).unwrap_or_default();
-        let messages: Vec<Body> = requests.into_iter().map(|it| self.message(it)).collect();
-        let (asked, sender) = (Instant::now(), self.wire.requests.clone());
-        let send = async {
-            for message in messages {
-                if sender.send(message).await.is_err() {
-                    break;
-                }
-            }
-        };
-        let (told, heard) = tokio::sync::oneshot::channel();
-        let read = async {
-            let (mut answers, mut told) = (Vec::new(), Some(told));
-            while answers.len() < count {
-                let Ok(answer) = next(&mut self.wire).await else { break };
-                told.take().map(|told| told.send(()).ok());
-                answers.push(answer);
-            }
-            answers
-        };
-        let meanwhile = async {
-            match heard.await {
-                Ok(()) => Some(meanwhile.await),
-                Err(_) => None,
-            }
-        };
-        let ((), answers, other) = tokio::join!(send, read, meanwhile);
-        let taken = answers.iter().filter(|answer| answer.is_ok()).count();
-        let refused = answers.iter().find_map(|answer| answer.as_ref().err());
-        let line = format!("{first}, and {} more without waiting", count.saturating_sub(1));
-        let refused = refused.map(|refusal| format!(", the others {refusal}")).unwrap_or_default();
-        let told = format!("{} answers, {taken} OK{refused}", answers.len());
-        self.log.note(&line, &told, asked.elapsed());
-        (answers, other)
-    }
-
-    fn message(&mut self, Request { offset, rows, .. }: Request) -> Body {
-        let writer_schema = self.schema.take();
-        let rows = Some(ProtoRows { serialized_rows: rows });
-        let request = AppendRowsRequest {
-            write_stream: self.stream.clone(),
-            offset,
-            rows: Some(Rows::ProtoRows(ProtoData { writer_schema, rows })),
-            ..AppendRowsRequest::default()
-        };
-        request.encode_to_vec().into()
-    }
-
-    fn line(&self, request: &Request) -> String {
+    /// A request in one line.
+    pub(super) fn line(&self, request: &Request) -> String {
         let described = if self.schema.is_some() { ", with descriptor" } else { "" };
         format!("AppendRows {} {}{described}", short(&self.stream), request.about)
     }
@@ -199,15 +149,29 @@ impl Appends {
     }
 }
 
-async fn next(wire: &mut RpcStream) -> Result<Answer<Appended>, Trouble> {
-    let answer = tokio::time::timeout(ANSWER_MAX, wire.answers.next()).await;
+/// The message of a request; with `schema` where it is the connection's first.
+pub(super) fn message(stream: &str, schema: Option<ProtoSchema>, request: Request) -> Body {
+    let rows = Some(ProtoRows { serialized_rows: request.rows });
+    let request = AppendRowsRequest {
+        write_stream: stream.to_owned(),
+        offset: request.offset,
+        rows: Some(Rows::ProtoRows(ProtoData { writer_schema: schema, rows })),
+        ..AppendRowsRequest::default()
+    };
+    request.encode_to_vec().into()
+}
+
+/// The next answer of a connection.
+pub(super) async fn next(
+    answers: &mut BoxStream<'static, Result<Bytes, RpcError>>,
+) -> Result<Answer<Appended>, Trouble> {
+    let answer = tokio::time::timeout(ANSWER_MAX, answers.next()).await;
     let away = |why: String| Trouble::new(why, "check `bigquery.storage_endpoint` and the network");
     let answer =
         answer.map_err(|_| away(format!("no answer within {} s", ANSWER_MAX.as_secs())))?;
     match answer.ok_or_else(|| away("the connection ended without a word".to_owned()))? {
         Ok(bytes) => read(decoded(bytes)?),
-        Err(error @ RpcError::Ended(_)) => Refusal::of_error(&error).map(Err),
-        Err(error) => Err(away(chain(&error))),
+        Err(error) => Refusal::of_error(&error).map(Err),
     }
 }
 

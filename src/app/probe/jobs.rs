@@ -50,6 +50,10 @@ pub(crate) async fn twins(lab: &Lab) -> Outcome {
     seen.check(is_loaded(&done), || format!("the first job: {}", state(&done)));
     for (place, location) in [("in its location", home.as_deref()), ("without a location", None)] {
         let again = work.insert(location, GOOD).await?;
+        if let Ok(Inserted::Created) = again {
+            // Its rows are to be counted below, if it can be found.
+            work.wait(location).await.ok();
+        }
         seen.check(matches!(again, Ok(Inserted::Exists)), || {
             format!("again {place}: {}", said(&again))
         });

@@ -1,23 +1,23 @@
 //! What a probe works with: the remotes, tables of its own, and a record of all that is said.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
 use crate::{
-    app::probe::transcript::{Log, Trouble},
-    fault::{Fault, FaultKind},
-    gcp::{
-        classify::{plain_fault, succeed},
-        tables::names,
+    app::probe::{
+        noted::Noted,
+        prefix,
+        transcript::{Log, Trouble},
     },
-    rest::{Rest, RestError, RestRequest, RestResponse},
+    fault::{Certainty, Fault, FaultKind},
+    gcp::{classify::succeed, tables::names},
+    rest::{Rest, RestRequest, RestResponse},
     rpc::Rpc,
     table::TableRef,
 };
@@ -47,7 +47,7 @@ pub(crate) struct Remotes {
 impl Remotes {
     /// What the names of this run's tables and jobs begin with.
     pub(crate) fn prefix(&self) -> String {
-        format!("kcbq_probe_{}", self.began.as_secs())
+        prefix(self.began)
     }
 }
 
@@ -86,6 +86,10 @@ impl Lab {
         Self { remotes, log: Log::default(), tables: Mutex::default() }
     }
 
+    fn tables(&self) -> MutexGuard<'_, Vec<TableRef>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The REST API; everything that is said to it is noted.
     pub(crate) fn rest(&self) -> Result<Arc<dyn Rest>, Trouble> {
         let rest = Arc::clone(self.remotes.rest.as_ref().map_err(Clone::clone)?);
@@ -110,10 +114,16 @@ impl Lab {
         if let (Some(document), Value::Object(more)) = (document.as_object_mut(), more) {
             document.extend(more);
         }
-        // Noted first: an answer that is lost leaves a table, too.
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).push(table.clone());
         let path = format!("{}/tables", names::dataset_path(&table));
-        let created = self.ask(Method::POST, path, Some(&document)).await?;
+        // Noted first: an answer that is lost, or not waited for, leaves a table, too.
+        self.tables().push(table.clone());
+        let created = self.send(Method::POST, path, Some(&document)).await?;
+        if created.as_ref().is_err_and(|fault| fault.certainty == Certainty::Refused) {
+            // One that is there already is somebody else's.
+            self.tables().retain(|other| *other != table);
+        }
+        let created: Value =
+            serde_json::from_slice(&created?.body).map_err(|_| unreadable("an answer"))?;
         let location = created.get("location").and_then(Value::as_str).unwrap_or_default();
         Ok(ProbeTable { table, location: location.to_owned() })
     }
@@ -151,8 +161,7 @@ impl Lab {
 
     /// Deletes the probe's tables; those that may be left, and why.
     pub(crate) async fn clean(&self) -> Vec<String> {
-        let tables =
-            std::mem::take(&mut *self.tables.lock().unwrap_or_else(PoisonError::into_inner));
+        let tables = std::mem::take(&mut *self.tables());
         let mut left = Vec::new();
         for table in tables {
             let deleted = self.send(Method::DELETE, names::table_path(&table), None).await;
@@ -225,98 +234,5 @@ impl From<Fault> for Trouble {
             _ => "see what was answered, in the transcript",
         };
         Self::new(fault.to_string(), remedy)
-    }
-}
-
-/// A REST port that notes what passes. Credentials are added behind it and never come by.
-struct Noted {
-    rest: Arc<dyn Rest>,
-    log: Log,
-}
-
-impl Rest for Noted {
-    fn call(&self, request: RestRequest) -> BoxFuture<'_, Result<RestResponse, RestError>> {
-        let line = request_line(&request);
-        Box::pin(async move {
-            let asked = Instant::now();
-            let answer = self.rest.call(request).await;
-            let told = match &answer {
-                Ok(answer) => answer_line(answer),
-                Err(error) => crate::app::check::probes::chain(error),
-            };
-            self.log.note(&line, &told, asked.elapsed());
-            answer
-        })
-    }
-}
-
-/// Method, path and what matters of the body. What is behind `?` may hold the secret of an upload; of it only the
-/// location is told.
-fn request_line(request: &RestRequest) -> String {
-    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-    let location = query.split('&').find(|parameter| parameter.starts_with("location="));
-    let body = request.body.clone().into_bytes();
-    let document: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
-    let about = [text("/tableReference/tableId"), text("/query"), text("/jobReference/jobId")];
-    let mut line = format!("{} {path}", request.method);
-    for part in about.into_iter().flatten().chain(location) {
-        line.push(' ');
-        line.push_str(part);
-    }
-    if text("/jobReference/jobId").is_some() {
-        let location = text("/jobReference/location").unwrap_or("no location");
-        line.push_str(&format!(" in {location}"));
-    }
-    line
-}
-
-/// Status and reason of a refusal; what matters of a success.
-fn answer_line(answer: &RestResponse) -> String {
-    let status = answer.status;
-    if status >= 400 {
-        let fault = plain_fault(answer);
-        return format!("{status} {}: {}", fault.reason, fault.message);
-    }
-    let document: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let members = [
-        ("location", "/location"),
-        ("location", "/jobReference/location"),
-        ("state", "/status/state"),
-        ("error", "/status/errorResult/reason"),
-        ("message", "/status/errorResult/message"),
-        ("outputRows", "/statistics/load/outputRows"),
-        ("rows", "/rows/0/f/0/v"),
-    ];
-    let mut line = status.to_string();
-    for (name, pointer) in members {
-        if let Some(value) = document.pointer(pointer).and_then(Value::as_str) {
-            line.push_str(&format!(", {name} {value}"));
-        }
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_of_an_upload_is_no_ones_business() {
-        let request = RestRequest {
-            method: Method::PUT,
-            path: "/upload/bigquery/v2/projects/p/jobs?uploadType=resumable&upload_id=canary"
-                .into(),
-            headers: HeaderMap::new(),
-            body: Bytes::from_static(b"{\"n\": 1}").into(),
-        };
-        assert_eq!(request_line(&request), "PUT /upload/bigquery/v2/projects/p/jobs");
-        let request = RestRequest {
-            method: Method::GET,
-            path: "/bigquery/v2/projects/p/jobs/j?location=EU".into(),
-            headers: HeaderMap::new(),
-            body: Bytes::new().into(),
-        };
-        assert_eq!(request_line(&request), "GET /bigquery/v2/projects/p/jobs/j location=EU");
     }
 }

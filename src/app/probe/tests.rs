@@ -99,7 +99,8 @@ async fn the_transcript_has_what_was_asked_and_answered() {
         " 2 rows at offset 3`<br>→ OK, offset 3 (",
         "→ OK, row_count 5 (",
         "→ INVALID_ARGUMENT STREAM_FINALIZED: Stream is finalized.",
-        ", and 39 more without waiting`<br>→ 40 answers, ",
+        ", and more without waiting`<br>→ ",
+        " OK, then INVALID_ARGUMENT STREAM_FINALIZED: ",
         "→ OK, no commit_time, STREAM_ALREADY_COMMITTED: ",
         "to 1`<br>→ ALREADY_EXISTS OFFSET_ALREADY_EXISTS: The offset 1 has been flushed already.",
         "`POST /upload/bigquery/v2/projects/p/jobs kcbq_probe_1_twins in EU`<br>→ 200 (",
@@ -153,6 +154,35 @@ async fn a_bigquery_that_does_otherwise_is_told_from_one_that_is_away() {
     );
     assert_eq!(others(&transcript).len(), 7, "the others go on");
     assert_eq!((transcript.exit_code(), bench.tables()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_other_verdict_can_be_different_too() {
+    let bench = Bench::with_dataset(SimSettings::default(), "US").await;
+    let rule = |operation: &str, table: &str, nth: u64, kind: &str, status: u16| {
+        json!({
+            "operation": operation, "table": format!("kcbq_probe_1_{table}"), "nth": nth,
+            "fault": {"kind": kind, "status": status, "reason": "scripted"},
+        })
+    };
+    bench.faults(json!([
+        rule("AppendRows", "race", 1, "fail_after", 400),
+        rule("BatchCommitWriteStreams", "commit", 2, "refuse", 400),
+        rule("FlushRows", "late", 2, "refuse", 409),
+        rule("jobs.insert", "burned", 2, "refuse", 400),
+        rule("AppendRows", "column", 2, "refuse", 400),
+    ]));
+    let transcript = bench.run().await;
+    for (name, wanted) in [
+        ("finalize-race", "DIFFERENT: round 1: row_count is 10, with rows that were refused"),
+        ("commit-twice", "DIFFERENT: the second call is refused: INVALID_ARGUMENT: scripted"),
+        ("flush-after-finalize", "DIFFERENT: the flush behind the end: ABORTED: scripted"),
+        ("job-id-after-failure", "DIFFERENT: the id again: refused: invalid_request (scripted)"),
+        ("old-descriptor", "DIFFERENT: on the open connection: INVALID_ARGUMENT: scripted"),
+    ] {
+        let verdict = verdict(&transcript, name);
+        assert!(verdict.starts_with(wanted), "{name}: {verdict}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,6 +266,42 @@ async fn a_signal_ends_the_asking_and_not_the_cleaning() {
     let finalize = entries[0].verdict.to_string();
     assert_eq!(finalize, "could not be run: it was stopped by a signal – run it again");
     assert_eq!((left.len(), bench.tables()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_somebody_else_has_made_is_left_alone() {
+    let bench = Bench::with_dataset(SimSettings::default(), "US").await;
+    Lab::new(Arc::clone(&bench.remotes)).table("flush", json!({})).await.unwrap();
+    let transcript = bench.run().await;
+    let verdict = verdict(&transcript, "flush-again");
+    assert!(verdict.starts_with("could not be run: already_exists (duplicate)"), "{verdict}");
+    assert_eq!((transcript.left.len(), bench.tables()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_whose_creation_was_not_answered_is_deleted() {
+    let bench = Bench::with_dataset(SimSettings::default(), "US").await;
+    bench.faults(
+        json!([{"operation": "tables.insert", "nth": 1, "times": 20, "fault": {"kind": "lose"}}]),
+    );
+    let transcript = bench.run().await;
+    assert!(
+        verdict(&transcript, "flush-again").starts_with("could not be run: transient (noAnswer)")
+    );
+    assert_eq!((transcript.exit_code(), transcript.left.len(), bench.tables()), (2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_is_no_verdict() {
+    let bench = Bench::with_dataset(SimSettings::default(), "US").await;
+    bench.faults(json!([
+        {"operation": "AppendRows", "table": "kcbq_probe_1_race", "nth": 1, "fault": {"kind": "lose"}},
+    ]));
+    let verdict = verdict(&bench.run().await, "finalize-race");
+    assert!(
+        verdict.starts_with("could not be run: the connection to the simulator broke"),
+        "{verdict}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

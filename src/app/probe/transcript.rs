@@ -107,7 +107,8 @@ impl Log {
             held.1 += 1;
             return;
         }
-        let (request, answer) = (line(request), line(answer));
+        // A request stands between backticks.
+        let (request, answer) = (line(request).replace('`', "'"), line(answer));
         held.0.push(Exchange { request, answer, took });
     }
 
@@ -123,13 +124,9 @@ impl Log {
     }
 }
 
-/// Text as one line that ends neither Markdown's code nor the line.
+/// Text as one line.
 fn line(text: &str) -> String {
-    let plain = |c: char| match c {
-        '`' => '\'',
-        c if c.is_control() => ' ',
-        c => c,
-    };
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(LINE_CHARS_MAX).map(plain).collect()
 }
 
