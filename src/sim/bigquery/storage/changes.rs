@@ -71,7 +71,7 @@ impl BigQuery {
         counters.appended_rows += changes.len() as u64;
         for change in changes {
             if settings.store != StoreMode::Rows {
-                table.store.push(change.row, &settings);
+                table.store.push(change.row, &settings, now);
                 continue;
             }
             let kept = Duration::from_millis(settings.storage.deleted_kept_ms);
@@ -81,7 +81,7 @@ impl BigQuery {
                 };
                 table.store.remove(has_key);
                 if !change.is_deletion {
-                    table.store.push(change.row, &settings);
+                    table.store.push(change.row, &settings, now);
                 }
             }
         }
