@@ -23,18 +23,20 @@ use crate::{
     },
 };
 
+mod location;
 mod upload;
+
+use location::{Learned, Locations};
 
 /// [`LoadJobs`] over a REST endpoint.
 pub struct Jobs {
     rest: Arc<dyn Rest>,
-    /// The datasets' location; `None` lets BigQuery look for it.
-    location: Option<String>,
+    locations: Locations,
 }
 
 impl fmt::Debug for Jobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Jobs").field("location", &self.location).finish_non_exhaustive()
+        f.debug_struct("Jobs").field("locations", &self.locations).finish_non_exhaustive()
     }
 }
 
@@ -46,9 +48,15 @@ struct Status {
 }
 
 impl Jobs {
-    /// Jobs over `rest` in `location`.
+    /// Jobs over `rest`, each where its dataset is; in `location` where BigQuery does not tell.
     pub fn new(rest: Arc<dyn Rest>, location: Option<String>) -> Self {
-        Self { rest, location }
+        Self { rest, locations: Locations::Learned(Learned::new(location)) }
+    }
+
+    /// Jobs over `rest` that are made and looked for in `location` and nowhere else; without one, where
+    /// BigQuery looks by itself.
+    pub fn at(rest: Arc<dyn Rest>, location: Option<String>) -> Self {
+        Self { rest, locations: Locations::Fixed(location.map(Arc::from)) }
     }
 
     async fn send(&self, method: Method, path: String, body: Bytes) -> Result<RestResponse, Fault> {
@@ -61,7 +69,8 @@ impl Jobs {
 
     async fn create(&self, job: &LoadJob, media: Vec<Bytes>) -> Result<Inserted, Fault> {
         let path = format!("{}/jobs", names::project_path(&job.table));
-        let body = Bytes::from(job.document(self.location.as_deref()).to_string());
+        let location = self.locations.of(&*self.rest, &job.table).await?;
+        let body = Bytes::from(job.document(location.as_deref()).to_string());
         let created = match job.rows_here.is_empty() {
             true => self.send(Method::POST, path, body).await.map(|_| ()),
             false => upload::upload(&*self.rest, &path, body, media).await,
@@ -69,15 +78,20 @@ impl Jobs {
         match created {
             Ok(()) => Ok(Inserted::Created),
             Err(fault) if fault.kind == FaultKind::AlreadyExists => Ok(Inserted::Exists),
-            Err(fault) => Err(fault),
+            Err(fault) => {
+                if fault.kind == FaultKind::TableNotFound {
+                    self.locations.forget(&job.table);
+                }
+                Err(fault)
+            }
         }
     }
 
     async fn read(&self, table: &TableRef, id: &str) -> Result<Option<JobView>, Fault> {
         let mut path = format!("{}/jobs/{id}", names::project_path(table));
-        if let Some(location) = &self.location {
+        if let Some(location) = self.locations.of(&*self.rest, table).await? {
             path.push_str("?location=");
-            path.push_str(location);
+            path.push_str(&location);
         }
         match self.send(Method::GET, path, Bytes::new()).await {
             Ok(answer) => view(&answer, id).map(Some),
@@ -144,7 +158,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fault::Certainty;
+    use crate::{
+        catalog::Catalog as _,
+        fault::Certainty,
+        gcp::tables::Tables,
+        sim::{SimRest, SimSettings, Simulator},
+    };
 
     fn state(status: &Value) -> JobState {
         let document = json!({
@@ -155,6 +174,28 @@ mod tests {
         let body = document.to_string().into();
         let answer = RestResponse { status: 200, headers: HeaderMap::new(), body };
         view(&answer, "id").unwrap().state
+    }
+
+    #[tokio::test]
+    async fn a_job_is_found_where_its_dataset_is_whatever_is_configured() {
+        let sim = Simulator::with_system_clock(SimSettings::default());
+        let rest: Arc<dyn Rest> = Arc::new(SimRest(sim));
+        let table = TableRef { project: "p".into(), dataset: "d".into(), table: "t".into() };
+        let tables = Tables::new(Arc::clone(&rest));
+        tables.create_dataset(&table, Some("europe-west6")).await.unwrap();
+        let absent = TableRef { dataset: "none".into(), ..table.clone() };
+        for configured in [None, Some("EU")] {
+            let jobs = Jobs::new(Arc::clone(&rest), configured.map(str::to_owned));
+            for (table, expected) in [
+                (&table, Some("europe-west6")),
+                (&absent, configured),
+                (&table, Some("europe-west6")),
+            ] {
+                let location = jobs.locations.of(&*rest, table).await.unwrap();
+                assert_eq!(location.as_deref(), expected);
+                jobs.locations.forget(table);
+            }
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) static TWINS: Question = Question {
     name: "job-id-and-location",
     asks: "Is a job's id taken for good in its dataset's location, and can a twin of it run elsewhere?",
     assumes: "the same id is refused with 409, with the location or without; with another location no job loads into \
-              the dataset; the job is found again as `bigquery.location` says",
+              the dataset; the job is found again in its dataset's location",
     rests: "`gcp::jobs` and `write::load::run`: the id is the fence of exactly-once loads",
 };
 
@@ -63,11 +63,9 @@ pub(crate) async fn twins(lab: &Lab) -> Outcome {
         let twin = work.wait(Some(away)).await?;
         seen.check(!is_loaded(&twin), || format!("a twin in {away}: {}", state(&twin)));
     }
-    let found = work.get(lab.remotes.location.as_deref()).await?;
-    seen.check(found.is_some(), || {
-        "the job is not found as `bigquery.location` says: write the dataset's location there"
-            .to_owned()
-    });
+    let jobs = Jobs::new(Arc::clone(&lab.rest()?), lab.remotes.location.clone());
+    let found = jobs.get(&work.job.table, &work.job.id).await?;
+    seen.check(found.is_some(), || "the service does not find the job again".to_owned());
     let rows = lab.count(&table).await?;
     seen.check(rows == 2, || format!("2 rows were loaded once, a query finds {rows}"));
     Ok(seen.verdict())
@@ -119,7 +117,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn jobs(&self, location: Option<&str>) -> Result<Jobs, Trouble> {
-        Ok(Jobs::new(Arc::clone(&self.lab.rest()?), location.map(str::to_owned)))
+        Ok(Jobs::at(Arc::clone(&self.lab.rest()?), location.map(str::to_owned)))
     }
 
     /// Creates the job, or is refused.
