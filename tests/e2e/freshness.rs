@@ -60,6 +60,9 @@ struct Stage {
     started: usize,
 }
 
+/// When each row was there first, in milliseconds since the epoch, by lane and offset.
+type Stored = BTreeMap<Lane, BTreeMap<i64, i64>>;
+
 /// A name, and the timestamps that belong to it, in milliseconds since the epoch.
 struct Phase {
     name: &'static str,
@@ -224,9 +227,9 @@ impl Stage {
         Ok(())
     }
 
-    /// When each row was there first, and how many there are more than once.
-    fn stored(&self) -> Result<(BTreeMap<Lane, BTreeMap<i64, i64>>, u64)> {
-        let (mut stored, mut again) = (BTreeMap::<Lane, BTreeMap<i64, i64>>::new(), 0);
+    /// The rows, and how many there are more than once.
+    fn stored(&self) -> Result<(Stored, u64)> {
+        let (mut stored, mut again) = (Stored::new(), 0);
         for entry in self.simulator.ledger(&self.http)? {
             let lane = stored.entry(entry.lane).or_default();
             again += u64::from(lane.contains_key(&entry.offset));

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use http::{HeaderMap, Method};
@@ -32,9 +32,11 @@ pub(super) enum Locations {
 pub(super) struct Learned {
     /// Where a dataset is of which BigQuery does not tell.
     configured: Option<Arc<str>>,
-    /// By project and dataset.
-    known: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<str>>>,
+    known: Mutex<Known>,
 }
+
+/// Locations by project and dataset.
+type Known = HashMap<(Arc<str>, Arc<str>), Arc<str>>;
 
 #[derive(Deserialize)]
 struct Dataset {
@@ -95,7 +97,7 @@ impl Learned {
         Ok(Some(location))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, Arc<str>), Arc<str>>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         // Only whole entries are ever inserted.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,10 +16,13 @@ use crate::{
 };
 
 /// When which process gave up on a request to which table.
+type Noted = BTreeMap<(Who, String), Vec<u64>>;
+
+/// What all processes noted.
 #[derive(Clone, Debug)]
 pub(crate) struct Doubts {
     base: Instant,
-    noted: Arc<Mutex<BTreeMap<(Who, String), Vec<u64>>>>,
+    noted: Arc<Mutex<Noted>>,
 }
 
 /// The last request that appended each record: whose, and when it was sent.
