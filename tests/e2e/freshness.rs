@@ -144,12 +144,14 @@ impl Stage {
         let (from, began) = (now_ms(), Instant::now());
         deed(self)?;
         thread::sleep(time.saturating_sub(began.elapsed()));
+        // What comes later is none of this phase's, and may meet what the next one does.
+        let to = now_ms();
         self.catch_up()?;
         for replica in &mut self.replicas {
             let status = replica.exited()?;
             ensure!(status.is_none(), "{name}: a replica ended\n{}", replica.tail());
         }
-        Ok(Phase { name, from, to: now_ms() })
+        Ok(Phase { name, from, to })
     }
 
     /// Until what is there now is committed.
