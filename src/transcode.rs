@@ -29,6 +29,7 @@ pub mod digits;
 pub mod error;
 pub mod json_in;
 pub mod limits;
+pub mod number;
 pub mod plan;
 pub mod raw_text;
 pub mod row;

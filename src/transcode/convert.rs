@@ -250,37 +250,44 @@ fn rare_float<W: RowWriter>(out: &mut Vec<u8>, value: f64, conversion: FromFloat
 pub fn text<W: RowWriter>(out: &mut Vec<u8>, value: RawText<'_>, conversion: FromText) -> Step {
     match conversion {
         FromText::Text => W::text(out, value),
-        other => rare_text::<W>(out, value.checked()?, other),
+        other => rare_text::<W>(out, value.bytes(), other),
     }
 }
 
-fn rare_text<W: RowWriter>(out: &mut Vec<u8>, value: &str, conversion: FromText) -> Step {
+#[inline(never)]
+fn rare_text<W: RowWriter>(out: &mut Vec<u8>, value: &[u8], conversion: FromText) -> Step {
+    let value = RawText::whole(value);
     match conversion {
-        FromText::Text => W::string(out, value),
+        FromText::Text => return W::text(out, value),
         FromText::Json => {
+            let value = value.checked()?;
             tokens::validate(value).map_err(|_| RowError::transcode("the text is not JSON"))?;
             W::json(out, value);
         }
-        FromText::Date => W::date(
-            out,
-            parse::date(value).ok_or_else(|| RowError::transcode("the text is no DATE"))?,
-        ),
-        FromText::Time => W::time(
-            out,
-            parse::time(value).ok_or_else(|| RowError::transcode("the text is no TIME"))?,
-        ),
-        FromText::DateTime => W::datetime(
-            out,
-            parse::datetime(value).ok_or_else(|| RowError::transcode("the text is no DATETIME"))?,
-        ),
-        FromText::Timestamp => W::timestamp(
-            out,
-            parse::timestamp(value)
-                .ok_or_else(|| RowError::transcode("the text is no TIMESTAMP"))?,
-        ),
-        FromText::Decimal(range) => W::decimal(out, &Decimal::parse(value)?.fit(range)?),
+        FromText::Date => W::date(out, parsed(value, parse::date, "the text is no DATE")?),
+        FromText::Time => W::time(out, parsed(value, parse::time, "the text is no TIME")?),
+        FromText::DateTime => {
+            W::datetime(out, parsed(value, parse::datetime, "the text is no DATETIME")?);
+        }
+        FromText::Timestamp => {
+            W::timestamp(out, parsed(value, parse::timestamp, "the text is no TIMESTAMP")?);
+        }
+        FromText::Decimal(range) => W::decimal(out, &Decimal::parse_raw(value)?.fit(range)?),
     }
     Ok(())
+}
+
+/// What `parse`, which takes ASCII only, makes of text.
+#[inline(always)]
+fn parsed(
+    text: RawText<'_>,
+    parse: impl Fn(&[u8]) -> Option<i64>,
+    message: &'static str,
+) -> Step<i64> {
+    parse(text.bytes()).ok_or_else(|| match text.checked() {
+        Ok(_) => RowError::transcode(message),
+        Err(error) => error,
+    })
 }
 
 /// Writes bytes.

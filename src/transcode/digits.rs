@@ -1,4 +1,4 @@
-//! Decimal digits of integers, without a branch per digit: how many there are, nobody can predict.
+//! Decimal digits of integers, written and read without a branch per digit: how many there are, nobody can predict.
 
 use crate::transcode::writer::push_first;
 
@@ -51,6 +51,27 @@ pub fn push(out: &mut Vec<u8>, value: u64) {
     }
 }
 
+/// The number that the first `len` bytes (at most 16) of `chunk` are the digits of, the first in the lowest byte.
+#[inline(always)]
+pub fn value(chunk: u128, len: u32) -> u64 {
+    // What follows the digits is shifted out; before the first come zeros.
+    if len <= 8 {
+        return eight_value((chunk as u64).checked_shl(8 * (8 - len)).unwrap_or_default());
+    }
+    let digits = chunk.checked_shl(8 * (16 - len)).unwrap_or_default();
+    let (high, low) = (digits as u64, (digits >> 64) as u64);
+    eight_value(high) * 100_000_000 + eight_value(low)
+}
+
+/// The value of eight digits, the first in the lowest byte: joined to pairs, fours, one number.
+#[inline(always)]
+fn eight_value(text: u64) -> u64 {
+    let ones = text & 0x0f0f_0f0f_0f0f_0f0f;
+    let twos = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (twos * 100 + (twos >> 16)) & 0x0000_ffff_0000_ffff;
+    (fours * 10_000 + (fours >> 32)) & 0xffff_ffff
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -63,6 +84,8 @@ mod tests {
         let mut out = Vec::new();
         push(&mut out, value);
         assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        let behind = u128::MAX.checked_shl(8 * len as u32).unwrap_or_default();
+        assert_eq!(super::value(u128::from_le_bytes(text) | behind, len as u32), value);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::hint::select_unpredictable;
 
 use crate::transcode::{
     error::{RowError, Step},
-    scan::CHUNK,
+    scan::{self, CHUNK},
     writer::push_first,
 };
 
@@ -22,7 +22,7 @@ pub struct RawText<'a> {
 
 impl<'a> From<&'a str> for RawText<'a> {
     fn from(text: &'a str) -> Self {
-        Self { window: text.as_bytes(), len: text.len() }
+        Self::whole(text.as_bytes())
     }
 }
 
@@ -31,6 +31,12 @@ impl<'a> RawText<'a> {
     #[inline(always)]
     pub fn new(window: &'a [u8], len: usize) -> Option<Self> {
         (len <= window.len()).then_some(Self { window, len })
+    }
+
+    /// All of `bytes`.
+    #[inline(always)]
+    pub fn whole(bytes: &'a [u8]) -> Self {
+        Self { window: bytes, len: bytes.len() }
     }
 
     /// The text's bytes.
@@ -127,6 +133,42 @@ impl<'a> RawText<'a> {
     }
 }
 
+/// Whether `bytes` are UTF-8; quick where most are ASCII and the rest are characters of two bytes.
+pub fn is_utf8(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some((block, after)) = rest.split_first_chunk::<{ 4 * CHUNK }>() {
+        if scan::all_ascii(block) {
+            rest = after;
+            continue;
+        }
+        let within = |rest: &[u8]| rest.len() > after.len();
+        while within(rest) {
+            let Some(taken) = short_characters(rest) else {
+                return std::str::from_utf8(rest).is_ok();
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+    }
+    while rest.len() >= CHUNK {
+        let Some(taken) = short_characters(rest) else { return std::str::from_utf8(rest).is_ok() };
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    has_short_characters_only(pad(rest)) || std::str::from_utf8(rest).is_ok()
+}
+
+/// How many bytes of the first chunk of `text` are whole characters, if they have one or two bytes each.
+#[inline(always)]
+fn short_characters(text: &[u8]) -> Option<usize> {
+    let (chunk, _) = split_chunk(text);
+    if chunk & HIGHS == 0 {
+        return Some(CHUNK);
+    }
+    // A character that begins with the last byte belongs to the next chunk.
+    let is_cut = chunk >> 120 >= 0xc0;
+    let (taken, chunk) = if is_cut { (CHUNK - 1, chunk << 8 >> 8) } else { (CHUNK, chunk) };
+    has_short_characters_only(chunk).then_some(taken)
+}
+
 /// The high bit of every byte.
 const HIGHS: u128 = u128::from_ne_bytes([0x80; CHUNK]);
 
@@ -166,9 +208,9 @@ impl PaddedText {
     }
 }
 
-/// The first chunk of `window`, padded with zeros if the payload ends within it.
+/// The first chunk of `window`, padded with zeros if the payload ends within it, and what follows it.
 #[inline(always)]
-fn split_chunk(window: &[u8]) -> (u128, &[u8]) {
+pub fn split_chunk(window: &[u8]) -> (u128, &[u8]) {
     if let Some((chunk, after)) = window.split_first_chunk() {
         return (u128::from_le_bytes(*chunk), after);
     }
@@ -283,14 +325,16 @@ mod tests {
                     1 => any::<char>().prop_map(|c| c.to_string().into()),
                     1 => any::<u8>().prop_map(|byte| vec![byte]),
                 ],
-                0..20,
+                0..60,
             ),
             behind in proptest::collection::vec(any::<u8>(), 0..20),
         ) {
             let text = characters.concat();
             let window = [&text[..], &behind].concat();
             let raw = RawText::new(&window, text.len()).unwrap();
-            prop_assert_eq!(raw.check().is_ok(), std::str::from_utf8(&text).is_ok());
+            let expected = std::str::from_utf8(&text).is_ok();
+            prop_assert_eq!((raw.check().is_ok(), is_utf8(&text)), (expected, expected));
+            prop_assert_eq!(is_utf8(&window), std::str::from_utf8(&window).is_ok());
         }
     }
 }

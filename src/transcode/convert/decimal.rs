@@ -4,7 +4,8 @@ use super::wide::Wide;
 use crate::transcode::{
     digits,
     error::{RowError, Step},
-    raw_text::pad,
+    number::PlainNumber,
+    raw_text::{RawText, pad},
     writer::push_first,
 };
 
@@ -96,6 +97,33 @@ impl Decimal {
     /// # Errors
     /// When the text is no number or needs more than 256 bits.
     pub fn parse(text: &str) -> Step<Self> {
+        Self::parse_raw(text.into())
+    }
+
+    /// The same from text that has not been checked yet.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse), and when the text is not UTF-8.
+    #[inline]
+    pub fn parse_raw(text: RawText<'_>) -> Step<Self> {
+        match PlainNumber::read(text.bytes()) {
+            Some((plain, len)) if len == text.size() => Ok(Self::from_plain(plain)),
+            _ => Self::parse_any(text.checked()?),
+        }
+    }
+
+    /// From a number in plain notation.
+    #[inline]
+    pub fn from_plain(plain: PlainNumber) -> Self {
+        let (mut digits, mut scale) = (plain.digits, plain.scale.cast_signed());
+        while scale > 0 && digits % 10 == 0 {
+            (digits, scale) = (digits / 10, scale - 1);
+        }
+        let negative = plain.negative && digits != 0;
+        Self { negative, magnitude: Wide::from_u128(u128::from(digits)), scale }
+    }
+
+    fn parse_any(text: &str) -> Step<Self> {
         let parts =
             Parts::split(text).ok_or_else(|| RowError::transcode("not a decimal number"))?;
         let fraction = parts.fraction.trim_end_matches('0');

@@ -3,18 +3,19 @@
 //! Fractions finer than a microsecond are cut.
 
 use super::civil::{self, DAY_MICROS};
+use crate::transcode::{digits, raw_text::split_chunk, scan};
 
 /// Days since 1970-01-01 of `YYYY-[M]M-[D]D`, with a trailing `Z` as Debezium's `IsoDate` has it.
-pub fn date(text: &str) -> Option<i64> {
-    let mut scan = Scan(text.as_bytes());
+pub fn date(text: &[u8]) -> Option<i64> {
+    let mut scan = Scan(text);
     let days = scan.date()?;
     scan.skip(b'Z');
     scan.end(days)
 }
 
 /// Microseconds since midnight of `[H]H:[M]M[:[S]S[.F]]`, in UTC where an offset follows.
-pub fn time(text: &str) -> Option<i64> {
-    let mut scan = Scan(text.as_bytes());
+pub fn time(text: &[u8]) -> Option<i64> {
+    let mut scan = Scan(text);
     let micros = scan.clock()?;
     let offset = scan.offset()?;
     scan.end((micros - offset).rem_euclid(DAY_MICROS))
@@ -22,16 +23,16 @@ pub fn time(text: &str) -> Option<i64> {
 
 /// Wall-clock microseconds since 1970-01-01T00:00:00 of a date, `T` or a space, and a time. A
 /// trailing `Z` is read as no zone, as Debezium's `IsoTimestamp` means it.
-pub fn datetime(text: &str) -> Option<i64> {
-    let mut scan = Scan(text.as_bytes());
+pub fn datetime(text: &[u8]) -> Option<i64> {
+    let mut scan = Scan(text);
     let micros = scan.moment()?;
     scan.skip(b'Z');
     scan.end(micros).filter(|micros| civil::moment(*micros).is_some())
 }
 
 /// Microseconds since the epoch of a date, `T` or a space, a time, and an offset; UTC without one.
-pub fn timestamp(text: &str) -> Option<i64> {
-    let mut scan = Scan(text.as_bytes());
+pub fn timestamp(text: &[u8]) -> Option<i64> {
+    let mut scan = Scan(text);
     let micros = scan.moment()?;
     let offset = scan.offset()?;
     scan.end(micros - offset).filter(|micros| civil::moment(*micros).is_some())
@@ -55,14 +56,15 @@ impl Scan<'_> {
     }
 
     /// A number of `min` to `max` digits, at most nine.
-    fn number(&mut self, min: usize, max: usize) -> Option<u32> {
-        let digits = self.0.iter().take(max).take_while(|byte| byte.is_ascii_digit()).count();
-        let (number, rest) = self.0.split_at_checked(digits.max(min))?;
-        if digits < min {
+    #[inline]
+    fn number(&mut self, min: u32, max: u32) -> Option<u32> {
+        let (chunk, _) = split_chunk(self.0);
+        let count = scan::digits(self.0).trailing_ones().min(max);
+        if count < min {
             return None;
         }
-        self.0 = rest;
-        Some(number.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0')))
+        self.0 = self.0.get(count as usize..)?;
+        u32::try_from(digits::value(chunk, count)).ok()
     }
 
     fn date(&mut self) -> Option<i64> {
@@ -83,11 +85,7 @@ impl Scan<'_> {
                 micros = self.fraction()?;
             }
         }
-        if hour > 23 || minute > 59 || second > 59 {
-            return None;
-        }
-        let seconds = i64::from(hour * 3_600 + minute * 60 + second);
-        Some(seconds * 1_000_000 + i64::from(micros))
+        Some(seconds(hour, minute, second)? * 1_000_000 + i64::from(micros))
     }
 
     /// One to nine digits after a point, as microseconds.
@@ -102,12 +100,39 @@ impl Scan<'_> {
     }
 
     fn moment(&mut self) -> Option<i64> {
+        if let Some(micros) = self.usual_moment() {
+            return Some(micros);
+        }
         let days = self.date()?;
         if !self.skip(b'T') && !self.skip(b' ') {
             // A date alone is its midnight.
             return Some(days * DAY_MICROS);
         }
         Some(days * DAY_MICROS + self.clock()?)
+    }
+
+    /// The same where each part has all its digits: `YYYY-MM-DDTHH:MM:SS[.F]`. Otherwise nothing is consumed.
+    #[inline]
+    fn usual_moment(&mut self) -> Option<i64> {
+        let (head, after) = self.0.split_first_chunk()?;
+        let ([b':', tens, ones], mut rest) = after.split_first_chunk()? else { return None };
+        let digits =
+            u128::from_le_bytes(scan::above(head, b"0000-00-00T00:00", b"9999-99-99T99:99")?);
+        // No byte is above nine, so that none of these is carried over.
+        let pairs = digits * 10 + (digits >> 8);
+        let pair = |at: u32| (pairs >> (8 * at)) as u8;
+        let (year, month, day) = (u32::from(pair(0)) * 100 + u32::from(pair(2)), pair(5), pair(8));
+        let days = civil::days(year, month.into(), day.into())?;
+        let (hour, minute, second) = (pair(11).into(), pair(14).into(), self::pair(*tens, *ones)?);
+        let mut micros = 0;
+        if let Some((b'.', after)) = rest.split_first() {
+            let mut fraction = Self(after);
+            micros = fraction.fraction()?;
+            rest = fraction.0;
+        }
+        let seconds = seconds(hour, minute, second)?;
+        self.0 = rest;
+        Some(days * DAY_MICROS + seconds * 1_000_000 + i64::from(micros))
     }
 
     /// Microseconds east of UTC; zero where nothing follows.
@@ -137,9 +162,40 @@ impl Scan<'_> {
     }
 }
 
+/// Seconds since midnight.
+fn seconds(hour: u32, minute: u32, second: u32) -> Option<i64> {
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    Some(i64::from(hour * 3_600 + minute * 60 + second))
+}
+
+/// The number of two digits.
+#[inline(always)]
+fn pair(tens: u8, ones: u8) -> Option<u32> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| u32::from(tens) * 10 + u32::from(ones))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn date(text: &str) -> Option<i64> {
+        super::date(text.as_bytes())
+    }
+
+    fn time(text: &str) -> Option<i64> {
+        super::time(text.as_bytes())
+    }
+
+    fn datetime(text: &str) -> Option<i64> {
+        super::datetime(text.as_bytes())
+    }
+
+    fn timestamp(text: &str) -> Option<i64> {
+        super::timestamp(text.as_bytes())
+    }
 
     #[test]
     fn iso_texts_are_read() {
