@@ -113,6 +113,8 @@ pub trait RowWriter: fmt::Debug + Send + Sync + 'static {
     fn text(out: &mut Vec<u8>, value: RawText<'_>) -> Step;
     /// A `STRING` or `GEOGRAPHY`.
     fn string(out: &mut Vec<u8>, value: &str);
+    /// A `STRING` or `GEOGRAPHY` that has been checked, and is without `"`, `\` and control characters.
+    fn clean(out: &mut Vec<u8>, value: RawText<'_>);
     /// A `STRING` of ASCII without `"`, `\` and control characters.
     fn plain_string(out: &mut Vec<u8>, value: &[u8]);
     /// A `BYTES`.

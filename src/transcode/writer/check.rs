@@ -48,6 +48,7 @@ impl RowWriter for CheckedRow {
         int64(_value: i64);
         float64(_value: f64);
         string(_value: &str);
+        clean(_value: RawText<'_>);
         plain_string(_value: &[u8]);
         bytes(_value: &[u8]);
         json(_text: &str);

@@ -132,6 +132,15 @@ impl RowWriter for JsonRow {
         out.extend_from_slice(b"\",");
     }
 
+    #[inline(always)]
+    fn clean(out: &mut Vec<u8>, value: RawText<'_>) {
+        out.push(b'"');
+        value.push(out);
+        // As one slice of two bytes the compiler makes a call of it.
+        out.push(b'"');
+        out.push(b',');
+    }
+
     #[inline]
     fn plain_string(out: &mut Vec<u8>, value: &[u8]) {
         out.push(b'"');

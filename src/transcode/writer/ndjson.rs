@@ -60,6 +60,7 @@ impl RowWriter for NdjsonRow {
         float64(value: f64);
         text(value: RawText<'_>) -> Step;
         string(value: &str);
+        clean(value: RawText<'_>);
         plain_string(value: &[u8]);
         bytes(value: &[u8]);
         decimal(value: &Fitted);

@@ -129,6 +129,12 @@ impl RowWriter for ProtoRow {
         Self::bytes(out, value.as_bytes());
     }
 
+    #[inline(always)]
+    fn clean(out: &mut Vec<u8>, value: RawText<'_>) {
+        push_len(out, value.size());
+        value.push(out);
+    }
+
     #[inline]
     fn plain_string(out: &mut Vec<u8>, value: &[u8]) {
         Self::bytes(out, value);
