@@ -16,18 +16,16 @@ use crate::transcode::{
 /// # Errors
 /// When the bytes are no such envelope.
 pub fn split(envelope: &[u8]) -> Result<(&[u8], &[u8]), RowError> {
-    split_texts(envelope)
-        .map(|(schema, payload)| (schema.as_bytes(), payload.as_bytes()))
-        .map_err(|error| *error)
+    split_texts(envelope).map_err(|error| *error)
 }
 
-fn split_texts(envelope: &[u8]) -> Step<(&str, &str)> {
+fn split_texts(envelope: &[u8]) -> Step<(&[u8], &[u8])> {
     let mut tokens = Tokens::new(envelope)?;
     let (mut schema, mut payload) = (None, None);
     let mut first = true;
     tokens.open_object()?;
     while let Some(key) = tokens.key(&mut first)? {
-        let slot = match &*key.value() {
+        let slot = match &*key.value()? {
             "schema" => &mut schema,
             "payload" => &mut payload,
             _ => return Err(not_an_envelope()),

@@ -6,6 +6,8 @@
 //! deeper than [`DEPTH_MAX`](crate::transcode::limits::DEPTH_MAX), and anything after the value.
 
 pub mod names;
+pub mod numbers;
+pub mod strings;
 pub mod tokens;
 pub mod typed;
 pub mod untyped;

@@ -4,6 +4,7 @@ mod accept;
 mod avro;
 mod envelope;
 mod json;
+mod json_text;
 mod oracle;
 mod paths;
 mod random;

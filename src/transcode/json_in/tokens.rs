@@ -1,12 +1,16 @@
 //! The tokens of a JSON text.
 
-use std::borrow::Cow;
-
 use crate::transcode::{
     error::{RowError, Step},
-    json_in::typed::finite,
+    json_in::{
+        names::SpelledKey,
+        numbers::{Number, finite},
+        strings::{Text, read_escape},
+    },
     limits::DEPTH_MAX,
-    scan::clean_prefix,
+    number::PlainNumber,
+    raw_text::{RawText, is_utf8},
+    scan::{CHUNK, clean_first, clean_prefix},
 };
 
 /// Checks that `text` is one JSON value that a `JSON` column takes.
@@ -17,20 +21,6 @@ pub fn validate(text: &str) -> Step {
     let mut tokens = Tokens::of(text);
     tokens.json_value()?;
     tokens.end()
-}
-
-/// A JSON string as it stands in the text, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Text<'a> {
-    raw: &'a str,
-    escaped: bool,
-}
-
-impl<'a> Text<'a> {
-    /// The string's contents; allocates only if the text has escapes.
-    pub fn value(&self) -> Cow<'a, str> {
-        if self.escaped { Cow::Owned(unescape(self.raw)) } else { Cow::Borrowed(self.raw) }
-    }
 }
 
 /// What kind of value comes next.
@@ -50,10 +40,10 @@ pub enum Next {
     Null,
 }
 
-/// A position in a JSON text.
-#[derive(Clone, Debug)]
+/// A position in a JSON text, which is UTF-8.
+#[derive(Clone, Copy, Debug)]
 pub struct Tokens<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at: usize,
 }
 
@@ -63,33 +53,50 @@ impl<'a> Tokens<'a> {
     /// # Errors
     /// When the bytes are not UTF-8.
     pub fn new(bytes: &'a [u8]) -> Step<Self> {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| RowError::decode("the JSON text is not valid UTF-8"))?;
-        Ok(Self::of(text))
+        if is_utf8(bytes) { Ok(Self { text: bytes, at: 0 }) } else { Err(not_utf8()) }
     }
 
     /// Starts reading text.
     pub fn of(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text: text.as_bytes(), at: 0 }
     }
 
+    #[inline(always)]
     fn rest(&self) -> &'a [u8] {
-        self.text.as_bytes().get(self.at..).unwrap_or_default()
+        self.text.get(self.at..).unwrap_or_default()
     }
 
+    /// What has been read since `start`.
+    #[inline(always)]
+    fn since(&self, start: usize) -> &'a [u8] {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    #[inline(always)]
     fn byte(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.text.get(self.at).copied()
     }
 
     /// The next byte that is not white space, not consumed.
-    #[inline]
-    fn peek(&mut self) -> Option<u8> {
-        loop {
-            match self.byte() {
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
-                other => return other,
+    #[inline(always)]
+    pub fn peek(&mut self) -> Option<u8> {
+        match self.byte() {
+            Some(byte) if byte > b' ' => Some(byte),
+            _ => {
+                self.at = pass_space(self.text, self.at);
+                self.byte()
             }
         }
+    }
+
+    /// How far the text has been read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The key that was read from `position` on.
+    pub fn key_at(&self, position: usize) -> Step<Text<'a>> {
+        Self { text: self.text, at: position }.key_text()
     }
 
     /// What kind of value comes next.
@@ -106,6 +113,7 @@ impl<'a> Tokens<'a> {
         })
     }
 
+    #[inline(always)]
     fn expect(&mut self, byte: u8) -> Step {
         if self.peek() != Some(byte) {
             return Err(malformed());
@@ -154,9 +162,9 @@ impl<'a> Tokens<'a> {
     ///
     /// # Errors
     /// When it is anything else.
-    pub fn only_number(mut self) -> Step<&'a str> {
+    pub fn only_number(mut self) -> Step<Number<'a>> {
         let number = self.number()?;
-        if number.len() != self.text.len() {
+        if number.size() != self.text.len() {
             return Err(RowError::decode("the text is no number"));
         }
         Ok(number)
@@ -164,19 +172,39 @@ impl<'a> Tokens<'a> {
 
     /// The next key of the open object and its colon, or `None` at its end. `first` starts true.
     pub fn key(&mut self, first: &mut bool) -> Step<Option<Text<'a>>> {
-        if !self.separator(first, b'}')? {
-            return Ok(None);
-        }
+        if self.member(first)? { self.key_text().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the open object has another member, standing before its key. `first` starts true.
+    #[inline(always)]
+    pub fn member(&mut self, first: &mut bool) -> Step<bool> {
+        self.separator(first, b'}')
+    }
+
+    /// A key and its colon.
+    pub fn key_text(&mut self) -> Step<Text<'a>> {
         let key = self.string()?;
         self.expect(b':')?;
-        Ok(Some(key))
+        Ok(key)
+    }
+
+    /// Consumes a key and its colon if they stand here in just this way.
+    #[inline(always)]
+    pub fn take_key(&mut self, key: &SpelledKey) -> bool {
+        let is_next = self.text.get(self.at..).is_some_and(|rest| key.begins(rest));
+        if is_next {
+            self.at += key.size();
+        }
+        is_next
     }
 
     /// Whether the open array has another element, standing before it. `first` starts true.
+    #[inline(always)]
     pub fn element(&mut self, first: &mut bool) -> Step<bool> {
         self.separator(first, b']')
     }
 
+    #[inline(always)]
     fn separator(&mut self, first: &mut bool, close: u8) -> Step<bool> {
         let next = self.peek();
         if next == Some(close) {
@@ -184,7 +212,11 @@ impl<'a> Tokens<'a> {
             return Ok(false);
         }
         if !std::mem::take(first) {
-            self.expect(b',')?;
+            if next != Some(b',') {
+                return Err(malformed());
+            }
+            self.at += 1;
+            self.peek();
         }
         Ok(true)
     }
@@ -192,13 +224,43 @@ impl<'a> Tokens<'a> {
     /// A string.
     #[inline]
     pub fn string(&mut self) -> Step<Text<'a>> {
-        self.expect(b'"')?;
-        let start = self.at;
+        self.peek();
+        self.string_here()
+    }
+
+    /// A string that begins with the next byte.
+    #[inline(always)]
+    pub fn string_here(&mut self) -> Step<Text<'a>> {
+        if self.byte() != Some(b'"') {
+            return Err(malformed());
+        }
+        let start = self.at + 1;
+        let Some(window) = self.text.get(start..) else { return Err(malformed()) };
+        let mut rest = window;
+        self.at = loop {
+            let plain = clean_first(rest);
+            if plain < CHUNK {
+                break start + window.len() - rest.len() + plain;
+            }
+            rest = rest.get(CHUNK..).unwrap_or_default();
+        };
+        let mut escaped = false;
+        if self.byte() != Some(b'"') {
+            (self.at, escaped) = self.pass_string()?;
+        }
+        let text = RawText::new(window, self.at - start).ok_or_else(malformed)?;
+        self.at += 1;
+        Ok(Text::new(text, escaped))
+    }
+
+    /// Where the closing quote stands, and whether there are escapes before it.
+    #[inline(never)]
+    fn pass_string(mut self) -> Step<(usize, bool)> {
         let mut escaped = false;
         loop {
             self.at += clean_prefix(self.rest());
             match self.byte() {
-                Some(b'"') => break,
+                Some(b'"') => return Ok((self.at, escaped)),
                 Some(b'\\') => {
                     escaped = true;
                     self.escape()?;
@@ -207,9 +269,6 @@ impl<'a> Tokens<'a> {
                 None => return Err(RowError::decode("the JSON text ends within a string")),
             }
         }
-        let raw = self.text.get(start..self.at).unwrap_or_default();
-        self.at += 1;
-        Ok(Text { raw, escaped })
     }
 
     /// Checks and passes one escape, both halves of a surrogate pair.
@@ -220,10 +279,29 @@ impl<'a> Tokens<'a> {
         Ok(())
     }
 
-    /// A number's text, checked against JSON's grammar.
-    pub fn number(&mut self) -> Step<&'a str> {
+    /// A number, checked against JSON's grammar.
+    #[inline]
+    pub fn number(&mut self) -> Step<Number<'a>> {
         self.peek();
+        self.number_here()
+    }
+
+    /// A number that begins with the next byte.
+    #[inline(always)]
+    pub fn number_here(&mut self) -> Step<Number<'a>> {
+        let Some(window) = self.text.get(self.at..) else { return Err(malformed()) };
+        if let Some((plain, size)) = PlainNumber::read(window) {
+            self.at += size;
+            return Ok(Number::new(window, size, Some(plain)));
+        }
         let start = self.at;
+        self.at = self.pass_number()?;
+        Ok(Number::new(window, self.at - start, None))
+    }
+
+    /// Where the number ends.
+    #[inline(never)]
+    fn pass_number(mut self) -> Step<usize> {
         if self.byte() == Some(b'-') {
             self.at += 1;
         }
@@ -242,7 +320,7 @@ impl<'a> Tokens<'a> {
             }
             self.digits()?;
         }
-        Ok(self.text.get(start..self.at).unwrap_or_default())
+        Ok(self.at)
     }
 
     fn digits(&mut self) -> Step {
@@ -277,27 +355,27 @@ impl<'a> Tokens<'a> {
     }
 
     /// Any value, as it stands in the text.
-    pub fn raw_value(&mut self) -> Step<&'a str> {
+    pub fn raw_value(&mut self) -> Step<&'a [u8]> {
         self.value(|_| Ok(()))
     }
 
     /// Any value that a `JSON` column takes, as it stands in the text. BigQuery keeps its numbers as `INT64`,
     /// `UINT64` or `FLOAT64`, rounded at the most: one that is larger than any fails the row, and in a load the job.
     pub fn json_value(&mut self) -> Step<&'a str> {
-        self.value(|number| {
-            let may_be_too_large = number.len() > 300 || number.contains(['e', 'E']);
+        text_of(self.value(|number| {
+            let may_be_too_large = number.plain().is_none();
             if may_be_too_large { finite(number).map(drop) } else { Ok(()) }
-        })
+        })?)
     }
 
-    fn value(&mut self, check: impl Fn(&str) -> Step + Copy) -> Step<&'a str> {
+    fn value(&mut self, check: impl Fn(Number<'_>) -> Step + Copy) -> Step<&'a [u8]> {
         self.peek();
         let start = self.at;
         self.skip(0, check)?;
-        Ok(self.text.get(start..self.at).unwrap_or_default())
+        Ok(self.since(start))
     }
 
-    fn skip(&mut self, depth: usize, check: impl Fn(&str) -> Step + Copy) -> Step {
+    fn skip(&mut self, depth: usize, check: impl Fn(Number<'_>) -> Step + Copy) -> Step {
         if depth > DEPTH_MAX {
             return Err(RowError::decode("the JSON text nests too deep"));
         }
@@ -336,69 +414,35 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// Where the white space ends that begins at `at`.
+#[inline(never)]
+fn pass_space(text: &[u8], at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default().iter();
+    at + rest.take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count()
+}
+
+/// Part of a text that is UTF-8.
+///
+/// # Errors
+/// When it is not.
+pub fn text_of(part: &[u8]) -> Step<&str> {
+    std::str::from_utf8(part).map_err(|_| not_utf8())
+}
+
+#[cold]
+fn not_utf8() -> Box<RowError> {
+    RowError::decode("the JSON text is not valid UTF-8")
+}
+
 #[cold]
 fn malformed() -> Box<RowError> {
     RowError::decode("malformed JSON text")
 }
 
-/// How many bytes an escape takes, and the character that it stands for.
-fn read_escape(bytes: &[u8]) -> Option<(usize, char)> {
-    let (head, after) = bytes.split_first_chunk::<2>()?;
-    let character = match head {
-        b"\\\"" => '"',
-        b"\\\\" => '\\',
-        b"\\/" => '/',
-        b"\\b" => '\u{8}',
-        b"\\f" => '\u{c}',
-        b"\\n" => '\n',
-        b"\\r" => '\r',
-        b"\\t" => '\t',
-        b"\\u" => return read_unicode(after),
-        _ => return None,
-    };
-    Some((2, character))
-}
-
-fn read_unicode(bytes: &[u8]) -> Option<(usize, char)> {
-    let (unit, after) = hex4(bytes)?;
-    if let Some(character) = char::from_u32(unit) {
-        return Some((6, character));
-    }
-    let (low, _) = hex4(after.strip_prefix(b"\\u")?)?;
-    if !(0xd800..0xdc00).contains(&unit) || !(0xdc00..0xe000).contains(&low) {
-        return None;
-    }
-    let code = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
-    Some((12, char::from_u32(code)?))
-}
-
-fn hex4(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (digits, after) = bytes.split_first_chunk::<4>()?;
-    let mut unit = 0;
-    for digit in digits {
-        unit = unit << 4 | char::from(*digit).to_digit(16)?;
-    }
-    Some((unit, after))
-}
-
-/// The contents of a checked string.
-#[cold]
-fn unescape(raw: &str) -> String {
-    let mut value = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = rest.find('\\') {
-        let (plain, escape) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        value.push_str(plain);
-        let Some((consumed, character)) = read_escape(escape.as_bytes()) else { break };
-        value.push(character);
-        rest = escape.get(consumed..).unwrap_or_default();
-    }
-    value.push_str(rest);
-    value
-}
-
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -406,9 +450,12 @@ mod tests {
     #[test]
     fn strings_are_unescaped() {
         let mut tokens = Tokens::of(r#" "a\"\\\/\b\f\n\r\té\ud83d\ude00z" "#);
-        assert_eq!(tokens.string().unwrap().value(), "a\"\\/\u{8}\u{c}\n\r\té😀z");
+        assert_eq!(tokens.string().unwrap().value().unwrap(), "a\"\\/\u{8}\u{c}\n\r\té😀z");
         tokens.end().unwrap();
-        assert!(matches!(Tokens::of(r#""é""#).string().unwrap().value(), Cow::Borrowed("é")));
+        assert!(matches!(
+            Tokens::of(r#""é""#).string().unwrap().value().unwrap(),
+            Cow::Borrowed("é")
+        ));
     }
 
     #[test]

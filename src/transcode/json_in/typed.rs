@@ -8,10 +8,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::transcode::{
     avro::interpret::duration,
-    convert::{self, DecimalTarget, FromBytes, FromFloat, FromInteger, decimal::Decimal},
+    convert::{self, DecimalTarget, FromBytes, FromFloat, FromInteger, FromText, decimal::Decimal},
     error::{RowError, Step},
     json_in::{
-        names::Seen,
+        names::{NameIndex, Seen},
+        numbers::{decimal, finite, whole},
         tokens::{Next, Tokens},
     },
     plan::{Action, Elements, Entries, Op, RecordOps, Scalar, null_refused, too_large},
@@ -33,15 +34,16 @@ pub fn fields<W: RowWriter>(
     }
     tokens.open_object()?;
     let (mut first, mut hint, mut seen) = (true, 0, Seen::default());
-    while let Some(key) = tokens.key(&mut first)? {
-        let key = key.value();
-        let position = record.index.find(&key, hint);
-        let position = position.ok_or_else(|| unknown().within(&key))?;
+    while tokens.member(&mut first)? {
+        let position = match record.index.take(tokens, hint) {
+            Some(position) => position,
+            None => look_up(&record.index, tokens, hint)?,
+        };
         hint = position + 1;
-        if !seen.insert(position) {
-            return Err(RowError::decode("the object has this key twice").within(&key));
-        }
         let Some(op) = record.ops.get(position) else { return Err(unknown()) };
+        if !seen.insert(position) {
+            return Err(RowError::decode("the object has this key twice").within(&op.name));
+        }
         cell::<W>(op, tokens, out, end).map_err(|error| error.within(&op.name))?;
     }
     for (position, op) in record.ops.iter().enumerate() {
@@ -50,6 +52,13 @@ pub fn fields<W: RowWriter>(
         }
     }
     Ok(())
+}
+
+/// The position of the key that comes next.
+#[inline(never)]
+fn look_up(index: &NameIndex, tokens: &mut Tokens<'_>, hint: usize) -> Step<usize> {
+    let key = tokens.key_text()?.value()?;
+    index.find(&key, hint).ok_or_else(|| unknown().within(&key))
 }
 
 /// An entry of a map whose keys are not text: `[key, value]`.
@@ -168,7 +177,7 @@ fn map<W: RowWriter>(
         W::element(out, label);
         let mark = W::record_start(out);
         W::cell(out, &entries.key);
-        W::string(out, &key.value());
+        W::string(out, &key.value()?);
         cell::<W>(&entries.value, tokens, out, end)
             .map_err(|error| error.within(&entries.value.name))?;
         W::record_end(out, mark);
@@ -186,14 +195,14 @@ fn scalar<W: RowWriter>(scalar: &Scalar, tokens: &mut Tokens<'_>, out: &mut Vec<
             return float::<W>(*conversion, tokens, out);
         }
         Scalar::Text(conversion) => {
-            return convert::text::<W>(out, (&*tokens.string()?.value()).into(), *conversion);
+            return text::<W>(*conversion, tokens, out);
         }
         Scalar::Bytes(conversion) => return bytes::<W>(None, *conversion, tokens, out),
         Scalar::Fixed(len, conversion) => {
             return bytes::<W>(Some(*len), *conversion, tokens, out);
         }
         Scalar::Enum(symbols) => {
-            let symbol = tokens.string()?.value();
+            let symbol = tokens.string()?.value()?;
             if !symbols.iter().any(|known| known.text().bytes() == symbol.as_bytes()) {
                 return Err(RowError::decode("no such enum symbol"));
             }
@@ -201,6 +210,15 @@ fn scalar<W: RowWriter>(scalar: &Scalar, tokens: &mut Tokens<'_>, out: &mut Vec<
         }
     }
     Ok(())
+}
+
+fn text<W: RowWriter>(conversion: FromText, tokens: &mut Tokens<'_>, out: &mut Vec<u8>) -> Step {
+    let text = tokens.string()?;
+    if let (FromText::Text, Some(plain)) = (conversion, text.plain()) {
+        W::clean(out, plain);
+        return Ok(());
+    }
+    text.with(|text| convert::text::<W>(out, text, conversion))
 }
 
 fn integer<W: RowWriter>(
@@ -217,21 +235,9 @@ fn integer<W: RowWriter>(
     convert::integer::<W>(out, value, conversion)
 }
 
-/// A whole number in any spelling (`1`, `1.0`, `1e3`).
-///
-/// # Errors
-/// When the number is not whole or has more than 64 bits.
-pub fn whole(text: &str) -> Step<i64> {
-    if let Ok(value) = text.parse() {
-        return Ok(value);
-    }
-    let value = Decimal::parse(text)?.as_i64();
-    value.ok_or_else(|| RowError::transcode("the number is no integer of 64 bits"))
-}
-
 fn float<W: RowWriter>(conversion: FromFloat, tokens: &mut Tokens<'_>, out: &mut Vec<u8>) -> Step {
     let value = if tokens.upcoming()? == Next::String {
-        special_float(&tokens.string()?.value())
+        special_float(&tokens.string()?.value()?)
             .ok_or_else(|| RowError::decode("text where a number belongs"))?
     } else {
         finite(tokens.number()?)?
@@ -249,17 +255,6 @@ pub fn special_float(text: &str) -> Option<f64> {
     }
 }
 
-/// The nearest double to a JSON number.
-///
-/// # Errors
-/// When the number is larger than any double.
-pub fn finite(text: &str) -> Step<f64> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        _ => Err(RowError::transcode("the number is larger than any FLOAT64")),
-    }
-}
-
 fn bytes<W: RowWriter>(
     len: Option<usize>,
     conversion: FromBytes,
@@ -269,9 +264,9 @@ fn bytes<W: RowWriter>(
     if let FromBytes::Decimal { target, .. } = conversion
         && tokens.upcoming()? == Next::Number
     {
-        return convert::decimal::<W>(out, Decimal::parse(tokens.number()?)?, target);
+        return convert::decimal::<W>(out, decimal(tokens.number()?)?, target);
     }
-    let value = base64(&tokens.string()?.value())?;
+    let value = base64(&tokens.string()?.value()?)?;
     if len.is_some_and(|len| len != value.len()) {
         return Err(RowError::decode("a fixed value of another length"));
     }
@@ -295,9 +290,9 @@ fn variable_decimal<W: RowWriter>(
     tokens.open_object()?;
     let (mut first, mut scale, mut unscaled) = (true, None, None);
     while let Some(key) = tokens.key(&mut first)? {
-        let twice = match &*key.value() {
+        let twice = match &*key.value()? {
             "scale" => scale.replace(whole(tokens.number()?)?).is_some(),
-            "value" => unscaled.replace(base64(&tokens.string()?.value())?).is_some(),
+            "value" => unscaled.replace(base64(&tokens.string()?.value()?)?).is_some(),
             _ => return Err(unknown()),
         };
         if twice {
@@ -316,17 +311,17 @@ fn duration_bytes<W: RowWriter>(
     tokens: &mut Tokens<'_>,
     out: &mut Vec<u8>,
 ) -> Step {
-    let bytes = base64(&tokens.string()?.value())?;
+    let bytes = base64(&tokens.string()?.value()?)?;
     let parts = crate::transcode::avro::reader::Reader::new(&bytes, 0).duration()?;
     duration::<W>(labels, parts, out);
     Ok(())
 }
 
 /// Checks that a value without a column holds nothing.
-fn skip_empty(raw: &str) -> Step {
+fn skip_empty(raw: &[u8]) -> Step {
     let holds_something =
-        |byte: u8| !matches!(byte, b'{' | b'}' | b'[' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-    if raw == "null" || !raw.bytes().any(holds_something) {
+        |byte: &u8| !matches!(byte, b'{' | b'}' | b'[' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+    if raw == b"null" || !raw.iter().any(holds_something) {
         return Ok(());
     }
     Err(unknown())

@@ -25,9 +25,12 @@ use crate::{
         error::{RowError, Step},
         json_in::{
             names::{NameIndex, Seen},
+            numbers::{Number, decimal, finite, whole_text},
+            strings::Text,
             tokens::{Next, Tokens},
-            typed::{base64, finite, special_float, whole},
+            typed::{base64, special_float},
         },
+        number::PlainNumber,
         plan::{compile::number, null_refused, too_large},
         writer::{Label, RowWriter},
     },
@@ -41,6 +44,8 @@ pub struct JsonColumns {
     /// By the lower-case column name.
     folded: NameIndex,
     columns: Box<[JsonColumn]>,
+    /// Which columns must have a value.
+    required: Seen,
     /// The column for an inner array in place of an object.
     wrapped: Option<usize>,
 }
@@ -65,7 +70,7 @@ enum Target {
     Bytes,
     Text(FromText),
     Json,
-    Record(JsonColumns),
+    Record(Box<JsonColumns>),
     /// A type that the service does not write.
     Refuse,
     /// Another source of the row fills the column.
@@ -91,9 +96,16 @@ pub fn compile<W: RowWriter>(columns: &[Column], owners: &[Option<&'static str>]
         (json_column_name(&column.name) == *column.name).then(|| Arc::clone(&column.name))
     };
     let lower = |column: &JsonColumn| Some(Arc::from(column.name.to_ascii_lowercase()));
+    let mut required = Seen::default();
+    for (position, column) in compiled.iter().enumerate() {
+        if column.mode == Mode::Required {
+            required.insert(position);
+        }
+    }
     JsonColumns {
         exact: NameIndex::new(compiled.iter().map(own)),
         folded: NameIndex::new(compiled.iter().map(lower)),
+        required,
         wrapped: wrapped(columns),
         columns: compiled,
     }
@@ -124,7 +136,7 @@ pub fn compile_column<W: RowWriter>(column: &Column, number: u32) -> JsonColumn 
         ColumnKind::Timestamp => Target::Text(FromText::Timestamp),
         ColumnKind::Geography => Target::Text(FromText::Text),
         ColumnKind::Json => Target::Json,
-        ColumnKind::Record(fields) => Target::Record(compile::<W>(fields, &[])),
+        ColumnKind::Record(fields) => Target::Record(Box::new(compile::<W>(fields, &[]))),
         ColumnKind::Other(_) => Target::Refuse,
     };
     JsonColumn {
@@ -147,42 +159,76 @@ pub fn object<W: RowWriter>(
 ) -> Step {
     tokens.open_object()?;
     let (mut first, mut hint, mut seen) = (true, 0, Seen::default());
-    while let Some(key) = tokens.key(&mut first)? {
-        let key = key.value();
-        let Some(position) = columns.find(&key, hint) else {
-            if carries_nothing(tokens.raw_value()?) {
-                continue;
-            }
-            return Err(RowError::unknown("the table has no column for this field").within(&key));
+    while tokens.member(&mut first)? {
+        let key = tokens.position();
+        let position = match columns.exact.take(tokens, hint) {
+            Some(position) => position,
+            None => match columns.look_up(tokens, hint)? {
+                Some(position) => position,
+                None => continue,
+            },
         };
+        let Some(column) = columns.columns.get(position) else { continue };
         hint = position + 1;
         if !seen.insert(position) {
-            return Err(RowError::decode("two keys of the object name this column").within(&key));
+            return Err(within(twice(), *tokens, key));
         }
-        if let Some(column) = columns.columns.get(position) {
-            cell::<W>(column, tokens, out, end).map_err(|error| error.within(&key))?;
-        }
+        member::<W>(column, tokens, out, end).map_err(|error| within(error, *tokens, key))?;
     }
-    for (position, column) in columns.columns.iter().enumerate() {
-        if column.mode == Mode::Required && !seen.contains(position) {
-            return Err(null_refused().within(&column.name));
-        }
+    if !seen.contains_all(&columns.required) {
+        return Err(columns.missing(&seen));
     }
     Ok(())
 }
 
+#[cold]
+fn twice() -> Box<RowError> {
+    RowError::decode("two keys of the object name this column")
+}
+
+/// The error of the member whose key stands at `key`.
+#[cold]
+fn within(error: Box<RowError>, tokens: Tokens<'_>, key: usize) -> Box<RowError> {
+    match tokens.key_at(key).and_then(|key| key.value()) {
+        Ok(key) => error.within(&key),
+        Err(_) => error,
+    }
+}
+
 impl JsonColumns {
-    #[inline]
+    /// Consumes a key and its colon, and finds its column; if it has none, passes over a value that carries
+    /// nothing.
+    #[inline(never)]
+    fn look_up(&self, tokens: &mut Tokens<'_>, hint: usize) -> Step<Option<usize>> {
+        let key = tokens.key_text()?.value()?;
+        if let Some(position) = self.find(&key, hint) {
+            return Ok(Some(position));
+        }
+        if carries_nothing(tokens.raw_value()?) {
+            return Ok(None);
+        }
+        Err(RowError::unknown("the table has no column for this field").within(&key))
+    }
+
     fn find(&self, key: &str, hint: usize) -> Option<usize> {
         let exact = self.exact.find(key, hint);
         exact.or_else(|| self.folded.find(&json_column_name(key).to_ascii_lowercase(), hint))
+    }
+
+    /// The error for the first required column that was not seen.
+    #[cold]
+    fn missing(&self, seen: &Seen) -> Box<RowError> {
+        let mut required =
+            self.columns.iter().enumerate().filter(|(_, column)| column.mode == Mode::Required);
+        let missing = required.find(|(position, _)| !seen.contains(*position));
+        null_refused().within(missing.map_or("", |(_, column)| &column.name))
     }
 }
 
 /// Whether a value (already checked) is null, or an object of nothing else, or an array of such objects and of
 /// such arrays. An array that holds null carries something: no column takes it.
-fn carries_nothing(raw: &str) -> bool {
-    nothing(&mut Tokens::of(raw)).unwrap_or(false)
+fn carries_nothing(raw: &[u8]) -> bool {
+    Tokens::new(raw).and_then(|mut tokens| nothing(&mut tokens)).unwrap_or(false)
 }
 
 fn nothing(tokens: &mut Tokens<'_>) -> Step<bool> {
@@ -215,20 +261,44 @@ fn nothing(tokens: &mut Tokens<'_>) -> Step<bool> {
 ///
 /// # Errors
 /// When the value is malformed or does not fit.
-#[inline]
+#[inline(never)]
 pub fn cell<W: RowWriter>(
     column: &JsonColumn,
     tokens: &mut Tokens<'_>,
     out: &mut Vec<u8>,
     end: usize,
 ) -> Step {
-    if tokens.take_null()? {
+    member::<W>(column, tokens, out, end)
+}
+
+/// The same as part of the loop over an object's members.
+#[inline(always)]
+fn member<W: RowWriter>(
+    column: &JsonColumn,
+    tokens: &mut Tokens<'_>,
+    out: &mut Vec<u8>,
+    end: usize,
+) -> Step {
+    let next = tokens.peek().unwrap_or_default();
+    if next == b'n' {
+        tokens.null()?;
         return if column.mode == Mode::Required { Err(null_refused()) } else { Ok(()) };
     }
-    if column.mode != Mode::Repeated {
-        W::cell(out, &column.label);
-        return value::<W>(&column.target, tokens, out, end);
+    if column.mode == Mode::Repeated {
+        return repeated::<W>(column, tokens, out, end);
     }
+    W::cell(out, &column.label);
+    value::<W>(&column.target, next, tokens, out, end)
+}
+
+/// An array's elements.
+#[inline(never)]
+fn repeated<W: RowWriter>(
+    column: &JsonColumn,
+    tokens: &mut Tokens<'_>,
+    out: &mut Vec<u8>,
+    end: usize,
+) -> Step {
     if tokens.upcoming()? != Next::Array {
         return Err(RowError::transcode("the column is REPEATED but the value is no array"));
     }
@@ -250,6 +320,7 @@ pub fn cell<W: RowWriter>(
 }
 
 /// A value in an array: another array is wrapped.
+#[inline]
 fn element<W: RowWriter>(
     target: &Target,
     tokens: &mut Tokens<'_>,
@@ -261,7 +332,8 @@ fn element<W: RowWriter>(
         _ => None,
     };
     let Some(inner) = inner.filter(|_| matches!(tokens.upcoming(), Ok(Next::Array))) else {
-        return value::<W>(target, tokens, out, end);
+        let next = tokens.peek().unwrap_or_default();
+        return value::<W>(target, next, tokens, out, end);
     };
     let mark = W::record_start(out);
     cell::<W>(inner, tokens, out, end)?;
@@ -269,28 +341,58 @@ fn element<W: RowWriter>(
     Ok(())
 }
 
+/// One value, which begins with the byte `next`, or zero at the text's end. Those that are as the column asks for are read here.
+#[inline(always)]
 fn value<W: RowWriter>(
     target: &Target,
+    next: u8,
     tokens: &mut Tokens<'_>,
     out: &mut Vec<u8>,
     end: usize,
 ) -> Step {
-    match (target, tokens.upcoming()?) {
-        (Target::Json, _) => W::json(out, tokens.json_value()?),
-        (Target::Record(columns), Next::Object) => {
+    match target {
+        Target::String if next == b'"' => string::<W>(tokens.string_here()?, out)?,
+        Target::Int64 if is_number(next) => W::int64(out, integer(tokens.number_here()?)?),
+        Target::Float64 if is_number(next) => W::float64(out, finite(tokens.number_here()?)?),
+        Target::Decimal(range) if is_number(next) => {
+            W::decimal(out, &decimal(tokens.number_here()?)?.fit(*range)?);
+        }
+        Target::Bool if matches!(next, b't' | b'f') => W::bool(out, tokens.bool()?),
+        Target::Record(columns) if next == b'{' => {
             let mark = W::record_start(out);
             object::<W>(columns, tokens, out, end)?;
             W::record_end(out, mark);
         }
-        (Target::String, Next::String) => W::string(out, &tokens.string()?.value()),
-        (Target::Int64, Next::Number) => W::int64(out, integer(tokens.number()?)?),
-        (Target::Float64, Next::Number) => W::float64(out, finite(tokens.number()?)?),
-        (Target::Bool, Next::Bool) => W::bool(out, tokens.bool()?),
-        (target, Next::String) => return from_string::<W>(target, tokens, out),
-        (Target::Decimal(range), Next::Number) => {
-            W::decimal(out, &Decimal::parse(tokens.number()?)?.fit(*range)?);
+        _ if next == b'"' && !matches!(target, Target::Json) => {
+            return from_string::<W>(target, tokens, out);
         }
-        (Target::String, Next::Number) => W::plain_string(out, tokens.number()?.as_bytes()),
+        target => return other_value::<W>(target, tokens, out),
+    }
+    Ok(())
+}
+
+fn is_number(next: u8) -> bool {
+    next == b'-' || next.is_ascii_digit()
+}
+
+/// A value for a `STRING`.
+#[inline(always)]
+fn string<W: RowWriter>(text: Text<'_>, out: &mut Vec<u8>) -> Step {
+    match text.plain() {
+        Some(plain) => {
+            W::clean(out, plain);
+            Ok(())
+        }
+        None => text.with(|text| W::text(out, text)),
+    }
+}
+
+/// A value for a `JSON` column, and one of another kind than its column asks for.
+#[inline(never)]
+fn other_value<W: RowWriter>(target: &Target, tokens: &mut Tokens<'_>, out: &mut Vec<u8>) -> Step {
+    match (target, tokens.upcoming()?) {
+        (Target::Json, _) => W::json(out, tokens.json_value()?),
+        (Target::String, Next::Number) => W::plain_string(out, tokens.number()?.text()?.as_bytes()),
         (Target::String, Next::Bool) => {
             W::plain_string(out, if tokens.bool()? { b"true" } else { b"false" });
         }
@@ -305,25 +407,46 @@ fn value<W: RowWriter>(
     Ok(())
 }
 
-fn integer(text: &str) -> Step<i64> {
+#[inline(always)]
+fn integer(number: Number<'_>) -> Step<i64> {
+    match number.plain().and_then(PlainNumber::as_i64) {
+        Some(value) => Ok(value),
+        None => rare_integer(number.text()?),
+    }
+}
+
+#[inline(never)]
+fn rare_integer(text: &str) -> Step<i64> {
     if let Ok(value) = text.parse() {
         return Ok(value);
     }
     if !Decimal::parse(text).is_ok_and(|value| value.is_whole()) {
         return Err(RowError::unknown("a fraction in an INT64 column: it must become FLOAT64"));
     }
-    whole(text)
+    whole_text(text)
 }
 
+#[inline(never)]
 fn from_string<W: RowWriter>(target: &Target, tokens: &mut Tokens<'_>, out: &mut Vec<u8>) -> Step {
-    let text = tokens.string()?.value();
+    let text = tokens.string_here()?;
+    match target {
+        Target::Text(conversion) => {
+            return text.with(|text| convert::text::<W>(out, text, *conversion));
+        }
+        Target::Decimal(range) => {
+            W::decimal(out, &text.with(Decimal::parse_raw)?.fit(*range)?);
+            return Ok(());
+        }
+        _ => {}
+    }
+    let text = text.value()?;
     match target {
         Target::Int64 if is_float_name(&text) => {
             return Err(RowError::unknown(
                 "NaN or an infinity in an INT64 column: it must become FLOAT64",
             ));
         }
-        Target::Int64 => W::int64(out, whole(&text)?),
+        Target::Int64 => W::int64(out, whole_text(&text)?),
         Target::Float64 => W::float64(
             out,
             match special_float(&text) {
@@ -334,9 +457,7 @@ fn from_string<W: RowWriter>(target: &Target, tokens: &mut Tokens<'_>, out: &mut
                 }
             },
         ),
-        Target::Decimal(range) => W::decimal(out, &Decimal::parse(&text)?.fit(*range)?),
         Target::Bytes => W::bytes(out, &base64(&text)?),
-        Target::Text(conversion) => return convert::text::<W>(out, (&*text).into(), *conversion),
         Target::Taken(owner) => return Err(taken(owner)),
         Target::Refuse => return Err(refused()),
         _ => return Err(mismatch(Next::String)),
