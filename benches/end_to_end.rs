@@ -136,7 +136,9 @@ struct Bench {
 struct Sample {
     /// From the start of the process until the first row was counted.
     first_seconds: f64,
-    seconds: f64,
+    /// Records per second until all but the last twentieth were counted: the last batches wait to be full for as
+    /// long as they may.
+    rate: f64,
     /// Records per second while the first tenth was counted.
     first_rate: f64,
     /// The share of the rows that load jobs brought.
@@ -147,11 +149,11 @@ struct Sample {
 }
 
 impl Sample {
-    /// How much of the machine its parts had: its records a second beside those that all cores would bring.
-    fn busy(&self) -> f64 {
+    /// Its records a second beside those that all cores would bring, if sink, broker and counter had them.
+    fn busy(&self, records: u64) -> f64 {
         let all = self.sink.cpu_seconds + self.broker_cpu_seconds + self.simulator_cpu_seconds;
         let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
-        all / (cores * self.seconds)
+        self.rate * all / (records as f64 * cores)
     }
 }
 
@@ -214,8 +216,8 @@ impl Bench {
             "{label} {:>16.2} | {:>11.2} {:>10.0} {:>10.0}% {:>14.0} {:>8.2} {:>10.2} {:>11.2} {:>12.1} {:>6.2} {:>6.0}%",
             self.micros(consumer),
             sample.first_seconds,
-            self.records as f64 / sample.seconds,
-            100.0 * sample.busy(),
+            sample.rate,
+            100.0 * sample.busy(self.records),
             sample.first_rate,
             self.micros(sample.sink.cpu_seconds),
             self.micros(sample.broker_cpu_seconds),
@@ -287,14 +289,17 @@ impl Bench {
         let count = || counter("rows");
         let (first, first_at) = wait_for(&count, 1, &mut sink)?;
         let (tenth, tenth_at) = wait_for(&count, self.records / 10, &mut sink)?;
+        let (most, most_at) = wait_for(&count, self.records / 20 * 19, &mut sink)?;
         let (all, _) = wait_for(&count, self.records, &mut sink)?;
-        let seconds = first_at.elapsed().as_secs_f64();
+        let rate = |rows: u64, at: Instant| {
+            (rows - first) as f64 / (at - first_at).as_secs_f64().max(1e-3)
+        };
         ensure!(all == self.records, "{all} rows for {} records", self.records);
         observer.wait_for_no_lag(&lanes, Duration::from_secs(60))?;
         let sample = Sample {
             first_seconds: (first_at - started).as_secs_f64(),
-            seconds,
-            first_rate: (tenth - first) as f64 / (tenth_at - first_at).as_secs_f64().max(1e-3),
+            rate: rate(most, most_at),
+            first_rate: rate(tenth, tenth_at),
             loaded: counter("loaded_rows")? as f64 / all as f64,
             sink: sink.usage()?,
             broker_cpu_seconds: broker.usage()?.cpu_seconds - broker_before,
@@ -330,20 +335,20 @@ impl Bench {
 
     /// Prints what the runs of one way come to; whether that is within its limits.
     fn conclude(&self, way: Way, consumers: &[f64], samples: &[Sample]) -> bool {
-        let of = |value: fn(&Sample) -> f64| spread(samples.iter().map(value).collect());
-        let (consumer, sink) = (spread(consumers.to_vec()), of(|sample| sample.sink.cpu_seconds));
+        let of = |value: &dyn Fn(&Sample) -> f64| spread(samples.iter().map(value).collect());
+        let (consumer, sink) = (spread(consumers.to_vec()), of(&|sample| sample.sink.cpu_seconds));
         let ratios =
             samples.iter().zip(consumers).map(|(sample, own)| sample.sink.cpu_seconds / own);
         let ratio = spread(ratios.collect());
-        let rate = of(|sample| 1.0 / sample.seconds).map(|rate| rate * self.records as f64);
-        let rss = of(|sample| sample.sink.rss_max_bytes as f64);
+        let rss = of(&|sample| sample.sink.rss_max_bytes as f64);
         println!("\n{}: median [least – most] of {} runs", way.name, samples.len());
         let line = |what: &str, [least, median, most]: [f64; 3]| {
             println!("{what:<34} {median:>10.2} [{least:.2} – {most:.2}]");
         };
-        line("first row after the start, s", of(|sample| sample.first_seconds));
-        line("records/s", rate);
-        line("of what the cores could bring, %", of(|sample| 100.0 * sample.busy()));
+        line("first row after the start, s", of(&|sample| sample.first_seconds));
+        line("records/s", of(&|sample| sample.rate));
+        let busy = |sample: &Sample| 100.0 * sample.busy(self.records);
+        line("of what the cores could bring, %", of(&busy));
         line("consume-only, CPU µs per record", consumer.map(|cpu| self.micros(cpu)));
         line("sink, CPU µs per record", sink.map(|cpu| self.micros(cpu)));
         let limit = way.limit.map_or_else(String::new, |limit| format!(" (at most {limit})"));

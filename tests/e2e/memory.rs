@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.answer_delay
     );
     let mut over = Vec::new();
-    for write in ["streaming", "load"] {
+    for write in ["streaming", "storage", "load"] {
         if !stage.measure(write)? {
             over.push(write);
         }
