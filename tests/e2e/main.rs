@@ -141,6 +141,11 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         }),
         "memory" => memory::run(&memory::Options {
             binary,
+            paths: word(arguments, "--paths")
+                .unwrap_or("streaming,storage,load")
+                .split(',')
+                .map(str::to_owned)
+                .collect(),
             records: option(arguments, "--records", 8_000_000)?,
             tables: option(arguments, "--tables", 300)?,
             answer_delay: Duration::from_millis(option(arguments, "--answer-delay-ms", 5_000)?),
@@ -166,6 +171,12 @@ fn missing_parts(name: &str) -> Vec<&'static str> {
     parts.iter().filter(|(_, there)| !there).map(|(part, _)| *part).collect()
 }
 
+/// The word behind `name`.
+fn word<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|argument| argument == name)?;
+    arguments.get(at + 1).map(String::as_str)
+}
+
 /// The number behind `name`.
 fn option(arguments: &[String], name: &str, default: u64) -> Result<u64> {
     let Some(at) = arguments.iter().position(|argument| argument == name) else {
@@ -177,21 +188,17 @@ fn option(arguments: &[String], name: &str, default: u64) -> Result<u64> {
 
 fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> {
     let option = |name: &str, default: u64| option(arguments, name, default);
-    let path = match arguments.iter().position(|argument| argument == "--path") {
-        None => kill::Path::Streaming,
-        Some(at) => match arguments.get(at + 1).map(String::as_str) {
-            Some("streaming") => kill::Path::Streaming,
-            Some("storage") => kill::Path::Storage,
-            Some("load") => kill::Path::Load,
-            Some("upload") => kill::Path::Upload,
-            Some("auto") => kill::Path::Auto,
-            other => bail!("--path {other:?}: streaming, storage, load, upload or auto"),
-        },
+    let path = match word(arguments, "--path") {
+        None | Some("streaming") => kill::Path::Streaming,
+        Some("storage") => kill::Path::Storage,
+        Some("load") => kill::Path::Load,
+        Some("upload") => kill::Path::Upload,
+        Some("auto") => kill::Path::Auto,
+        Some(other) => bail!("--path {other}: streaming, storage, load, upload or auto"),
     };
-    let other = arguments.iter().position(|argument| argument == "--other");
     Ok(kill::Options {
         binary,
-        other: other.and_then(|at| arguments.get(at + 1)).map(PathBuf::from),
+        other: word(arguments, "--other").map(PathBuf::from),
         path,
         rounds: u32::try_from(option("--rounds", 5)?)?,
         faults: u32::try_from(option("--faults", 0)?)?,

@@ -25,6 +25,8 @@ const PARTITIONS: i32 = 2;
 pub(crate) struct Options {
     /// The product's binary.
     pub(crate) binary: PathBuf,
+    /// The paths, one after the other.
+    pub(crate) paths: Vec<String>,
     /// Records that are there before the service starts.
     pub(crate) records: u64,
     /// Topics, each with a table of its own.
@@ -61,9 +63,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.answer_delay
     );
     let mut over = Vec::new();
-    for write in ["streaming", "storage", "load"] {
-        if !stage.measure(write)? {
-            over.push(write);
+    for path in &options.paths {
+        if !stage.measure(path)? {
+            over.push(path.as_str());
         }
     }
     ensure!(over.is_empty(), "VIOLATION: too much memory on {}", over.join(", "));
