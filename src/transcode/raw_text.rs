@@ -114,7 +114,7 @@ impl<'a> RawText<'a> {
     }
 
     /// Appends the text up to the first byte that is not plain, and returns how many bytes that
-    /// are. `plain` counts those before it in a chunk (see [`scan`](crate::transcode::scan)).
+    /// are. `plain` counts those before it in a chunk (see [`scan`]).
     #[inline(always)]
     pub fn push_plain(self, out: &mut Vec<u8>, plain: impl Fn(u128) -> usize) -> usize {
         let (mut window, mut left) = (self.window, self.len);
