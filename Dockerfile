@@ -11,7 +11,8 @@ COPY src ./src
 COPY schemas ./schemas
 # Targets that the manifest or cargo would look for; the image holds no tests and no benchmarks.
 RUN sed -i '/^\[\[test\]\]/,/^$/d; /^\[\[bench\]\]/,/^$/d' Cargo.toml \
- && cargo build --release --locked --no-default-features --bin kcbq
+ && cargo build --release --locked --no-default-features --bin kcbq \
+ && strip --strip-debug target/release/kcbq
 
 # hadolint ignore=DL3006
 FROM ${RUNTIME_IMAGE}
