@@ -116,6 +116,8 @@ impl Stage<'_> {
         let lanes = observer.lanes(&self.topics)?;
         let began = Instant::now();
         let mut sink = plan.start(&self.place, write, None)?;
+        // What is wrong with the configuration is said at once.
+        sink.wait_owning(&self.http, Duration::from_secs(120))?;
         let drained = observer.wait_for_no_lag(&lanes, Duration::from_secs(1_800));
         drained.map_err(|error| error.context(sink.tail()))?;
         let seconds = began.elapsed().as_secs_f64();
@@ -154,7 +156,7 @@ impl Stage<'_> {
             bootstrap: self.broker.address(),
             group: format!("kcbq-memory-{write}"),
             endpoint: simulator.endpoint(),
-            storage: None,
+            storage: Some(simulator.storage()),
             project: "memory".to_owned(),
             dataset: "raw".to_owned(),
             registry: Some(simulator.registry()),
