@@ -29,45 +29,40 @@ pub(crate) struct Hops {
     registry: Proxy,
 }
 
-/// The ports of a broker's listener behind a proxy, and of the proxy.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Behind {
-    listener: u16,
-    proxy: u16,
-}
+/// The proxy before a broker's listener.
+#[derive(Debug)]
+pub(crate) struct Behind(Proxy);
 
 impl Behind {
     /// Starts a broker with a listener that is reached through a proxy only.
     pub(crate) fn start(place: &Place) -> Result<(Broker, Self)> {
-        let behind = Self { listener: place::free_port()?, proxy: place::free_port()? };
+        let listener = place::free_port()?;
+        // Before the broker, which has to know its port: one that was free might not be any more.
+        let behind = Proxy::start(&format!("127.0.0.1:{listener}"))?;
+        let proxy = behind.address();
         let broker = Broker::start_with(place, |plain, controller| {
-            let Self { listener, proxy } = behind;
             vec![
                 format!(
                     "listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{listener},\
                      CONTROLLER://127.0.0.1:{controller}"
                 ),
-                format!(
-                    "advertised.listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://127.0.0.1:{proxy}"
-                ),
+                format!("advertised.listeners=PLAINTEXT://127.0.0.1:{plain},PROXIED://{proxy}"),
                 "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,\
                  CONTROLLER:PLAINTEXT"
                     .to_owned(),
                 "inter.broker.listener.name=PLAINTEXT".to_owned(),
             ]
         })?;
-        Ok((broker, behind))
+        Ok((broker, Self(behind)))
     }
 }
 
 impl Hops {
     /// Proxies to all of these.
     pub(crate) fn start(behind: Behind, simulator: &Simulator) -> Result<Self> {
-        let to = |endpoint: &str| {
-            Proxy::start(place::free_port()?, endpoint.trim_start_matches("http://"))
-        };
+        let to = |endpoint: &str| Proxy::start(endpoint.trim_start_matches("http://"));
         Ok(Self {
-            kafka: Proxy::start(behind.proxy, &format!("127.0.0.1:{}", behind.listener))?,
+            kafka: behind.0,
             bigquery: to(&simulator.endpoint())?,
             storage: to(&simulator.storage())?,
             bucket: to(&simulator.gcs())?,

@@ -46,9 +46,11 @@ pub(crate) struct Proxy {
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Proxy {
-    /// Listens on `port` for connections to `target`, `host:port`, undisturbed.
-    pub(crate) fn start(port: u16, target: &str) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", port)).context("the proxy's port")?;
+    /// Listens on a port of its own for connections to `target`, `host:port`, which need not be there yet;
+    /// undisturbed.
+    pub(crate) fn start(target: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("the proxy's port")?;
+        let port = listener.local_addr()?.port();
         let state = Arc::<Mutex<State>>::default();
         let (theirs, target) = (Arc::clone(&state), target.to_owned());
         thread::spawn(move || {
