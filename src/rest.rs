@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use serde_json::Value;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -18,6 +19,18 @@ pub struct RestRequest {
     pub headers: HeaderMap,
     /// The body; empty for none.
     pub body: Body,
+}
+
+impl RestRequest {
+    /// A request with this JSON document, or with no body.
+    pub fn json(method: Method, path: String, document: Option<&Value>) -> Self {
+        let (mut headers, mut body) = (HeaderMap::new(), Body::default());
+        if let Some(document) = document {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            body = document.to_string().into();
+        }
+        Self { method, path, headers, body }
+    }
 }
 
 /// A request's body, in parts that are sent one after the other. Cheap to clone.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -59,21 +59,16 @@ impl Jobs {
         Self { rest, locations: Locations::Fixed(location.map(Arc::from)) }
     }
 
-    async fn send(&self, method: Method, path: String, body: Bytes) -> Result<RestResponse, Fault> {
-        let mut headers = HeaderMap::with_capacity(1);
-        if !body.is_empty() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        succeed(&*self.rest, RestRequest { method, path, headers, body: body.into() }).await
-    }
-
     async fn create(&self, job: &LoadJob, media: Vec<Bytes>) -> Result<Inserted, Fault> {
         let path = format!("{}/jobs", names::project_path(&job.table));
         let location = self.locations.of(&*self.rest, &job.table).await?;
-        let body = Bytes::from(job.document(location.as_deref()).to_string());
+        let document = job.document(location.as_deref());
         let created = match job.rows_here.is_empty() {
-            true => self.send(Method::POST, path, body).await.map(|_| ()),
-            false => upload::upload(&*self.rest, &path, body, media).await,
+            true => {
+                let request = RestRequest::json(Method::POST, path, Some(&document));
+                succeed(&*self.rest, request).await.map(|_| ())
+            }
+            false => upload::upload(&*self.rest, &path, document.to_string().into(), media).await,
         };
         match created {
             Ok(()) => Ok(Inserted::Created),
@@ -93,7 +88,7 @@ impl Jobs {
             path.push_str("?location=");
             path.push_str(&location);
         }
-        match self.send(Method::GET, path, Bytes::new()).await {
+        match succeed(&*self.rest, RestRequest::json(Method::GET, path, None)).await {
             Ok(answer) => view(&answer, id).map(Some),
             // BigQuery's `notFound`, whatever it is that is not found.
             Err(fault) if fault.kind == FaultKind::TableNotFound => Ok(None),
@@ -155,6 +150,7 @@ fn foreign(id: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use serde_json::json;
 
     use super::*;

@@ -7,12 +7,8 @@ pub mod widen;
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{CONTENT_TYPE, IF_MATCH},
-};
+use http::{HeaderValue, Method, header::IF_MATCH};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -54,17 +50,12 @@ impl Tables {
         body: Option<&Value>,
         if_match: Option<&str>,
     ) -> Result<RestResponse, Fault> {
-        let mut headers = HeaderMap::with_capacity(2);
-        let mut bytes = Bytes::new();
-        if let Some(body) = body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            bytes = Bytes::from(body.to_string());
-        }
+        let mut request = RestRequest::json(method, path, body);
         if let Some(etag) = if_match {
             let etag = HeaderValue::from_str(etag).map_err(|_| unreadable())?;
-            headers.insert(IF_MATCH, etag);
+            request.headers.insert(IF_MATCH, etag);
         }
-        succeed(&*self.rest, RestRequest { method, path, headers, body: bytes.into() }).await
+        succeed(&*self.rest, request).await
     }
 
     async fn look(&self, table: &TableRef) -> Result<Option<TableDescription>, Fault> {

@@ -5,8 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::Method;
 use serde_json::Value;
 
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
     config::Settings,
     fault::{Fault, FaultKind},
     gcp::{
-        classify::{answer_fault, call_fault},
+        classify::succeed,
         tables::{Tables, names},
     },
     kafka::{
@@ -281,7 +280,7 @@ async fn dataset(settings: &Settings, rest: &dyn Rest, dataset: &str) -> Finding
         .iter()
         .filter(|topic| &*topic.dataset == dataset)
         .all(|topic| topic.policy.create == Permission::Allow);
-    match ask(rest, Method::GET, path, Bytes::new()).await {
+    match ask(rest, RestRequest::json(Method::GET, path, None)).await {
         Ok(document) => {
             let there = document.get("location").and_then(Value::as_str).unwrap_or("?");
             let wanted = settings.bigquery.location.as_deref().unwrap_or(there);
@@ -322,8 +321,8 @@ async fn existing(rest: &Arc<dyn Rest>, table: &TableRef) -> Vec<Finding> {
 /// answer is no finding.
 async fn permissions(rest: &dyn Rest, table: &TableRef) -> Option<Finding> {
     let path = format!("{}:testIamPermissions", names::table_path(table));
-    let body = serde_json::json!({ "permissions": TABLE_PERMISSIONS }).to_string();
-    let answer = ask(rest, Method::POST, path, body.into()).await.ok()?;
+    let body = serde_json::json!({ "permissions": TABLE_PERMISSIONS });
+    let answer = ask(rest, RestRequest::json(Method::POST, path, Some(&body))).await.ok()?;
     let granted: Vec<&str> =
         answer.get("permissions")?.as_array()?.iter().filter_map(Value::as_str).collect();
     let missing: Vec<&str> =
@@ -343,19 +342,9 @@ fn refused(area: &'static str, message: &str, fault: &Fault) -> Finding {
     Finding::problem(area, message).remedy(remedy)
 }
 
-async fn ask(rest: &dyn Rest, method: Method, path: String, body: Bytes) -> Result<Value, Fault> {
-    let mut headers = HeaderMap::new();
-    if !body.is_empty() {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    let answer = rest
-        .call(RestRequest { method, path, headers, body: body.into() })
-        .await
-        .map_err(call_fault)?;
-    match answer.status {
-        200..300 => Ok(serde_json::from_slice(&answer.body).unwrap_or_default()),
-        _ => Err(answer_fault(&answer)),
-    }
+async fn ask(rest: &dyn Rest, request: RestRequest) -> Result<Value, Fault> {
+    let answer = succeed(rest, request).await?;
+    Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
 }
 
 /// An error and what lies underneath, in one line.

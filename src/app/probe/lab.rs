@@ -5,8 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
@@ -192,14 +191,7 @@ impl Lab {
         path: String,
         body: Option<&Value>,
     ) -> Result<Result<RestResponse, Fault>, Trouble> {
-        let mut headers = HeaderMap::new();
-        let mut bytes = Bytes::new();
-        if let Some(body) = body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            bytes = body.to_string().into();
-        }
-        let request = RestRequest { method, path, headers, body: bytes.into() };
-        Ok(succeed(&*self.rest()?, request).await)
+        Ok(succeed(&*self.rest()?, RestRequest::json(method, path, body)).await)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderMap, Method};
+use http::Method;
 use serde::Deserialize;
 
 use crate::{
@@ -80,8 +80,7 @@ impl Learned {
             return Ok(Some(Arc::clone(known)));
         }
         let path = names::dataset_path(table);
-        let (method, headers, body) = (Method::GET, HeaderMap::new(), bytes::Bytes::new().into());
-        let answer = match succeed(rest, RestRequest { method, path, headers, body }).await {
+        let answer = match succeed(rest, RestRequest::json(Method::GET, path, None)).await {
             Ok(answer) => answer,
             Err(fault) => {
                 let is_told =

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use super::*;
 use crate::{
     sim::{memory::SimRest, settings::SimSettings, simulator::Simulator},

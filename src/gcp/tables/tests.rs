@@ -1,5 +1,8 @@
 use std::{collections::VecDeque, sync::Mutex};
 
+use bytes::Bytes;
+use http::HeaderMap;
+
 use super::*;
 use crate::{rest::RestError, table::Column};
 
