@@ -320,12 +320,10 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         }
         let is_drained = self.ask(lanes, self.drain_timeout, Message::Drain);
         crate::failpoint!("revoke_drained");
-        let left = self.shown(lanes);
+        let left = if is_drained { Vec::new() } else { self.shown(lanes) };
         self.forget(lanes);
         let finals = self.commits.give_up(lanes);
-        if !is_drained {
-            report_unfinished(&left, &finals);
-        }
+        report_unfinished(&left, &finals);
         tracing::info!(
             partitions = lanes.len(),
             to_commit = finals.len(),
