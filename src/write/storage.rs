@@ -7,6 +7,7 @@ pub mod classify;
 pub mod connection;
 pub mod descriptor;
 pub mod framing;
+pub mod names;
 pub mod pool;
 pub mod service;
 pub mod settings;

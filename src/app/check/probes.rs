@@ -252,7 +252,7 @@ pub(crate) async fn bigquery(settings: Settings) -> Vec<Finding> {
     findings
 }
 
-fn table_ref(settings: &Settings, dataset: &str, table: &str) -> TableRef {
+pub(super) fn table_ref(settings: &Settings, dataset: &str, table: &str) -> TableRef {
     TableRef {
         project: settings.bigquery.project.as_str().into(),
         dataset: dataset.into(),

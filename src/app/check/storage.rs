@@ -4,17 +4,22 @@ use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::
 use prost::Message as _;
 
 use crate::{
-    app::check::{Finding, probes::chain},
+    app::check::{
+        Finding,
+        probes::{chain, table_ref},
+    },
     config::Settings,
     fault::FaultKind,
     gcp::grpc,
     path::Stream,
     rpc::{Rpc, RpcRequest},
-    write::{WriteOutcome, storage::classify},
+    write::{
+        WriteOutcome,
+        storage::{classify, names},
+    },
 };
 
 const AREA: &str = "storage";
-const GET_WRITE_STREAM: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/GetWriteStream";
 
 /// BigQuery says so where it does not tell who may know whether a table is there.
 const MAY_NOT_EXIST: &str = "it may not exist";
@@ -30,18 +35,17 @@ pub(crate) async fn storage(settings: Settings) -> Vec<Finding> {
         Err(error) => return vec![Finding::problem(AREA, chain(&error))],
     };
     let endpoint = settings.bigquery.storage_endpoint.as_deref().unwrap_or(grpc::ENDPOINT);
-    let (project, dataset) = (&settings.bigquery.project, &topic.dataset);
     // Its being away is an answer.
-    let stream =
-        format!("projects/{project}/datasets/{dataset}/tables/kcbq_check/streams/_default");
-    vec![look(&rpc, endpoint, stream).await]
+    let table = table_ref(&settings, &topic.dataset, "kcbq_check");
+    vec![look(&rpc, endpoint, names::default_stream(&table)).await]
 }
 
 async fn look(rpc: &dyn Rpc, endpoint: &str, stream: String) -> Finding {
     let routing = format!("name={stream}");
     let message = GetWriteStreamRequest { name: stream, ..GetWriteStreamRequest::default() };
     let message = message.encode_to_vec().into();
-    let request = RpcRequest { path: GET_WRITE_STREAM.to_owned(), routing, message };
+    let request =
+        RpcRequest { path: format!("{}GetWriteStream", names::SERVICE), routing, message };
     let fault = match rpc.call(request).await.map_err(classify::ended) {
         Err(WriteOutcome::Refused(fault) | WriteOutcome::Unknown(fault)) => Some(fault),
         _ => None,

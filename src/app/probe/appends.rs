@@ -17,14 +17,14 @@ use crate::{
         check::probes::chain,
         probe::{
             lab::Lab,
-            rpc::{Answer, NOT_FOUND, Refusal, SERVICE, decoded, short},
+            rpc::{Answer, NOT_FOUND, Refusal, decoded, short},
             transcript::{Log, Trouble},
         },
     },
     rest::Body,
     rpc::{RpcError, RpcStream},
     table::{Column, ColumnKind, Mode, TableSchema},
-    write::storage::descriptor::writer_schema,
+    write::storage::{descriptor::writer_schema, names::SERVICE},
 };
 
 /// How long an answer may take.

@@ -19,6 +19,7 @@ use crate::{
     rest::{Rest, RestRequest, RestResponse},
     rpc::Rpc,
     table::TableRef,
+    write::storage,
 };
 
 /// How long a table of a probe lives that could not be deleted.
@@ -62,13 +63,12 @@ pub(crate) struct ProbeTable {
 impl ProbeTable {
     /// The table as the Storage Write API names it.
     pub(crate) fn resource(&self) -> String {
-        let TableRef { project, dataset, table } = &self.table;
-        format!("projects/{project}/datasets/{dataset}/tables/{table}")
+        storage::names::table(&self.table)
     }
 
     /// The stream that it has from the beginning.
     pub(crate) fn default_stream(&self) -> String {
-        format!("{}/streams/_default", self.resource())
+        storage::names::default_stream(&self.table)
     }
 }
 

@@ -23,9 +23,8 @@ use crate::{
         },
     },
     rpc::{RpcError, RpcRequest, RpcStatus},
+    write::storage::names::SERVICE,
 };
-
-pub(crate) const SERVICE: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/";
 
 /// A table that was just made is not known everywhere at once: so often, and with so long between.
 const CREATE_TRIES: u32 = 10;

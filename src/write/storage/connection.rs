@@ -22,12 +22,12 @@ use crate::{
     table::TableRef,
     write::{
         WriteOutcome,
-        storage::{classify, framing},
+        storage::{
+            classify, framing,
+            names::{SERVICE, default_stream},
+        },
     },
 };
-
-/// The method.
-const APPEND_ROWS: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows";
 
 /// Requests that may be without an answer on one connection.
 const PIPELINE_MAX: usize = 100;
@@ -185,8 +185,8 @@ impl Connection {
             return;
         }
         let Some(job) = self.next.take() else { return };
-        let routing = format!("write_stream={}", stream_name(&job.table));
-        match self.rpc.open(APPEND_ROWS, &routing).await {
+        let routing = format!("write_stream={}", default_stream(&job.table));
+        match self.rpc.open(&format!("{SERVICE}AppendRows"), &routing).await {
             Ok(stream) => {
                 self.open = Some(Open { stream, last: None, taken: None, is_ending: false });
                 self.next = Some(job);
@@ -243,7 +243,7 @@ impl Connection {
         let rows_of = RowsOf { table, schema };
         let is_known = [&open.last, &open.taken].iter().all(|it| it.as_ref() == Some(&rows_of));
         let schema = (!is_known).then_some(&*rows_of.schema);
-        let head = framing::head(&stream_name(&rows_of.table), schema, body.len());
+        let head = framing::head(&default_stream(&rows_of.table), schema, body.len());
         open.last = Some(rows_of.clone());
         let bytes = body.len();
         permit.send(Body::of(vec![head, body]));
@@ -322,9 +322,4 @@ async fn next_answer(
         None => std::future::pending().await,
         Some(answers) => answers.next().await.map_or(Err(None), |answer| answer.map_err(Some)),
     }
-}
-
-fn stream_name(table: &TableRef) -> String {
-    let TableRef { project, dataset, table } = table;
-    format!("projects/{project}/datasets/{dataset}/tables/{table}/streams/_default")
 }
