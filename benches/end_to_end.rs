@@ -160,8 +160,10 @@ impl Sample {
 impl Bench {
     fn run(&self) -> Result<()> {
         let place = Place::new("bench")?;
-        certificates::authority(&place, "ca")?;
-        certificates::sign(&place, "sim", &["-nodes"])?;
+        if !self.plaintext {
+            certificates::authority(&place, "ca")?;
+            certificates::sign(&place, "sim", &["-nodes"])?;
+        }
         let broker = Broker::start(&place)?;
         clients::create_topics(&broker.address(), &[(TOPIC, PARTITIONS)])?;
         let http = Http::new(Duration::from_secs(60))?;
@@ -247,12 +249,9 @@ impl Bench {
     fn simulator(&self, place: &Place, http: &Http, binary: &Path) -> Result<Simulator> {
         let (certificate, key) = (place.join("sim.pem"), place.join("sim.key"));
         let plan = SimulatorPlan {
-            tls: (!self.plaintext).then_some((&certificate, &key)),
-            binary,
-            store: "count",
             answer_delay: self.answer_delay,
-            dedupe_ms: None,
-            faults: None,
+            tls: (!self.plaintext).then_some((&certificate, &key)),
+            ..SimulatorPlan::new(binary, "count")
         };
         Simulator::start(place, http, plan)
     }
@@ -281,7 +280,10 @@ impl Bench {
         let lanes = observer.lanes(&[TOPIC.to_owned()])?;
         let broker_before = broker.usage()?.cpu_seconds;
         let started = Instant::now();
-        let mut sink = plan.start_trusting(place, &plan.group, &place.join("ca.pem"))?;
+        let mut sink = match self.plaintext {
+            true => plan.start(place, &plan.group, None)?,
+            false => plan.start_trusting(place, &plan.group, &place.join("ca.pem"))?,
+        };
         let counter = |name: &str| -> Result<u64> {
             let count = simulator.counters(http)?.get(name).and_then(Value::as_u64);
             count.with_context(|| format!("the simulator does not count {name}"))
@@ -410,8 +412,6 @@ fn plan(
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),
         topics: vec![topic],
-        kafka: Value::Null,
-        properties: Vec::new(),
         limits: json!({"bytes_in_flight": budget_bytes}),
         paths: json!({
             // No share of a quota, but what the machine can do; 16 requests of 1 MB in 50 ms would be less.
@@ -425,6 +425,7 @@ fn plan(
             },
         }),
         gcs: json!({"bucket": "stage", "endpoint": simulator.gcs()}),
+        ..Plan::default()
     }
 }
 

@@ -70,12 +70,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     clients::create_topics(&broker.address(), &[(TOPIC, PARTITIONS)])?;
     let http = Http::new(Duration::from_secs(300))?;
     let plan = SimulatorPlan {
-        binary: &options.binary,
-        store: "ledger",
         answer_delay: Duration::from_millis(50),
         dedupe_ms: Some(0),
-        faults: None,
-        tls: None,
+        ..SimulatorPlan::new(&options.binary, "ledger")
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let schema = simulator.register(&http, "backlog-value", &workload::schema(0))?;
@@ -117,11 +114,8 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),
         topics: vec![topic],
-        kafka: Value::Null,
-        properties: Vec::new(),
-        limits: Value::Null,
-        paths: Value::Null,
         gcs: json!({"bucket": "stage", "endpoint": simulator.gcs()}),
+        ..Plan::default()
     }
 }
 

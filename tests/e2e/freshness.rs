@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::Message;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::rig::{
     broker::Broker,
@@ -77,12 +77,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     clients::create_topics(&broker.address(), &[(TOPIC, PARTITIONS)])?;
     let http = Http::new(Duration::from_secs(300))?;
     let simulator = SimulatorPlan {
-        binary: &options.binary,
-        store: "ledger",
         answer_delay: options.answer_delay,
         dedupe_ms: Some(0),
-        faults: None,
-        tls: None,
+        ..SimulatorPlan::new(&options.binary, "ledger")
     };
     let simulator = Simulator::start(&place, &http, simulator)?;
     let schema = simulator.register(&http, &format!("{TOPIC}-value"), &workload::schema(0))?;
@@ -115,11 +112,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator) -> Plan {
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),
         topics: vec![json!({"match": TOPIC, "value_format": "avro", "write": "storage"})],
-        kafka: Value::Null,
-        properties: Vec::new(),
-        limits: Value::Null,
-        paths: Value::Null,
-        gcs: Value::Null,
+        ..Plan::default()
     }
 }
 

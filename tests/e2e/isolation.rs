@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::rig::{
     broker::Broker,
@@ -63,12 +63,8 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
     let http = Http::new(Duration::from_secs(60))?;
     let broker = Broker::start(&place)?;
     let plan = SimulatorPlan {
-        binary,
-        store: "ledger",
         answer_delay: Duration::from_millis(20),
-        dedupe_ms: None,
-        faults: None,
-        tls: None,
+        ..SimulatorPlan::new(binary, "ledger")
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let address = broker.address();
@@ -100,16 +96,12 @@ fn plan_of(binary: &Path, address: &str, simulator: &Simulator) -> Plan {
         bootstrap: address.to_owned(),
         group: "kcbq-isolation".to_owned(),
         endpoint: simulator.endpoint(),
-        storage: None,
         project: "isolation".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),
         topics: [FREE, HELD, UNSEEN, POISONED, WAITING].map(topic).to_vec(),
-        kafka: Value::Null,
-        properties: Vec::new(),
         limits: json!({"bytes_in_flight": MEMORY_BYTES}),
-        paths: Value::Null,
-        gcs: Value::Null,
+        ..Plan::default()
     }
 }
 

@@ -93,12 +93,8 @@ impl Stage<'_> {
 
     fn simulator(&self) -> Result<Simulator> {
         let plan = SimulatorPlan {
-            binary: &self.options.binary,
-            store: "count",
             answer_delay: self.options.answer_delay,
-            dedupe_ms: None,
-            faults: None,
-            tls: None,
+            ..SimulatorPlan::new(&self.options.binary, "count")
         };
         Simulator::start(&self.place, &self.http, plan)
     }
@@ -161,8 +157,6 @@ impl Stage<'_> {
             dataset: "raw".to_owned(),
             registry: Some(simulator.registry()),
             topics: vec![topic],
-            kafka: Value::Null,
-            properties: Vec::new(),
             limits: json!({"bytes_in_flight": self.options.budget_bytes}),
             paths: json!({
                 "streaming": {"bytes_per_second": 1_000_000_000},
@@ -170,6 +164,7 @@ impl Stage<'_> {
                 "load": {"jobs_per_table_day": 1_000_000},
             }),
             gcs: json!({"bucket": "stage", "endpoint": simulator.gcs()}),
+            ..Plan::default()
         }
     }
 }

@@ -74,12 +74,8 @@ pub(crate) fn run(binary: PathBuf) -> Result<()> {
     let http = Http::new(Duration::from_secs(120))?;
     let broker = Broker::start(&place)?;
     let plan = SimulatorPlan {
-        binary: &binary,
-        store: "rows",
         answer_delay: Duration::from_millis(20),
-        dedupe_ms: None,
-        faults: None,
-        tls: None,
+        ..SimulatorPlan::new(&binary, "rows")
     };
     let simulator = Simulator::start(&place, &http, plan)?;
     let topics = [
@@ -121,7 +117,6 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
         bootstrap: broker.address(),
         group: "kcbq-odd".to_owned(),
         endpoint: simulator.endpoint(),
-        storage: None,
         project: "odd".to_owned(),
         dataset: "raw".to_owned(),
         registry: Some(simulator.registry()),
@@ -133,10 +128,8 @@ fn plan_of(binary: PathBuf, broker: &Broker, simulator: &Simulator) -> Plan {
             json!({"match": HALTING, "value_format": "json"}),
         ],
         kafka: json!({"record_bytes_max": 16_000_000}),
-        properties: Vec::new(),
         limits: json!({}),
-        paths: Value::Null,
-        gcs: Value::Null,
+        ..Plan::default()
     }
 }
 

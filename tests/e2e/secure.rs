@@ -180,9 +180,9 @@ impl Scene {
     }
 
     fn ask(&self, config: Value, name: &str) -> Result<Process> {
-        let trust = self.trust();
-        let trust = [("SSL_CERT_FILE", trust.as_os_str())];
-        sink::spawn(&self.binary, (name, &["check"]), &config, &self.place, &trust)
+        let trusted = self.trust();
+        let environment = sink::trust(&trusted);
+        sink::spawn(&self.binary, (name, &["check"]), &config, &self.place, &environment)
     }
 
     fn set_password(&self, (_, password): Secret) -> Result<()> {

@@ -58,14 +58,7 @@ fn cells() {
 fn hashes_agree_with_the_ledger(place: &Place, binary: &Path) -> Result<()> {
     const ROWS: u64 = 500;
     let http = Http::new(Duration::from_secs(30))?;
-    let plan = SimulatorPlan {
-        binary,
-        store: "ledger",
-        answer_delay: Duration::ZERO,
-        dedupe_ms: Some(0),
-        faults: None,
-        tls: None,
-    };
+    let plan = SimulatorPlan { dedupe_ms: Some(0), ..SimulatorPlan::new(binary, "ledger") };
     let simulator = Simulator::start(place, &http, plan)?;
     let id = simulator.register(&http, "t-value", &workload::schema(1))?;
     let mut schemas = Schemas::default();

@@ -160,12 +160,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn set_up(options: &Options, place: Place, broker: &Broker, behind: Behind) -> Result<Stage> {
     let http = Http::new(Duration::from_secs(120))?;
     let plan = SimulatorPlan {
-        binary: &options.binary,
-        store: "ledger",
         answer_delay: options.answer_delay,
         dedupe_ms: Some(options.dedupe_ms),
-        faults: None,
-        tls: None,
+        ..SimulatorPlan::new(&options.binary, "ledger")
     };
     let mut simulator = Simulator::start(&place, &http, plan)?;
     simulator.lose_answers(&http, options.lose)?;
@@ -217,7 +214,6 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
         dataset: "raw".to_owned(),
         registry: Some(registry),
         topics: vec![topic],
-        kafka: Value::Null,
         properties: vec![
             ("session.timeout.ms", "6000".to_owned()),
             ("heartbeat.interval.ms", "1000".to_owned()),
@@ -225,6 +221,7 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
         limits: json!({"drain_timeout_ms": 20_000}),
         paths,
         gcs,
+        ..Plan::default()
     }
 }
 

@@ -343,10 +343,15 @@ impl Game<'_> {
                 self.feed.evolve(self.stage)?;
             }
             "revoke_drained" | "assigned" => {
-                self.guest = Some(self.stage.plan.start(&self.stage.place, "guest", None)?);
+                self.invite_guest()?;
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn invite_guest(&mut self) -> Result<()> {
+        self.guest = Some(self.stage.plan.start(&self.stage.place, "guest", None)?);
         Ok(())
     }
 

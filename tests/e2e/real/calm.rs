@@ -75,14 +75,7 @@ impl<'a> Stage<'a> {
             &FORMATS.map(|(format, _)| (format, PARTITIONS)),
         )?;
         // Of the simulator only the schema registry is used.
-        let plan = SimulatorPlan {
-            binary,
-            store: "count",
-            answer_delay: Duration::ZERO,
-            dedupe_ms: None,
-            faults: None,
-            tls: None,
-        };
+        let plan = SimulatorPlan::new(binary, "count");
         let registry = Simulator::start(&place, &http, plan)?;
         let schema = registry.register(&http, "calm-value", &workload::schema(0))?;
         let mut schemas = Schemas::default();
@@ -138,16 +131,13 @@ impl<'a> Stage<'a> {
             bootstrap: self.broker.address(),
             group: format!("kcbq-calm-{format}"),
             endpoint: self.emulator.endpoint(),
-            storage: None,
             project: LocalBigQuery::PROJECT.to_owned(),
             dataset: DATASET.to_owned(),
             registry: Some(self.registry.registry()),
             topics: vec![topic],
-            kafka: Value::Null,
-            properties: Vec::new(),
-            limits: Value::Null,
             paths: json!({"load": {"jobs_per_table_day": 1_000_000, "format": format}}),
             gcs: json!({"bucket": FakeGcs::BUCKET, "endpoint": self.bucket.endpoint()}),
+            ..Plan::default()
         }
     }
 

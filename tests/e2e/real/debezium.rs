@@ -52,14 +52,7 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
     let place = Place::new("debezium")?;
     let http = Http::new(Duration::from_secs(120))?;
     let mut broker = Broker::start(&place)?;
-    let plan = SimulatorPlan {
-        binary,
-        store: "rows",
-        answer_delay: Duration::ZERO,
-        dedupe_ms: None,
-        faults: None,
-        tls: None,
-    };
+    let plan = SimulatorPlan::new(binary, "rows");
     let simulator = Simulator::start(&place, &http, plan)?;
     let schemas = preload(&simulator, &http)?;
     let emulator = LocalBigQuery::start(&place, &http)?;
@@ -172,16 +165,11 @@ impl Scene<'_> {
             bootstrap: self.broker.address(),
             group: format!("kcbq-debezium-{name}"),
             endpoint: endpoint.to_owned(),
-            storage: None,
             project: LocalBigQuery::PROJECT.to_owned(),
             dataset: "raw".to_owned(),
             registry: Some(self.registry.clone()),
             topics,
-            kafka: Value::Null,
-            properties: Vec::new(),
-            limits: Value::Null,
-            paths: Value::Null,
-            gcs: Value::Null,
+            ..Plan::default()
         }
     }
 

@@ -36,17 +36,11 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
         bootstrap: broker.address(),
         group: "kcbq-flights".to_owned(),
         endpoint: emulator.endpoint(),
-        storage: None,
         project: LocalBigQuery::PROJECT.to_owned(),
         dataset: "raw".to_owned(),
-        registry: None,
         topics: vec![json!({"match": "flights", "value_format": "json",
             "batch": {"rows_max": 2_000}})],
-        kafka: Value::Null,
-        properties: Vec::new(),
-        limits: Value::Null,
-        paths: Value::Null,
-        gcs: Value::Null,
+        ..Plan::default()
     };
     let began = Instant::now();
     let mut sink = plan.start(&place, "flights", None)?;

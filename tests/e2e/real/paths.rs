@@ -150,14 +150,7 @@ pub(crate) fn run(binary: &Path) -> Result<()> {
     let http = Http::new(Duration::from_secs(120))?;
     let broker = Broker::start(&place)?;
     // Of the simulator only the schema registry is used.
-    let plan = SimulatorPlan {
-        binary,
-        store: "count",
-        answer_delay: Duration::ZERO,
-        dedupe_ms: None,
-        faults: None,
-        tls: None,
-    };
+    let plan = SimulatorPlan::new(binary, "count");
     let registry = Simulator::start(&place, &http, plan)?;
     let bucket = FakeGcs::start(&place, &http)?;
     let emulator = LocalBigQuery::start_reading(&place, &http, Some(&bucket))?;
@@ -261,16 +254,13 @@ fn plan_of(
         bootstrap: broker.address(),
         group: format!("kcbq-paths-{way}"),
         endpoint: emulator.endpoint(),
-        storage: None,
         project: LocalBigQuery::PROJECT.to_owned(),
         dataset: way.to_owned(),
         registry: Some(registry.registry()),
         topics: [avro, vec![topic(OBJECTS, "json")]].concat(),
-        kafka: Value::Null,
-        properties: Vec::new(),
-        limits: Value::Null,
         paths: json!({"load": {"jobs_per_table_day": 1_000_000, "format": format}}),
         gcs: json!({"bucket": FakeGcs::BUCKET, "prefix": format!("{way}/"), "endpoint": bucket.endpoint()}),
+        ..Plan::default()
     }
 }
 

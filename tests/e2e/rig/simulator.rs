@@ -27,10 +27,15 @@ pub(crate) struct SimulatorPlan<'a> {
     pub(crate) answer_delay: Duration,
     /// How long an insertId is remembered; BigQuery's minute if not given.
     pub(crate) dedupe_ms: Option<u64>,
-    /// The fault script, if any.
-    pub(crate) faults: Option<&'a Path>,
     /// Certificate and key, if it is to speak TLS with the sink.
     pub(crate) tls: Option<(&'a Path, &'a Path)>,
+}
+
+impl<'a> SimulatorPlan<'a> {
+    /// One that answers at once, in plaintext, and remembers insertIds as BigQuery does.
+    pub(crate) fn new(binary: &'a Path, store: &'a str) -> Self {
+        Self { binary, store, answer_delay: Duration::ZERO, dedupe_ms: None, tls: None }
+    }
 }
 
 /// The simulator.
@@ -74,9 +79,6 @@ impl Simulator {
         command.args(["--answer-delay", &format!("{}ms", plan.answer_delay.as_millis())]);
         if let Some(ms) = plan.dedupe_ms {
             command.args(["--dedupe", &format!("{ms}ms")]);
-        }
-        if let Some(faults) = plan.faults {
-            command.arg("--faults").arg(faults);
         }
         if let Some((certificate, key)) = plan.tls {
             command.arg("--tls-certificate").arg(certificate).arg("--tls-key").arg(key);

@@ -17,8 +17,9 @@ use super::{
     process::{self, Process, Usage},
 };
 
-/// What a replica is to do. Every field goes into the configuration file as it is.
-#[derive(Clone, Debug)]
+/// What a replica is to do. Every field goes into the configuration file as it is; what is left at its default does
+/// not.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
     /// The product's binary.
     pub(crate) binary: PathBuf,
@@ -124,6 +125,11 @@ impl Plan {
     }
 }
 
+/// The environment in which the authority of this file is trusted, and no other.
+pub(crate) fn trust(authority: &Path) -> [(&'static str, &OsStr); 1] {
+    [("SSL_CERT_FILE", authority.as_os_str())]
+}
+
 /// Runs a command of the product with a configuration file of its own.
 pub(crate) fn spawn(
     binary: &Path,
@@ -161,8 +167,7 @@ impl Sink {
         name: &str,
         authority: &Path,
     ) -> Result<Self> {
-        let trust = [("SSL_CERT_FILE", authority.as_os_str())];
-        Self::start_with(binary, file, place, name, &trust)
+        Self::start_with(binary, file, place, name, &trust(authority))
     }
 
     fn start_with(

@@ -18,7 +18,7 @@ impl Game<'_> {
         while began.elapsed() < time {
             self.committed = self.stage.observer.committed(&self.stage.lanes)?;
             if turns % 2 == 0 {
-                self.guest = Some(self.stage.plan.start(&self.stage.place, "guest", None)?);
+                self.invite_guest()?;
                 thread::sleep(Duration::from_millis(self.random.below(3_000)));
                 self.see_off_guest()?;
             } else {
