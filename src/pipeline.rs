@@ -14,6 +14,7 @@ pub mod encoder;
 pub mod fingerprint;
 pub mod lag;
 pub mod loads;
+pub mod news;
 pub mod orphans;
 pub mod paths;
 pub mod prepare;
@@ -59,7 +60,7 @@ use crate::{
     record::TopicPartition,
     source::Messages,
     telemetry::Telemetry,
-    write::Write,
+    write::{Write, storage::news::SchemaNews},
 };
 
 /// Messages that wait for a worker; each is one poll. They are outside the byte budget (and pin the
@@ -93,6 +94,8 @@ pub struct Parts {
     pub loads: Option<Arc<loads::Loads>>,
     /// The write paths of the tables that choose theirs.
     pub paths: Arc<paths::Paths>,
+    /// Tables whose columns the write path has learned anew.
+    pub news: Arc<SchemaNews>,
     /// Prepares plans.
     pub preparer: Arc<Preparer>,
     /// Commits offsets.
@@ -263,6 +266,7 @@ fn make_worker<M: Messages>(
         letters: parts.letters.clone(),
         loads: parts.loads.clone(),
         paths: Arc::clone(&parts.paths),
+        news: Arc::clone(&parts.news),
         preparer: Arc::clone(&parts.preparer),
         commits: Arc::clone(commits),
         flow: Arc::clone(flow),

@@ -50,8 +50,11 @@ use crate::{
     table::TableRef,
     telemetry::{LastError, TableState, Telemetry},
     write::{
-        by_form::ByForm, insert_all::InsertAll, load::pace::Clock, stack::retry::OnRetry,
-        storage::StorageWrite,
+        by_form::ByForm,
+        insert_all::InsertAll,
+        load::pace::Clock,
+        stack::retry::OnRetry,
+        storage::{StorageWrite, news::SchemaNews},
     },
 };
 
@@ -222,7 +225,8 @@ fn parts(
     let on_retry: OnRetry = Arc::new(move |table: &TableRef, fault: &crate::fault::Fault| {
         counted.table(&table.to_string()).retried(fault.kind.name());
     });
-    let storage = storage(settings, Arc::clone(&on_retry))?;
+    let news = Arc::<SchemaNews>::default();
+    let storage = storage(settings, Arc::clone(&on_retry), Arc::clone(&news))?;
     let insert_all = InsertAll::new(streaming, Arc::clone(&rest), on_retry, Jitter::random());
     let writer = ByForm { insert_all, storage };
     let registry = match &settings.schema_registry {
@@ -254,6 +258,7 @@ fn parts(
         letters: letters(settings)?,
         loads: loads(settings, jobs)?,
         paths: Arc::new(Paths::new(settings.gcs.is_some(), clock).with_prices(settings.prices)),
+        news,
         preparer: Arc::new(preparer),
         committer: Arc::new(source.committer()),
         telemetry: Arc::clone(telemetry),
@@ -272,13 +277,17 @@ fn limits(settings: &Settings) -> LimitSettings {
 }
 
 /// The Storage Write API, where some topic goes by it.
-fn storage(settings: &Settings, on_retry: OnRetry) -> anyhow::Result<Option<StorageWrite>> {
+fn storage(
+    settings: &Settings,
+    on_retry: OnRetry,
+    news: Arc<SchemaNews>,
+) -> anyhow::Result<Option<StorageWrite>> {
     if settings.topics.iter().all(|topic| topic.stream == Stream::Inserts) {
         return Ok(None);
     }
     let rpc = settings.bigquery.connect_storage().context("bigquery")?;
     let limits = &settings.bigquery.storage;
-    Ok(Some(StorageWrite::new(limits, Arc::new(rpc), on_retry, Jitter::random())))
+    Ok(Some(StorageWrite::new(limits, Arc::new(rpc), on_retry, Jitter::random(), news)))
 }
 
 fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> {

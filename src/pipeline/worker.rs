@@ -27,6 +27,7 @@ use crate::{
         encoder::{Prepared, TopicEncoder, staging::KnownTopic},
         lag::Ages,
         loads::Loads,
+        news,
         paths::Paths,
         prepare::Preparer,
         report::{Read, Report},
@@ -41,6 +42,7 @@ use crate::{
             job::LoadJob,
             run::JobEnd,
         },
+        storage::news::SchemaNews,
     },
 };
 
@@ -55,6 +57,8 @@ pub struct Shared {
     pub loads: Option<Arc<Loads>>,
     /// The write paths of the tables that choose theirs.
     pub paths: Arc<Paths>,
+    /// Tables whose columns the write path has learned anew.
+    pub news: Arc<SchemaNews>,
     /// Prepares plans.
     pub preparer: Arc<Preparer>,
     /// The commit loop.
@@ -117,6 +121,7 @@ pub struct Worker<M> {
     drains: Vec<Drain>,
     spent: Vec<Spent>,
     report: Report,
+    news_seen: u64,
     /// As the poll thread knows it.
     pressure: Pressure,
     shared: Shared,
@@ -155,6 +160,7 @@ impl<M: Messages> Worker<M> {
                 Arc::clone(&shared.paths),
                 Arc::clone(&shared.telemetry),
             ),
+            news_seen: 0,
             pressure: Pressure::Free,
             shared,
             headers: Vec::new(),
@@ -168,6 +174,7 @@ impl<M: Messages> Worker<M> {
     pub async fn run(mut self) -> Result<(), WorkerError> {
         loop {
             self.follow_paths();
+            news::follow(&mut self.core, &self.shared.news, &mut self.news_seen);
             self.carry_out();
             let now = Instant::now();
             self.shared.telemetry.liveness.worker_turned(self.index, now);

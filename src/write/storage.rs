@@ -8,8 +8,12 @@ pub mod connection;
 pub mod descriptor;
 pub mod framing;
 pub mod names;
+pub mod news;
 pub mod pool;
 pub mod service;
 pub mod settings;
+
+#[cfg(test)]
+mod bench;
 
 pub use service::StorageWrite;

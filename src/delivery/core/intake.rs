@@ -263,6 +263,11 @@ impl<E: Encoder> Core<E> {
         }
     }
 
+    /// What records wait for may be there by now: it is prepared without waiting for its time.
+    pub fn look_again(&mut self, need: NeedId) {
+        self.prepare(need);
+    }
+
     /// Asks the driver to prepare `need`, once.
     pub(super) fn prepare(&mut self, need: NeedId) {
         let Some(waiting) = self.waiting.get_mut(&need).filter(|waiting| !waiting.preparing) else {

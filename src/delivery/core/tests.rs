@@ -488,3 +488,23 @@ fn nothing_is_repeated_for_lanes_that_are_gone() {
     assert!(bench.actions().is_empty() && bench.core.is_idle());
     assert_eq!(bench.core.memory_bytes(), 0);
 }
+
+#[test]
+fn what_a_record_waits_for_may_be_looked_at_before_its_time() {
+    let mut bench = bench(1 << 20, 9);
+    bench.take(0, "x");
+    bench.wait(1);
+    let [(id, _)] = bench.writes().try_into().unwrap();
+    // It comes back twice: the second look waits for its time.
+    let stale = || WriteOutcome::Refused(Fault::refused(FaultKind::SchemaMismatch, "r", "m"));
+    bench.core.written(id, stale(), bench.now);
+    assert!(matches!(bench.actions()[..], [Action::Prepare(NeedId(9))]));
+    bench.core.prepared(NeedId(9), Ok(()), bench.now);
+    let [(id, _)] = bench.writes().try_into().unwrap();
+    bench.core.written(id, stale(), bench.now);
+    let asked = bench.actions();
+    assert!(asked.is_empty(), "{asked:?}");
+    bench.core.look_again(NeedId(9));
+    bench.core.look_again(NeedId(9));
+    assert!(matches!(bench.actions()[..], [Action::Prepare(NeedId(9))]), "once");
+}

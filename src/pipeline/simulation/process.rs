@@ -44,7 +44,7 @@ use crate::{
             run::JobEnd,
         },
         stack::retry::RetrySettings,
-        storage::{StorageWrite, settings::StorageSettings},
+        storage::{StorageWrite, news::SchemaNews, settings::StorageSettings},
     },
 };
 
@@ -82,6 +82,8 @@ pub(crate) struct Process {
     writer: Arc<dyn Write>,
     loads: Arc<Loads>,
     preparer: Arc<Preparer>,
+    /// What the write path has heard of tables' columns.
+    pub(crate) news: Arc<SchemaNews>,
     /// The tables' write paths.
     pub(crate) paths: Arc<Paths>,
     /// The commit loop.
@@ -124,6 +126,7 @@ impl Process {
         let jitter = Jitter::seeded(env.rng.bits());
         let clock = clock(env);
         let doubts = env.doubts.clone();
+        let news = Arc::<SchemaNews>::default();
         let ownership = Ownership::default();
         ownership.lock().keeps_released = env.defect == Some(Defect::CommitAfterRevoke);
         Self {
@@ -133,11 +136,13 @@ impl Process {
                     rpc,
                     Arc::new(move |table, fault| doubts.note(who, table, fault)),
                     jitter.clone(),
+                    Arc::clone(&news),
                 )),
                 insert_all: InsertAll::new(write_settings(env), rest, Arc::new(|_, _| {}), jitter),
             }),
             loads: Arc::new(loads),
             preparer: Arc::new(preparer),
+            news,
             paths: Arc::new(Paths::new(env.plan.loading.has_bucket, clock)),
             commits: Arc::new(Commits::new(telemetry)),
             ownership: Arc::new(ownership),

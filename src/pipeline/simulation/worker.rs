@@ -19,7 +19,10 @@ use crate::{
         encoder::NeedId,
         lane::{Halt, Until},
     },
-    pipeline::encoder::{TopicEncoder, staging::KnownTopic},
+    pipeline::{
+        encoder::{TopicEncoder, staging::KnownTopic},
+        news,
+    },
     record::{Headers, Record, TopicPartition},
     source::{AssignedLane, OwnedLane},
     write::{
@@ -99,6 +102,7 @@ pub(crate) struct Worker {
     /// Those whose lanes are lost.
     zombies: BTreeSet<Effect>,
     spent: Vec<Spent>,
+    news_seen: u64,
 }
 
 impl Worker {
@@ -117,6 +121,7 @@ impl Worker {
             effects: BTreeSet::new(),
             zombies: BTreeSet::new(),
             spent: Vec::new(),
+            news_seen: 0,
         }
     }
 
@@ -227,6 +232,7 @@ impl Worker {
             self.core.intake_done(env.instant());
         }
         self.follow_paths(env);
+        news::follow(&mut self.core, &self.process.news, &mut self.news_seen);
         self.core.tick(env.instant());
         self.operator(env);
         let flow = self.act(env);

@@ -86,7 +86,7 @@ impl Lab {
         let path = format!("{}AppendRows", storage::SERVICE);
         let request = Request::new(Method::POST, &path, headers, message);
         let Step::Answer { response, .. } = self.0.step(request, now) else { panic!() };
-        let outcome = classify::outcome(response.body.clone(), 1);
+        let outcome = classify::answered(response.body.clone(), 1).outcome;
         assert!(matches!(outcome, WriteOutcome::Acked), "{outcome:?} {response:?}");
     }
 

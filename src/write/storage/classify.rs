@@ -17,7 +17,7 @@ use googleapis_tonic_google_cloud_bigquery_storage_v1::google::{
 use prost::Message as _;
 
 use crate::{
-    fault::{Fault, FaultKind},
+    fault::{Certainty, Fault, FaultKind},
     gcp::classify::{contains_ignoring_case, told},
     rpc::{RpcError, RpcStatus},
     write::{RowFault, WriteOutcome},
@@ -44,15 +44,29 @@ const ROW_TEXTS: &[(&str, FaultKind, &str)] = &[
     ),
 ];
 
-/// The outcome of a request of `rows` rows by its answer.
-pub fn outcome(answer: Bytes, rows: u32) -> WriteOutcome {
-    let answer = match AppendRowsResponse::decode(answer) {
-        Ok(answer) => answer,
+/// What an answer says.
+#[derive(Debug)]
+pub struct Answered {
+    /// What became of the request.
+    pub outcome: WriteOutcome,
+    /// The table has other columns than when the connection was opened.
+    pub has_schema_news: bool,
+}
+
+/// What the answer to a request of `rows` rows says.
+pub fn answered(answer: Bytes, rows: u32) -> Answered {
+    match AppendRowsResponse::decode(answer) {
+        Ok(answer) => Answered {
+            has_schema_news: answer.updated_schema.is_some(),
+            outcome: outcome(answer, rows),
+        },
         Err(error) => {
-            let fault = Fault::unknown(FaultKind::Transient, "badAnswer", "the answer is not one");
-            return WriteOutcome::Unknown(fault.with_source(error));
+            Answered { outcome: WriteOutcome::Unknown(unreadable(error)), has_schema_news: false }
         }
-    };
+    }
+}
+
+fn outcome(answer: AppendRowsResponse, rows: u32) -> WriteOutcome {
     match answer.response {
         Some(Response::AppendResult(_)) => WriteOutcome::Acked,
         Some(Response::Error(_)) if !answer.row_errors.is_empty() => {
@@ -63,10 +77,7 @@ pub fn outcome(answer: Bytes, rows: u32) -> WriteOutcome {
             partial(listed.collect(), rows)
         }
         Some(Response::Error(status)) => WriteOutcome::Refused(fault_of(&status)),
-        None => {
-            let message = "the answer says neither success nor failure";
-            WriteOutcome::Unknown(Fault::unknown(FaultKind::Transient, "badAnswer", message))
-        }
+        None => WriteOutcome::Unknown(unsaid()),
     }
 }
 
@@ -114,6 +125,14 @@ fn kind_of(code: i32, detail: StorageErrorCode, text: &str) -> FaultKind {
         (_, StorageErrorCode::TableNotFound | StorageErrorCode::StreamNotFound)
         | (NOT_FOUND, _) => FaultKind::TableNotFound,
         (_, StorageErrorCode::SchemaMismatchExtraFields) => FaultKind::SchemaMismatch,
+        // The stream, and not the rows.
+        (
+            _,
+            StorageErrorCode::StreamFinalized
+            | StorageErrorCode::StreamAlreadyCommitted
+            | StorageErrorCode::InvalidStreamState
+            | StorageErrorCode::InvalidStreamType,
+        ) => FaultKind::Transient,
         (INVALID_ARGUMENT, _) if says("request too large") || says("messagesize is too large") => {
             FaultKind::TooLarge
         }
@@ -137,15 +156,21 @@ fn kind_of(code: i32, detail: StorageErrorCode, text: &str) -> FaultKind {
 /// What the end of a connection means for the request that waited longest: a refusal of the service is an
 /// answer to it.
 pub fn ended(error: RpcError) -> WriteOutcome {
-    let status = match &error {
-        RpcError::Ended(status) if is_refusal(status.code) => status,
-        RpcError::NotSent { .. } => return WriteOutcome::Refused(not_sent(error)),
-        RpcError::NoToken(_) => return WriteOutcome::Refused(no_token(error)),
-        RpcError::Ended(_) | RpcError::Broken { .. } => {
-            return WriteOutcome::Unknown(lost(Some(error)));
-        }
-    };
-    WriteOutcome::Refused(fault_of(&decoded(status)))
+    let fault = fault_of_end(error);
+    match fault.certainty {
+        Certainty::Refused => WriteOutcome::Refused(fault),
+        Certainty::Unknown => WriteOutcome::Unknown(fault),
+    }
+}
+
+/// The fault behind the end of a call.
+pub fn fault_of_end(error: RpcError) -> Fault {
+    match &error {
+        RpcError::Ended(status) if is_refusal(status.code) => fault_of(&decoded(status)),
+        RpcError::NotSent { .. } => not_sent(error),
+        RpcError::NoToken(_) => no_token(error),
+        RpcError::Ended(_) | RpcError::Broken { .. } => lost(Some(error)),
+    }
 }
 
 /// What the end of a connection means for a request that waited behind another, or without any word.
@@ -196,6 +221,30 @@ pub fn closed() -> Fault {
 /// A request that waited behind another for a connection that could not be made.
 pub fn unreached() -> Fault {
     Fault::refused(FaultKind::Transient, "notSent", "the connection could not be made")
+}
+
+/// A request that is not sent, because it would be refused.
+pub fn too_large() -> Fault {
+    let message = "the request is larger than the 10 MB that BigQuery takes";
+    Fault::refused(FaultKind::TooLarge, "requestTooLarge", message)
+}
+
+/// An answer that is not a message of its type: what was asked for may have happened.
+pub fn unreadable(error: prost::DecodeError) -> Fault {
+    let fault = Fault::unknown(FaultKind::Transient, "badAnswer", "the answer is not one");
+    fault.with_source(error)
+}
+
+/// An answer to a commit that names neither a time nor an error.
+pub fn unsaid() -> Fault {
+    let message = "the answer says neither success nor failure";
+    Fault::unknown(FaultKind::Transient, "badAnswer", message)
+}
+
+/// Why streams are not committed: none of them is.
+pub fn uncommitted(error: &StorageError) -> Fault {
+    let message = "the streams cannot be committed; their rows are appended again";
+    Fault::refused(FaultKind::Transient, error.code().as_str_name(), message)
 }
 
 /// Whether the connection's access token is why it ended.

@@ -23,8 +23,10 @@ use crate::{
     write::{
         WriteOutcome,
         storage::{
-            classify, framing,
+            classify::{self, Answered},
+            framing,
             names::{SERVICE, default_stream},
+            news::SchemaNews,
         },
     },
 };
@@ -117,8 +119,14 @@ struct Pending {
 }
 
 /// Serves requests until there have been none for a while, or nobody can send any.
-pub async fn serve(rpc: Arc<dyn Rpc>, mut jobs: mpsc::Receiver<Job>, load: Arc<Load>) {
-    let mut connection = Connection { rpc, load, open: None, next: None, pending: VecDeque::new() };
+pub async fn serve(
+    rpc: Arc<dyn Rpc>,
+    mut jobs: mpsc::Receiver<Job>,
+    load: Arc<Load>,
+    news: Arc<SchemaNews>,
+) {
+    let pending = VecDeque::new();
+    let mut connection = Connection { rpc, load, news, open: None, next: None, pending };
     let (mut used, mut is_closing) = (Instant::now(), false);
     while !is_closing || connection.is_busy() {
         connection.reopen().await;
@@ -156,6 +164,7 @@ enum Event {
 struct Connection {
     rpc: Arc<dyn Rpc>,
     load: Arc<Load>,
+    news: Arc<SchemaNews>,
     open: Option<Open>,
     /// The request that goes out next.
     next: Option<Job>,
@@ -260,7 +269,10 @@ impl Connection {
             tracing::warn!("BigQuery answered a request that nobody made");
             return self.fail(None);
         };
-        let outcome = classify::outcome(answer, pending.rows);
+        let Answered { outcome, has_schema_news } = classify::answered(answer, pending.rows);
+        if has_schema_news {
+            self.news.note(&pending.rows_of.table);
+        }
         if let Some(open) = &mut self.open {
             let is_taken = matches!(outcome, WriteOutcome::Acked);
             open.taken = is_taken.then(|| pending.rows_of.clone());

@@ -22,6 +22,7 @@ use crate::{
         storage::{
             classify,
             connection::{self, Answer, Job, Load},
+            news::SchemaNews,
         },
     },
 };
@@ -56,6 +57,7 @@ struct Connections {
 /// The connections of a process.
 pub struct Pool {
     rpc: Arc<dyn Rpc>,
+    news: Arc<SchemaNews>,
     connections_max: usize,
     connections: Mutex<Connections>,
 }
@@ -70,8 +72,9 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// No connection yet. Beyond `connections_max` there is one for each dataset, and for each table apart.
-    pub fn new(rpc: Arc<dyn Rpc>, connections_max: usize) -> Self {
-        Self { rpc, connections_max, connections: Mutex::default() }
+    /// What they hear of tables' columns goes to `news`.
+    pub fn new(rpc: Arc<dyn Rpc>, connections_max: usize, news: Arc<SchemaNews>) -> Self {
+        Self { rpc, news, connections_max, connections: Mutex::default() }
     }
 
     /// How many connections there are.
@@ -144,7 +147,8 @@ impl Pool {
         handle.load.add(bytes);
         known.push(handle.clone());
         let (rpc, load) = (Arc::clone(&self.rpc), Arc::clone(&handle.load));
-        connections.tasks.spawn(connection::serve(rpc, receiver, load));
+        let news = Arc::clone(&self.news);
+        connections.tasks.spawn(connection::serve(rpc, receiver, load, news));
         handle
     }
 }

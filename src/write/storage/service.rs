@@ -18,6 +18,7 @@ use crate::{
         stack::{Attempt, Stacks, retry::OnRetry},
         storage::{
             classify,
+            news::SchemaNews,
             pool::Pool,
             settings::{REQUEST_BYTES_HARD_MAX, StorageSettings},
         },
@@ -34,14 +35,16 @@ pub struct StorageWrite {
 }
 
 impl StorageWrite {
-    /// A write path over `rpc`; `on_retry` is told about every retry, `jitter` spreads them.
+    /// A write path over `rpc`; `on_retry` is told about every retry, `jitter` spreads them, `news` is told of
+    /// tables that have changed.
     pub fn new(
         settings: &StorageSettings,
         rpc: Arc<dyn Rpc>,
         on_retry: OnRetry,
         jitter: Jitter,
+        news: Arc<SchemaNews>,
     ) -> Self {
-        let pool = Arc::new(Pool::new(rpc, settings.connections_max));
+        let pool = Arc::new(Pool::new(rpc, settings.connections_max, news));
         let client = BoxCloneSyncService::new(Client { pool: Arc::clone(&pool) });
         Self { stacks: Stacks::new(settings.limits(), client, on_retry, jitter), pool }
     }

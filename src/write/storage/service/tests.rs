@@ -6,22 +6,33 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::*;
 use crate::{
     rpc::{RpcError, RpcRequest, RpcStream},
-    sim::{FaultScript, SimSettings, Simulator, memory::SimRpc, message::Request},
-    table::{Column, ColumnKind, Mode, TableRef, TableSchema},
-    write::storage::{descriptor::writer_schema, framing},
+    sim::{SimSettings, memory::SimRpc},
+    table::{Column, ColumnKind, TableSchema},
+    write::storage::{
+        bench::{Simulated, columns, rows, table},
+        descriptor::writer_schema,
+    },
 };
 
 struct Bench {
-    simulator: Simulator,
+    sim: Simulated,
     path: Arc<StorageWrite>,
     retries: Arc<AtomicUsize>,
+    news: Arc<SchemaNews>,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Simulated;
+
+    fn deref(&self) -> &Simulated {
+        &self.sim
+    }
 }
 
 fn bench(settings: SimSettings) -> Bench {
@@ -29,80 +40,28 @@ fn bench(settings: SimSettings) -> Bench {
 }
 
 fn bench_of(settings: SimSettings, storage: &StorageSettings) -> Bench {
-    let start = Instant::now();
-    let clock = move || Duration::from_secs(1_767_225_600) + start.elapsed();
-    let simulator = Simulator::new(settings, Arc::new(clock));
+    let sim = Simulated::new(settings);
     let retries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&retries);
     let on_retry: OnRetry = Arc::new(move |_, _| {
         counted.fetch_add(1, Ordering::Relaxed);
     });
-    let rpc = Arc::new(SimRpc(simulator.clone()));
-    let path = StorageWrite::new(storage, rpc, on_retry, Jitter::seeded(1));
-    Bench { simulator, path: Arc::new(path), retries }
-}
-
-fn table(name: &str) -> TableRef {
-    TableRef { project: "p".into(), dataset: "d".into(), table: name.into() }
-}
-
-fn columns() -> TableSchema {
-    TableSchema { columns: vec![Column::new("n", ColumnKind::Int64).with_mode(Mode::Required)] }
+    let news = Arc::<SchemaNews>::default();
+    let rpc = Arc::new(SimRpc(sim.simulator.clone()));
+    let path = StorageWrite::new(storage, rpc, on_retry, Jitter::seeded(1), Arc::clone(&news));
+    Bench { sim, path: Arc::new(path), retries, news }
 }
 
 impl Bench {
-    async fn send(&self, method: Method, path: &str, body: serde_json::Value) {
-        let path = format!("/projects/p{path}");
-        let request = Request::new(method, &path, HeaderMap::new(), body.to_string().into());
-        let answer = self.simulator.call(request).await.unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
-    }
-
-    async fn create(&self, tables: &[&str]) {
-        let dataset = json!({"datasetReference": {"datasetId": "d"}});
-        self.send(Method::POST, "/datasets", dataset).await;
-        for table in tables {
-            let fields = json!([{"name": "n", "type": "INT64", "mode": "REQUIRED"}]);
-            let body = json!({"tableReference": {"tableId": table}, "schema": {"fields": fields}});
-            self.send(Method::POST, "/datasets/d/tables", body).await;
-        }
-    }
-
-    fn faults(&self, rules: serde_json::Value) {
-        let script: FaultScript =
-            serde_json::from_value(json!({"seed": 1, "rules": rules})).unwrap();
-        self.simulator.with_core(|core, _| core.set_faults(script));
-    }
-
-    fn stored(&self, table: &str) -> Vec<i64> {
-        self.simulator.with_core(|core, _| {
-            let mut tables = core.bigquery().tables();
-            let (_, found) = tables.find(|(path, _)| path.table == table).unwrap();
-            let number = |row: &serde_json::Map<String, serde_json::Value>| {
-                row["n"].as_str().unwrap().parse().unwrap()
-            };
-            found.store.rows().iter().map(number).collect()
-        })
-    }
-
     async fn write(&self, name: &str, numbers: &[i64]) -> WriteOutcome {
         self.path.write(request(name, numbers)).await
     }
 }
 
 fn request(name: &str, numbers: &[i64]) -> WriteRequest {
-    let mut body = Vec::new();
-    for number in numbers {
-        let start = framing::begin_row(&mut body);
-        // −1 stands for a row without its required value.
-        if *number != -1 {
-            prost::encoding::int64::encode(1, number, &mut body);
-        }
-        framing::end_row(&mut body, start);
-    }
     WriteRequest {
         table: table(name),
-        body: body.into(),
+        body: rows(numbers),
         rows: numbers.len() as u32,
         form: RowForm::Proto(writer_schema(&columns())),
     }
@@ -213,16 +172,8 @@ async fn a_table_that_ends_connections_has_one_of_its_own() {
     let mut stored = bench.stored("good");
     stored.sort_unstable();
     assert_eq!(stored, (1..50).collect::<Vec<_>>(), "each once");
-    bench.create_again("bad").await;
+    bench.create_table("bad").await;
     assert!(matches!(bench.write("bad", &[1]).await, WriteOutcome::Acked));
-}
-
-impl Bench {
-    async fn create_again(&self, table: &str) {
-        let fields = json!([{"name": "n", "type": "INT64", "mode": "REQUIRED"}]);
-        let body = json!({"tableReference": {"tableId": table}, "schema": {"fields": fields}});
-        self.send(Method::POST, "/datasets/d/tables", body).await;
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,6 +236,22 @@ async fn a_schema_is_said_again_after_a_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_table_that_has_changed_is_news_once() {
+    let bench = bench(SimSettings::default());
+    bench.create(&["a", "b"]).await;
+    let mut seen = 0;
+    bench.write("a", &[1]).await;
+    bench.write("b", &[1]).await;
+    assert!(bench.news.since(&mut seen).is_empty());
+    bench.add_column("a").await;
+    bench.write("b", &[2]).await;
+    bench.write("a", &[2]).await;
+    assert_eq!(bench.news.since(&mut seen), [table("a")]);
+    bench.write("a", &[3]).await;
+    assert!(bench.news.since(&mut seen).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_beyond_bigquerys_limit_is_not_sent() {
     let bench = bench(SimSettings::default());
     let body = Bytes::from(vec![0; REQUEST_BYTES_HARD_MAX]);
@@ -323,8 +290,13 @@ impl Rpc for Away {
 #[tokio::test(start_paused = true)]
 async fn what_was_never_sent_is_in_no_doubt() {
     let on_retry: OnRetry = Arc::new(|_, _| {});
-    let path =
-        StorageWrite::new(&StorageSettings::default(), Arc::new(Away), on_retry, Jitter::seeded(1));
+    let path = StorageWrite::new(
+        &StorageSettings::default(),
+        Arc::new(Away),
+        on_retry,
+        Jitter::seeded(1),
+        Arc::default(),
+    );
     let path = Arc::new(path);
     let mut tasks = JoinSet::new();
     for number in 0..6 {
