@@ -103,6 +103,12 @@ impl Fault {
         Self { certainty: Certainty::Unknown, ..Self::refused(kind, reason, message) }
     }
 
+    /// The same fault of a request whose effect, if it had one, nobody will ever see.
+    #[must_use]
+    pub fn without_effect(self) -> Self {
+        Self { certainty: Certainty::Refused, ..self }
+    }
+
     /// The same fault with the error underneath.
     pub fn with_source(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { source: Some(Arc::new(source)), ..self }

@@ -252,6 +252,7 @@ pub struct TableTelemetry {
     /// See [`Metrics::estimated_cost`].
     pub load_cost: Counter,
     load_jobs: prometheus::IntCounterVec,
+    stream_commits: prometheus::IntCounterVec,
     path_switches: prometheus::IntCounterVec,
     schema_changes: prometheus::IntCounterVec,
     retries: prometheus::IntCounterVec,
@@ -274,6 +275,7 @@ impl TableTelemetry {
             storage_cost: metrics.estimated_cost.with_label_values(&[label, "storage"]),
             load_cost: metrics.estimated_cost.with_label_values(&[label, "load"]),
             load_jobs: metrics.load_jobs.clone(),
+            stream_commits: metrics.stream_commits.clone(),
             path_switches: metrics.path_switches.clone(),
             schema_changes: metrics.schema_changes.clone(),
             retries: metrics.retries.clone(),
@@ -289,6 +291,11 @@ impl TableTelemetry {
     /// Counts what became of a load job; see [`Metrics::load_jobs`].
     pub fn load_job(&self, outcome: &'static str) {
         self.load_jobs.with_label_values(&[&*self.label, outcome]).inc();
+    }
+
+    /// Counts what became of a commit; see [`Metrics::stream_commits`].
+    pub fn stream_commit(&self, outcome: &'static str) {
+        self.stream_commits.with_label_values(&[&*self.label, outcome]).inc();
     }
 
     /// Counts a switch of the write path; see [`Metrics::path_switches`].

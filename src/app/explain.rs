@@ -86,7 +86,8 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> St
     );
     if let Some(pace) = Pace::of(settings, seen.partitions, ways.has_bucket) {
         // Writing to a String cannot fail.
-        _ = writeln!(text, "  jobs   {pace}");
+        let label = if pace.is_of_commits() { "commit" } else { "jobs" };
+        _ = writeln!(text, "  {label:<6} {pace}");
         for line in [pace.note(), pace.remedy()].into_iter().flatten() {
             _ = writeln!(text, "  note   {line}");
         }
@@ -100,7 +101,9 @@ fn describe(topic: &str, settings: &TopicSettings, seen: Seen, ways: Ways) -> St
 fn decision(settings: &TopicSettings, seen: Seen, ways: Ways) -> (Path, String) {
     let told = "as the configuration says".to_owned();
     match settings.write {
-        WriteMode::Storage | WriteMode::Streaming => (settings.stream.path(), told),
+        WriteMode::Storage | WriteMode::Streaming | WriteMode::Pending => {
+            (settings.stream.path(), told)
+        }
         WriteMode::Load => (Path::Load, told),
         WriteMode::Auto => {
             let feed = Feed::new(settings, seen.partitions);
@@ -144,6 +147,7 @@ fn mode(mode: WriteMode) -> &'static str {
         WriteMode::Storage => "storage",
         WriteMode::Streaming => "streaming",
         WriteMode::Load => "load",
+        WriteMode::Pending => "pending",
     }
 }
 

@@ -41,7 +41,7 @@ use crate::{
         paths::Paths,
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
-        settings::LimitSettings,
+        settings::{LimitSettings, WriteMode},
     },
     record::TopicPartition,
     registry::Registry,
@@ -54,7 +54,7 @@ use crate::{
         insert_all::InsertAll,
         load::pace::Clock,
         stack::retry::OnRetry,
-        storage::{StorageWrite, news::SchemaNews},
+        storage::{StorageWrite, news::SchemaNews, pending::PendingStreams},
     },
 };
 
@@ -291,13 +291,21 @@ fn storage(
 }
 
 fn loads(settings: &Settings, jobs: Jobs) -> anyhow::Result<Option<Arc<Loads>>> {
-    let is_loaded = settings.topics.iter().any(|topic| topic.write.may_load(false));
-    if settings.gcs.is_none() && !is_loaded {
+    let is_any =
+        |wanted: fn(WriteMode) -> bool| settings.topics.iter().any(|topic| wanted(topic.write));
+    let is_loaded = is_any(|write| write.may_load(false));
+    let is_pending = is_any(|write| write == WriteMode::Pending);
+    if settings.gcs.is_none() && !is_loaded && !is_pending {
         return Ok(None);
     }
     let bucket = settings.gcs.as_ref().map(|gcs| staging_area(settings, gcs)).transpose()?;
     let codec = settings.bigquery.load.avro_codec;
-    Ok(Some(Arc::new(Loads::new(Arc::new(jobs), bucket).with_codec(codec))))
+    let mut loads = Loads::new(Arc::new(jobs), bucket).with_codec(codec);
+    if is_pending {
+        let rpc = settings.bigquery.connect_storage().context("bigquery")?;
+        loads = loads.with_streams(PendingStreams::new(Arc::new(rpc), &settings.bigquery.storage));
+    }
+    Ok(Some(Arc::new(loads)))
 }
 
 fn staging_area(settings: &Settings, gcs: &GcsSettings) -> anyhow::Result<StagingArea> {

@@ -128,10 +128,10 @@ fn exactly_once_is_promised_only_where_it_is_kept() {
     };
     assert!(settings(&text("exactly_once, write: load")).topic("a").is_some());
     assert!(settings(&text("at_least_once, write: auto")).topic("a").is_some());
-    for write in ["auto", "storage", "streaming"] {
+    for write in ["auto", "storage", "streaming", "pending"] {
         let found = mistakes(&text(&format!("exactly_once, write: {write}")));
         let wanted =
-            "topics[0].delivery: is exactly_once, and rows that are streamed may be there twice";
+            "topics[0].delivery: is exactly_once, and only rows of load jobs are never there twice";
         assert!(found.contains(wanted) && found.contains("write `write: load`"), "{found}");
     }
 }

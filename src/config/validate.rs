@@ -302,6 +302,7 @@ impl Check<'_> {
                 group: config.kafka.group_id.as_str().into(),
                 epoch: topic.load_epoch,
                 settings: config.bigquery.load,
+                streams_per_hour: config.bigquery.storage.streams_per_hour,
             },
             dead_letter: topic.dead_letter.as_deref().map(Arc::from),
             dead_letter_budget: topic.dead_letter_budget,
@@ -315,15 +316,17 @@ impl Check<'_> {
     }
 
     fn write(&mut self, path: &str, topic: &TopicConfig, config: &Config) {
-        if topic.write == WriteMode::Storage && !config.bigquery.has_storage() {
+        let needs_storage = matches!(topic.write, WriteMode::Storage | WriteMode::Pending);
+        if needs_storage && !config.bigquery.has_storage() {
             let remedy = "name the emulator's gRPC address: `bigquery.storage_endpoint`";
-            let problem = "is storage, and `bigquery.endpoint` is an emulator without it";
+            let problem =
+                "goes by the Storage Write API, and `bigquery.endpoint` is an emulator without it";
             self.problem(&format!("{path}.write"), problem, Some(remedy));
         }
         if topic.delivery == Delivery::ExactlyOnce && topic.write != WriteMode::Load {
             let remedy = "write `write: load`, or `delivery: at_least_once`";
             let problem =
-                "is exactly_once, and rows that are streamed may be there twice after a crash";
+                "is exactly_once, and only rows of load jobs are never there twice after a crash";
             self.problem(&format!("{path}.delivery"), problem, Some(remedy));
         }
     }

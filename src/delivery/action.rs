@@ -1,6 +1,6 @@
 //! What the core asks of its driver.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -17,6 +17,7 @@ use crate::{
             content::Content,
             job::LoadJob,
         },
+        storage::pending::Series,
     },
 };
 
@@ -41,7 +42,7 @@ pub struct ChainKey {
     pub table: TableIx,
 }
 
-/// One effect for the driver to carry out. Every `Write`, `Stage`, `Locate`, `Load`, `DeadLetter` and
+/// One effect for the driver to carry out. Every `Write`, `Stage`, `Append`, `Locate`, `Load`, `DeadLetter` and
 /// `Prepare` must be answered exactly once by the event of the same name; forgetting one blocks the
 /// watermark.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub enum Action {
     Prepare(NeedId),
     /// Store the rows as an object; answer with `Core::staged`.
     Stage(Stage),
+    /// Append the rows to a PENDING stream of the series; answer with `Core::appended`.
+    Append(Stage, Arc<Series>),
     /// Find the end of a chain; answer with `Core::located`.
     Locate {
         /// Names the answer.
@@ -70,7 +73,7 @@ pub enum Action {
         /// A slot of it.
         from: Slot,
     },
-    /// Create the load job and see it through; answer with `Core::loaded`.
+    /// Create the load job and see it through, or commit the streams; answer with `Core::loaded`.
     Load {
         /// Names the answer.
         id: LoadId,
@@ -111,7 +114,7 @@ pub struct Write {
     pub oldest_timestamp_ms: Option<i64>,
 }
 
-/// One object to be stored.
+/// One object to be stored, or rows to be appended to a PENDING stream.
 #[derive(Debug)]
 pub struct Stage {
     /// Names the answer, and tells the object from all others of this worker.

@@ -20,8 +20,10 @@ use crate::{
 };
 
 pub mod format;
+pub mod series;
 
 use format::Formats;
+use series::OpenSeries;
 
 /// A job takes 10,000 addresses
 /// (<https://docs.cloud.google.com/bigquery/quotas#load_jobs>).
@@ -44,6 +46,8 @@ pub struct Run {
 pub enum Kept {
     /// In the object with this address.
     Object(String),
+    /// In the PENDING stream of this name.
+    Stream(String),
     /// In this process, where there is no bucket.
     Here {
         /// The rows.
@@ -55,7 +59,8 @@ pub enum Kept {
     },
 }
 
-/// An object whose rows no job has brought yet, in the bucket or here.
+/// An object whose rows no job has brought yet, in the bucket or here; or the rows of an append that are not
+/// committed yet.
 #[derive(Debug)]
 pub struct Staged {
     /// Where it is.
@@ -107,14 +112,22 @@ impl Staged {
     pub fn uri(&self) -> Option<&String> {
         match &self.kept {
             Kept::Object(uri) => Some(uri),
-            Kept::Here { .. } => None,
+            Kept::Stream(_) | Kept::Here { .. } => None,
+        }
+    }
+
+    /// The stream that its rows are in.
+    pub fn stream(&self) -> Option<&String> {
+        match &self.kept {
+            Kept::Stream(name) => Some(name),
+            Kept::Object(_) | Kept::Here { .. } => None,
         }
     }
 
     /// Its rows, if they are here.
     pub fn rows_here(&self) -> Option<&Content> {
         match &self.kept {
-            Kept::Object(_) => None,
+            Kept::Object(_) | Kept::Stream(_) => None,
             Kept::Here { content, .. } => Some(content),
         }
     }
@@ -122,7 +135,7 @@ impl Staged {
     /// Bytes of the payloads that its rows count for until its job is done.
     pub fn payload_bytes(&self) -> usize {
         match self.kept {
-            Kept::Object(_) => 0,
+            Kept::Object(_) | Kept::Stream(_) => 0,
             Kept::Here { payload_bytes, .. } => payload_bytes,
         }
     }
@@ -131,7 +144,7 @@ impl Staged {
     pub fn memory_bytes(&self) -> usize {
         let suspect = self.suspect.as_ref().map_or(0, Batch::memory_bytes);
         let kept = match &self.kept {
-            Kept::Object(uri) => uri.capacity(),
+            Kept::Object(name) | Kept::Stream(name) => name.capacity(),
             Kept::Here { memory_bytes, .. } => *memory_bytes,
         };
         size_of::<Self>() + kept + self.runs.capacity() * size_of::<Run>() + suspect
@@ -210,6 +223,8 @@ pub struct Chain {
     pub rows_max: u64,
     /// In which format rows are staged.
     pub formats: Formats,
+    /// The series of streams that rows are appended to, where they are.
+    pub series: OpenSeries,
     /// Rows of it were let go, to be read again: a job of those behind them would have the next owner pass
     /// over them.
     pub is_abandoned: bool,
@@ -218,9 +233,13 @@ pub struct Chain {
 impl Chain {
     /// A chain of which `node` is known.
     pub fn new(facts: ChainFacts, node: i64, suspicion: Suspicion) -> Self {
+        let place = match facts.is_pending {
+            true => Place::End(Slot::FIRST),
+            false => Place::Unknown(Slot::at(node)),
+        };
         Self {
             facts,
-            place: Place::Unknown(Slot::at(node)),
+            place,
             attempts: 0,
             fault: None,
             waiting: Batch::default(),
@@ -233,6 +252,7 @@ impl Chain {
             unloaded_from: i64::MAX,
             rows_max: suspicion.rows_max,
             formats: Formats::held(suspicion.lines_jobs),
+            series: OpenSeries::default(),
             is_abandoned: false,
         }
     }
@@ -259,9 +279,11 @@ impl Chain {
 
     /// Whether rows that no job brings yet have streamed rows behind them, of which `streamed` is the last,
     /// or came back from there: they are not left to the next owner, who would read rows once more that
-    /// are stored. A row that came back shares its span with some before it.
+    /// are stored. A row that came back shares its span with some before it. A commit is cheap, and its rows
+    /// are never left.
     pub fn is_owed(&self, streamed: i64) -> bool {
-        self.unloaded > 0 && self.unloaded_from <= streamed && !self.is_abandoned
+        let is_behind = self.facts.is_pending || self.unloaded_from <= streamed;
+        self.unloaded > 0 && is_behind && !self.is_abandoned
     }
 
     /// When the last job before rows are streamed may be created.
@@ -322,6 +344,15 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// Takes out what was appended to series that are closed. Where the rows lie in the partition does not
+    /// matter: a commit is no promise to another owner.
+    pub fn take_closed(&mut self) -> Vec<Staged> {
+        let open = LoadFormat::Pending(self.series.current());
+        self.staged.extract_if(.., |appended| appended.format < open).collect()
+    }
+}
+
 /// The largest offset up to `limit` that no object straddles, such that those below it are of one
 /// format and few enough. `objects` are sorted by their first offset.
 fn slot_end(objects: &[Staged], format: LoadFormat, limit: i64, rows_max: u64) -> i64 {
@@ -366,7 +397,15 @@ mod tests {
         let id = ChainId::new(&of);
         let (first, interval) = (10 * SECOND, 60 * SECOND);
         Chain::new(
-            ChainFacts { id, table, first, interval, soonest: interval, turn: Some(turn) },
+            ChainFacts {
+                id,
+                table,
+                is_pending: false,
+                first,
+                interval,
+                soonest: interval,
+                turn: Some(turn),
+            },
             0,
             Suspicion::default(),
         )

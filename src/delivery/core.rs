@@ -90,6 +90,11 @@ impl Way {
             Self::Staged(_, key, _) => Some(key),
         }
     }
+
+    /// Whether rows of it are appended to a PENDING stream.
+    fn is_pending(self) -> bool {
+        matches!(self, Self::Staged(_, _, format) if format.is_pending())
+    }
 }
 
 /// A batch that still takes rows.
@@ -251,7 +256,8 @@ impl<E: Encoder> Core<E> {
     /// Stops taking in records of these lanes and sends what is open, so that they finish soon. What is
     /// staged for a job that does not exist yet is left to the next owner, who reads it again: a job
     /// apiece for every rebalance would use up the table's quota. Only where rows behind it are streamed
-    /// already, the job is made: the next owner would stream them once more.
+    /// already, the job is made: the next owner would stream them once more. What is appended to PENDING streams
+    /// is committed.
     pub fn drain(&mut self, slots: &[LaneSlot]) {
         for slot in slots {
             if let Some(lane) = self.lanes.get_mut(slot) {
@@ -411,7 +417,7 @@ impl<E: Encoder> Core<E> {
         let oversized = body.len() > self.settings.body_bytes_max && batch.rows().len() > 1;
         let sent = Sent { way, batch, body, attempts: 0, past, fault: None };
         self.recharge(before, sent.batch.memory_bytes());
-        if oversized && way.chain().is_none() {
+        if oversized && (way.chain().is_none() || way.is_pending()) {
             return self.split(sent);
         }
         let id = BatchId(self.next_id());
@@ -424,21 +430,6 @@ impl<E: Encoder> Core<E> {
         if way.chain().is_none() {
             self.encoder.close_body(way.slot(), body);
         }
-    }
-
-    /// Sends the two halves of a batch instead of it.
-    fn split(&mut self, sent: Sent) {
-        let middle = sent.batch.rows().len() / 2;
-        for first in [true, false] {
-            let slot = sent.way.slot();
-            let open = |body: &mut Vec<u8>| self.encoder.open_body(slot, body);
-            let half = sent.batch.subset(&sent.body, self.encoder.separator(slot), open, |index| {
-                (index < middle) == first
-            });
-            self.charge(half.memory_bytes());
-            self.dispatch(sent.way, half, sent.past);
-        }
-        self.release_memory(sent.batch.memory_bytes());
     }
 
     /// Sends a batch, for the first time or again, with the same bytes.

@@ -31,26 +31,30 @@ pub struct NeedId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableIx(pub u32);
 
-/// How rows of a slot are staged for a load job.
+/// How rows of a slot are staged, for a load job or a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Staging {
     /// The slot's table.
     pub table: TableIx,
-    /// How the rows stand in the objects. They can always stand there as lines, too.
+    /// How the rows stand. In objects they can always stand as lines, too; of a series of streams the
+    /// number does not count.
     pub format: LoadFormat,
-    /// Bytes of rows in one object, before compression.
+    /// Bytes of rows in one object, before compression, or in one append.
     pub object_bytes: usize,
     /// Whether they wait in memory, because there is no bucket.
     pub is_kept_here: bool,
 }
 
-/// One lane's rows for one table, as load jobs bring them.
+/// One lane's rows for one table, as load jobs or commits bring them.
 #[derive(Clone, Debug)]
 pub struct ChainFacts {
     /// Names the jobs.
     pub id: ChainId,
     /// The table.
     pub table: TableRef,
+    /// Whether the rows are in PENDING streams. Nobody finds another owner's: the chain has no end to
+    /// look for.
+    pub is_pending: bool,
     /// Until the first job after the chain was taken over.
     pub first: Duration,
     /// From one job to the next: what is wanted, or else what the quotas of the table allow.

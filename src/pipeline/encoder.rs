@@ -331,6 +331,7 @@ impl Encoder for TopicEncoder {
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
         match format {
+            LoadFormat::Pending(_) => self.encode(slot, origin, record, body),
             LoadFormat::NdjsonGz => {
                 self.encode_row(slot, origin, record, body, |slot, record, label, body| {
                     slot.plan.encode_line(record, label, body)

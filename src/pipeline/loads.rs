@@ -11,6 +11,7 @@ use crate::{
     table::TableRef,
     telemetry::Telemetry,
     write::{
+        WriteOutcome,
         gzip::Gzip,
         load::{
             LoadJobs, Objects,
@@ -20,6 +21,7 @@ use crate::{
             job::LoadJob,
             run::{self, JobEnd},
         },
+        storage::pending::{Append, PendingStreams, Series},
     },
 };
 
@@ -30,6 +32,7 @@ const INLINE_BYTES: usize = 32 * 1024;
 pub struct Loads {
     jobs: Arc<dyn LoadJobs>,
     bucket: Option<StagingArea>,
+    streams: Option<PendingStreams>,
     shape: Arc<Shape>,
 }
 
@@ -65,7 +68,13 @@ impl std::fmt::Debug for StagingArea {
 impl Loads {
     /// Jobs of objects in `bucket`; without one, of rows that come with the job.
     pub fn new(jobs: Arc<dyn LoadJobs>, bucket: Option<StagingArea>) -> Self {
-        Self { jobs, bucket, shape: Arc::default() }
+        Self { jobs, bucket, streams: None, shape: Arc::default() }
+    }
+
+    /// The same with PENDING streams.
+    #[must_use]
+    pub fn with_streams(self, streams: PendingStreams) -> Self {
+        Self { streams: Some(streams), ..self }
     }
 
     /// The same with Avro containers compressed by `codec`.
@@ -89,12 +98,26 @@ impl Loads {
         let StagingArea { objects, prefix, nonce } = self.bucket.as_ref().ok_or_else(no_bucket)?;
         let nonce = format!("{nonce}-{worker}");
         let Stage { id, chain, content, first, .. } = stage;
-        let name = chain.object(prefix, first, (&nonce, id.0), content.extension());
+        let extension = content.extension().ok_or_else(no_bucket)?;
+        let name = chain.object(prefix, first, (&nonce, id.0), extension);
         let bytes = content.bytes();
         let (of, is_cheap) = (name.clone(), self.shape.is_cheap(&content));
         let parts = self.shaped(bytes, is_cheap, move |shape| shape.object(&of, content)).await?;
         objects.put(&name, parts).await?;
         Ok(objects.uri(&name))
+    }
+
+    /// Appends rows to a stream of the series, and gives its name.
+    ///
+    /// # Errors
+    /// As for [`PendingStreams::append`].
+    pub async fn append(&self, stage: Stage, series: &Series) -> Result<String, WriteOutcome> {
+        let streams = self.streams.as_ref().ok_or_else(|| WriteOutcome::Refused(no_streams()))?;
+        let Stage { id, table, content, rows, .. } = stage;
+        let Content::Messages { schema, body } = content else {
+            return Err(WriteOutcome::Refused(no_streams()));
+        };
+        streams.append(series, Append { number: id.0, table, schema, body, rows }).await
     }
 
     /// Runs `make` where it holds nobody up.
@@ -127,11 +150,14 @@ impl Loads {
         run::locate(&*self.jobs, table, chain, from).await
     }
 
-    /// Sees a job through.
+    /// Sees a job through, or a commit.
     ///
     /// # Errors
-    /// As for [`run::run`].
+    /// As for [`run::run`] and [`PendingStreams::commit`].
     pub async fn run(&self, job: &LoadJob) -> Result<JobEnd, Fault> {
+        if job.format.is_pending() {
+            return self.streams.as_ref().ok_or_else(no_streams)?.commit(job).await;
+        }
         // The answer to an earlier creation may have been lost: its rows need not be sent again.
         if !job.rows_here.is_empty()
             && let Some(end) = run::found(&*self.jobs, job).await?
@@ -173,6 +199,8 @@ impl Shape {
         Ok(match content {
             Content::Lines(rows) => vec![self.gzip.compress(&rows)?],
             Content::Datums { schema, blocks } => container(&schema, self.codec, name, blocks)?,
+            // No object holds them.
+            Content::Messages { body, .. } => vec![body],
         })
     }
 
@@ -182,7 +210,7 @@ impl Shape {
         let (mut parts, mut schema, mut blocks) = (Vec::new(), None, Vec::new());
         for content in rows {
             match content {
-                Content::Lines(rows) => parts.push(rows),
+                Content::Lines(rows) | Content::Messages { body: rows, .. } => parts.push(rows),
                 Content::Datums { schema: of, blocks: more } => {
                     schema = Some(of);
                     blocks.extend(more);
@@ -198,6 +226,11 @@ impl Shape {
 
 fn no_bucket() -> Fault {
     Fault::refused(FaultKind::InvalidRequest, "noBucket", "there is no bucket to stage rows in")
+}
+
+/// Only a configuration without any topic whose rows are committed has none, and its core asks for none.
+fn no_streams() -> Fault {
+    Fault::refused(FaultKind::Transient, "noStreams", "there is no way to the Storage Write API")
 }
 
 /// Writing into memory does not fail; a panic in the library is caught by the runtime.

@@ -22,9 +22,12 @@ use crate::{
     record::TopicPartition,
     table::TableRef,
     telemetry::{PathStatus, Telemetry},
-    write::load::{
-        self,
-        pace::{Clock, Turn},
+    write::{
+        load::{
+            self,
+            pace::{Clock, Turn},
+        },
+        storage,
     },
 };
 
@@ -50,11 +53,13 @@ impl Feed {
     }
 }
 
-/// Until the first load job of a partition, and from one to the next.
+/// Until the first load job of a partition, or its first commit, and from one to the next.
 pub fn pace(settings: &TopicSettings, partitions: u32) -> (Duration, Duration) {
     let wanted = match settings.write {
         WriteMode::Auto => settings.freshness.saturating_sub(path::JOB_TIME).max(FIRST_MIN),
-        WriteMode::Storage | WriteMode::Streaming | WriteMode::Load => settings.freshness,
+        WriteMode::Storage | WriteMode::Streaming | WriteMode::Load | WriteMode::Pending => {
+            settings.freshness
+        }
     };
     (wanted, interval(settings, partitions, wanted))
 }
@@ -67,6 +72,9 @@ pub fn soonest(settings: &TopicSettings, partitions: u32) -> Duration {
 /// Where rows are loaded only at times, each such time ends with a job beside the regular ones: these have
 /// half of the quota.
 fn interval(settings: &TopicSettings, partitions: u32, wanted: Duration) -> Duration {
+    if settings.write == WriteMode::Pending {
+        return storage::pace::interval(wanted, partitions, settings.load.streams_per_hour);
+    }
     let jobs = settings.load.settings.jobs_per_table_day;
     let jobs = if settings.write == WriteMode::Auto { jobs / 2 } else { jobs };
     load::pace::interval(wanted, partitions, jobs)

@@ -102,7 +102,7 @@ pub struct Report {
     topics: HashMap<Arc<str>, Arc<TopicTelemetry>>,
     tables: HashMap<TableRef, (Arc<str>, Arc<TableTelemetry>)>,
     writes: HashMap<BatchId, OnTheWire>,
-    loads: HashMap<LoadId, OnTheWire>,
+    loads: HashMap<LoadId, loads::Loading>,
     letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
     shown: Instant,
     in_flight: InFlight,

@@ -57,13 +57,17 @@ pub enum WriteMode {
     /// Load jobs: rows are staged in the bucket of `gcs` (in memory without one) and brought by a job per partition when
     /// `freshness` and the quota of the table allow, exactly once, and free of charge.
     Load,
+    /// The Storage Write API, to PENDING streams: the rows of a partition become visible all at once, by a commit
+    /// every `freshness`, at least once, at the price of `storage`. For batches of minutes of topics with more
+    /// partitions than a table has load jobs for, and without a bucket.
+    Pending,
 }
 
 impl WriteMode {
     /// How rows are streamed where they are; `has_storage`: the Storage Write API can be reached.
     pub fn stream(self, has_storage: bool) -> Stream {
         match self {
-            Self::Storage => Stream::Appends,
+            Self::Storage | Self::Pending => Stream::Appends,
             Self::Auto if has_storage => Stream::Appends,
             Self::Auto | Self::Streaming | Self::Load => Stream::Inserts,
         }
@@ -72,7 +76,7 @@ impl WriteMode {
     /// Whether rows may come by load jobs. Without a bucket only those that never stream do.
     pub fn may_load(self, has_bucket: bool) -> bool {
         match self {
-            Self::Storage | Self::Streaming => false,
+            Self::Storage | Self::Streaming | Self::Pending => false,
             Self::Load => true,
             Self::Auto => has_bucket,
         }
@@ -190,6 +194,8 @@ pub struct TopicLoad {
     pub epoch: u32,
     /// Sizes and quota.
     pub settings: LoadSettings,
+    /// PENDING streams that this service may create in an hour.
+    pub streams_per_hour: u32,
 }
 
 /// The topics that match one entry of the configuration, and where they go. Validated.

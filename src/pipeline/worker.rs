@@ -42,9 +42,13 @@ use crate::{
             job::LoadJob,
             run::JobEnd,
         },
-        storage::news::SchemaNews,
+        storage::{news::SchemaNews, pending::Series},
     },
 };
+
+mod spent;
+
+use spent::Spent;
 
 /// What every worker shares.
 #[derive(Clone)]
@@ -53,7 +57,7 @@ pub struct Shared {
     pub writer: Arc<dyn Write>,
     /// The dead-letter topic; `None` where no topic has one.
     pub letters: Option<Arc<dyn DeadLetters>>,
-    /// Load jobs and their objects; `None` where no topic is loaded.
+    /// Load jobs and their objects, and PENDING streams; `None` where no topic needs either.
     pub loads: Option<Arc<Loads>>,
     /// The write paths of the tables that choose theirs.
     pub paths: Arc<Paths>,
@@ -93,16 +97,10 @@ enum Done {
     Lettered(LetterId, Result<(), Fault>),
     Prepared(NeedId, Result<Prepared, Box<Reason>>),
     Staged(BatchId, Result<String, Fault>),
+    Appended(BatchId, Result<String, WriteOutcome>),
     Located(ChainKey, Result<Slot, Fault>),
     Loaded(ChainKey, LoadId, Result<JobEnd, Fault>),
     Discarded,
-}
-
-/// Objects that may be deleted once an offset of the lane is committed.
-struct Spent {
-    lane: OwnedLane,
-    offset: i64,
-    uris: Vec<String>,
 }
 
 /// Lanes that are being drained, and who waits for it.
@@ -326,6 +324,10 @@ impl<M: Messages> Worker<M> {
                 self.report.staged(id, result.is_ok(), now);
                 self.core.staged(id, result, now);
             }
+            Done::Appended(id, result) => {
+                self.report.appended(id, &result, now);
+                self.core.appended(id, result, now);
+            }
             Done::Located(key, result) => self.core.located(key, result, now),
             Done::Loaded(key, id, result) => {
                 self.report.loaded(id, &result, now);
@@ -341,6 +343,7 @@ impl<M: Messages> Worker<M> {
                 Action::DeadLetter { id, letter } => self.letter(id, letter),
                 Action::Prepare(need) => self.prepare(need),
                 Action::Stage(stage) => self.stage(stage),
+                Action::Append(stage, series) => self.append(stage, series),
                 Action::Locate { key, chain, table, from } => self.locate(key, chain, table, from),
                 Action::Load { id, key, job } => self.load(id, key, job),
                 Action::Discard(slot, uris, committed) => self.discard(slot, uris, committed),
@@ -406,6 +409,21 @@ impl<M: Messages> Worker<M> {
         self.tasks.spawn_on(task, &self.shared.runtime);
     }
 
+    fn append(&mut self, stage: Stage, series: Arc<Series>) {
+        self.report.staging(&stage, Instant::now());
+        let (loads, id) = (self.shared.loads.clone(), stage.id);
+        let task = async move {
+            crate::failpoint!("append_before_send");
+            let result = match loads {
+                Some(loads) => loads.append(stage, &series).await,
+                None => Err(WriteOutcome::Refused(no_loads())),
+            };
+            crate::failpoint!("append_after_answer");
+            Done::Appended(id, result)
+        };
+        self.tasks.spawn_on(task, &self.shared.runtime);
+    }
+
     fn locate(&mut self, key: ChainKey, chain: ChainId, table: TableRef, from: Slot) {
         let loads = self.shared.loads.clone();
         let task = async move {
@@ -429,34 +447,6 @@ impl<M: Messages> Worker<M> {
             };
             crate::failpoint!("load_after_done");
             Done::Loaded(key, id, result)
-        };
-        self.tasks.spawn_on(task, &self.shared.runtime);
-    }
-
-    fn discard(&mut self, slot: LaneSlot, uris: Vec<String>, committed: Option<i64>) {
-        match (committed, self.lanes.get(&slot)) {
-            (None, _) => self.delete(uris),
-            (Some(offset), Some(owned)) => {
-                self.spent.push(Spent { lane: owned.clone(), offset, uris });
-            }
-            // The next owner reads the records again, finds the job and needs no object.
-            (Some(_), None) => {}
-        }
-    }
-
-    /// Deletes the objects whose offsets are committed.
-    fn delete_spent(&mut self) {
-        let commits = &self.shared.commits;
-        let is_due = |spent: &mut Spent| commits.committed(&spent.lane.lane) >= Some(spent.offset);
-        let due: Vec<Spent> = self.spent.extract_if(.., is_due).collect();
-        due.into_iter().for_each(|spent| self.delete(spent.uris));
-    }
-
-    fn delete(&mut self, uris: Vec<String>) {
-        let Some(loads) = self.shared.loads.clone() else { return };
-        let task = async move {
-            loads.discard(uris).await;
-            Done::Discarded
         };
         self.tasks.spawn_on(task, &self.shared.runtime);
     }

@@ -133,7 +133,10 @@ metrics! {
         /// Load jobs, by what became of them: `loaded`, `failed`, or `unknown` where a call about the
         /// job failed, which is made again.
         pub load_jobs: IntCounterVec = "kcbq_load_jobs_total" ["table", "outcome"],
-        /// Bytes of rows that were staged for load jobs, before compression.
+        /// Commits of PENDING streams, by what became of them: `committed`, `failed`, or `unknown` where a
+        /// call failed, which is made again.
+        pub stream_commits: IntCounterVec = "kcbq_stream_commits_total" ["table", "outcome"],
+        /// Bytes of rows that were staged for load jobs, before compression, or appended to PENDING streams.
         pub staged_bytes: IntCounterVec = "kcbq_staged_bytes_total" ["table"],
         /// What the rows cost that BigQuery has acknowledged, or that were staged for load jobs, in USD by
         /// `prices`, by write path: `streaming`, `storage` or `load`. An estimate: discounts are unknown.

@@ -45,13 +45,14 @@ const SCENARIOS: [&str; 13] = [
 
 /// The long runs that stand behind the promises of all write paths, as `battery` plays them: two hours with a
 /// release binary.
-const BATTERY: [&str; 10] = [
+const BATTERY: [&str; 11] = [
     "kill --path load --rounds 50 --records 300000 --seed 11",
     "kill --path load --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 21",
     "kill --path auto --rounds 50 --records 500000 --seed 13",
     "kill --path auto --rounds 0 --zombies 20 --faults 16 --records 500000 --seed 22",
     "kill --path storage --rounds 50 --lose 5 --records 500000 --seed 14",
     "kill --path storage --rounds 0 --storm-s 600 --partitions 16 --lose 5 --records 1000000 --seed 24",
+    "kill --path pending --rounds 50 --lose 5 --records 500000 --seed 15",
     "calm",
     "backlog",
     "freshness",
@@ -191,10 +192,11 @@ fn kill_options(binary: PathBuf, arguments: &[String]) -> Result<kill::Options> 
     let path = match word(arguments, "--path") {
         None | Some("streaming") => kill::Path::Streaming,
         Some("storage") => kill::Path::Storage,
+        Some("pending") => kill::Path::Pending,
         Some("load") => kill::Path::Load,
         Some("upload") => kill::Path::Upload,
         Some("auto") => kill::Path::Auto,
-        Some(other) => bail!("--path {other}: streaming, storage, load, upload or auto"),
+        Some(other) => bail!("--path {other}: streaming, storage, pending, load, upload or auto"),
     };
     Ok(kill::Options {
         binary,

@@ -1,4 +1,4 @@
-//! Whether load jobs can bring rows as fresh as their topics ask for.
+//! Whether load jobs and commits can bring rows as fresh as their topics ask for.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     write::load::pace::JOB_TIME_MAX,
 };
 
-/// Topics that are loaded, and whether their table's quota of jobs allows what they ask for.
+/// Topics that are loaded or committed, and whether the quotas allow what they ask for.
 pub(super) fn freshness(settings: &Settings, fed: &Found) -> Vec<Finding> {
     let paced = fed.iter().filter_map(|(topic, partitions)| {
         let partitions = u32::try_from(*partitions).unwrap_or(u32::MAX);
@@ -23,11 +23,14 @@ pub(super) fn freshness(settings: &Settings, fed: &Found) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (topic, pace, soonest) in paced {
         let note = pace.note().map_or_else(String::new, |note| format!("; {note}"));
-        let sum = format!("`{topic}`: load jobs: {pace}{note}");
+        let sum = format!("`{topic}`: {}: {pace}{note}", pace.what());
         findings.push(match pace.remedy() {
             None => Finding::ok("freshness", sum),
             Some(remedy) => Finding::warning("freshness", sum).remedy(remedy),
         });
+        if pace.is_of_commits() {
+            continue;
+        }
         let Some(gcs) = &settings.gcs else {
             findings.push(kept_in_memory(settings, topic, soonest));
             continue;

@@ -129,9 +129,9 @@ impl<E: Encoder> Core<E> {
         open.entry(way).or_insert_with(|| {
             *last_id += 1;
             let limits = limits();
-            // A staged row that is refused is read again, unless it is the only one that can be meant.
+            // A row that a job refuses is read again, unless it is the only one that can be meant.
             let batch = match way {
-                Way::Staged(..) if limits.rows > 1 => Batch::of_rows_only(),
+                Way::Staged(..) if limits.rows > 1 && !way.is_pending() => Batch::of_rows_only(),
                 Way::Staged(..) | Way::Streamed(_) => Batch::default(),
             };
             Open { id: BatchId(*last_id), batch, limits }
@@ -236,7 +236,7 @@ impl<E: Encoder> Core<E> {
         }
         pushed?;
         match way.chain() {
-            Some(key) => self.appended(key, record.offset, now),
+            Some(key) => self.row_added(key, record.offset, now),
             None if rows == 1 => self.at(now + limits.linger, Timer::Seal(way, id)),
             None => {}
         }

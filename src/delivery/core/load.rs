@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Core, Place as RecordPlace, Sent, Timer, Way};
+use super::{Core, Sent, Timer, Way};
 #[cfg(test)]
 use crate::delivery::defect::Defect;
 use crate::{
@@ -24,9 +24,8 @@ use crate::{
         lane::Phase,
     },
     fault::Fault,
-    record::Record,
     write::load::{
-        chain::{BASE, Slot},
+        chain::Slot,
         content::Content,
         job::{LoadFormat, LoadJob},
         run::JobEnd,
@@ -36,91 +35,14 @@ use crate::{
 mod early;
 mod failure;
 mod format;
+mod locate;
+mod pending;
+
+use pending::Commit;
 
 impl<E: Encoder> Core<E> {
-    /// Whether a record's row is to go its way now. Otherwise it is in the table already, or put aside
-    /// until the chain's end is known.
-    pub(super) fn admit(&mut self, key: ChainKey, place: RecordPlace, record: &Record<'_>) -> bool {
-        if self.chains.get(&key).is_some_and(|chain| chain.is_new(record.offset)) {
-            return true;
-        }
-        let Some(chain) = self.chain(key) else { return true };
-        match chain.place {
-            Place::End(_) => {
-                self.resolve(place, 1, record.bytes());
-                return false;
-            }
-            Place::Unknown(_) | Place::Sought(_) => {}
-        }
-        let before = chain.waiting.memory_bytes();
-        chain.waiting.push_unencoded(place.lane, place.span, record);
-        let after = chain.waiting.memory_bytes();
-        self.recharge(before, after);
-        self.locate(key);
-        false
-    }
-
-    fn chain(&mut self, key: ChainKey) -> Option<&mut Chain> {
-        if !self.chains.contains_key(&key) {
-            let lane = self.lanes.get(&key.lane)?;
-            let facts = self.encoder.chain(&lane.origin, key.table)?;
-            let node = lane.nodes.get(facts.id.short()).copied().unwrap_or(BASE);
-            let suspicion = self.suspicions.get(&(lane.lane.clone(), key.table));
-            let suspicion = suspicion.copied().unwrap_or_default();
-            self.chains.insert(key, Chain::new(facts, node, suspicion));
-        }
-        self.chains.get_mut(&key)
-    }
-
-    /// Asks the driver for the chain's end, once.
-    pub(super) fn locate(&mut self, key: ChainKey) {
-        let Some(chain) = self.chains.get_mut(&key) else { return };
-        let Place::Unknown(from) = chain.place else { return };
-        chain.place = Place::Sought(from);
-        let (chain, table) = (chain.facts.id.clone(), chain.facts.table.clone());
-        self.actions.push_back(Action::Locate { key, chain, table, from });
-    }
-
-    /// The answer to `Action::Locate`.
-    pub fn located(&mut self, key: ChainKey, result: Result<Slot, Fault>, now: Instant) {
-        let Some(chain) = self.chains.get_mut(&key) else { return };
-        match result {
-            Ok(slot) => {
-                (chain.place, chain.fault, chain.attempts) = (Place::End(slot), None, 0);
-                let waiting = std::mem::take(&mut chain.waiting);
-                self.note_node(key);
-                for row in waiting.rows() {
-                    let Some(lane) = self.lanes.get(&row.lane) else { break };
-                    let record = waiting.record(row);
-                    let route = self.encoder.route(&lane.origin, &record);
-                    let place = RecordPlace { lane: row.lane, span: row.span };
-                    self.place(place, &record, route, now);
-                }
-                self.release_memory(waiting.memory_bytes());
-                self.close_owed();
-            }
-            Err(fault) => {
-                chain.place = Place::Unknown(Slot::at(chain.node()));
-                chain.attempts += 1;
-                let wait = wait(&self.settings, &fault, chain.attempts, u64::from(key.lane.0));
-                chain.fault = Some(fault);
-                self.at(now + wait, Timer::Locate(key));
-            }
-        }
-        self.flow(now);
-    }
-
-    /// The lane's next commit says how far the chain is.
-    fn note_node(&mut self, key: ChainKey) {
-        let (Some(chain), Some(lane)) = (self.chains.get(&key), self.lanes.get_mut(&key.lane))
-        else {
-            return;
-        };
-        lane.nodes.insert(chain.facts.id.short().to_owned(), chain.node());
-    }
-
     /// A row was added to an open batch of the chain.
-    pub(super) fn appended(&mut self, key: ChainKey, offset: i64, now: Instant) {
+    pub(super) fn row_added(&mut self, key: ChainKey, offset: i64, now: Instant) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
         let before = if chain.unloaded > 0 { chain.unloaded_from } else { i64::MAX };
         chain.unloaded_from = before.min(offset);
@@ -142,8 +64,11 @@ impl<E: Encoder> Core<E> {
         self.flow(now);
     }
 
-    /// Hands a batch to the driver, to be stored as an object.
+    /// Hands a batch to the driver, to be stored as an object, or appended to a stream.
     pub(super) fn stage(&mut self, id: BatchId, key: ChainKey, format: LoadFormat) {
+        if let LoadFormat::Pending(series) = format {
+            return self.append_rows(id, key, series);
+        }
         let (Some(sent), Some(chain)) = (self.sent.get(&id), self.chains.get(&key)) else {
             // The lane is gone, and with it whoever would wait for the object.
             return self.forget(id);
@@ -270,6 +195,7 @@ impl<E: Encoder> Core<E> {
             return;
         };
         lane.tracker.cut();
+        chain.series.close();
         chain.due = None;
         if chain.closing.is_none() {
             self.closing.push(key);
@@ -298,28 +224,49 @@ impl<E: Encoder> Core<E> {
         }
     }
 
-    /// Creates the chain's next job, if it is ready; `false` if it is not yet.
+    /// Creates the chain's next job, or commit, if it is ready; `false` if it is not yet.
     fn load(&mut self, key: ChainKey, now: Instant) -> bool {
-        let (Some(chain), Some(lane)) = (self.chains.get_mut(&key), self.lanes.get(&key.lane))
-        else {
+        let (Some(chain), Some(lane)) = (self.chains.get(&key), self.lanes.get(&key.lane)) else {
             return true;
         };
         let Some(closing) = chain.closing.filter(|_| !chain.is_abandoned) else { return true };
-        let settled = lane.tracker.settled();
-        // What a halted lane holds back settles when somebody releases it.
-        let is_ready = settled >= closing || lane.halt.is_some();
-        if !is_ready || chain.loading.is_some() {
+        if chain.loading.is_some() {
             self.seal_below(key, closing);
             return false;
         }
-        chain.closing = None;
+        if chain.facts.is_pending {
+            let Some(Commit { job, rows }) = self.commit_of(key) else { return false };
+            self.begin(key, job, rows, now);
+            return true;
+        }
+        let settled = lane.tracker.settled();
+        // What a halted lane holds back settles when somebody releases it.
+        if settled < closing && lane.halt.is_none() {
+            self.seal_below(key, closing);
+            return false;
+        }
         let limit = closing.min(settled);
-        let (Place::End(slot), Some((objects, end))) = (chain.place, chain.take(limit)) else {
+        let Some((job, objects)) = self.job_of(key, limit) else {
+            if let Some(chain) = self.chains.get_mut(&key) {
+                chain.closing = None;
+            }
             self.unmix(key, limit);
             self.arm(key, now);
             return true;
         };
-        let rows = objects.iter().map(Staged::rows).sum();
+        self.begin(key, job, objects, now);
+        let is_late = self.is_late(key.lane);
+        if let Some(chain) = self.chains.get_mut(&key) {
+            chain.formats.cut(is_late);
+        }
+        true
+    }
+
+    /// The job for what is staged below `limit`; `None` where there is none to make.
+    fn job_of(&mut self, key: ChainKey, limit: i64) -> Option<(LoadJob, Vec<Staged>)> {
+        let chain = self.chains.get_mut(&key)?;
+        let Place::End(slot) = chain.place else { return None };
+        let (objects, end) = chain.take(limit)?;
         let job = LoadJob {
             id: chain.facts.id.job(slot),
             table: chain.facts.table.clone(),
@@ -327,24 +274,28 @@ impl<E: Encoder> Core<E> {
             rows_here: objects.iter().filter_map(Staged::rows_here).cloned().collect(),
             format: objects.first().map_or(LoadFormat::NdjsonGz, |object| object.format),
             end,
-            rows,
+            rows: objects.iter().map(Staged::rows).sum(),
         };
         #[cfg(test)]
         let job = match self.defect {
             Some(Defect::EndOffsetInJobId) => LoadJob { id: format!("{}-{end}", job.id), ..job },
             _ => job,
         };
-        chain.unloaded = chain.unloaded.saturating_sub(rows);
-        chain.last_job = Some(now);
-        let id = LoadId(0);
-        chain.loading = Some(Loading { id, job, objects, attempts: 0, fault: None });
-        self.reload(key);
-        let is_late = self.is_late(key.lane);
-        if let Some(chain) = self.chains.get_mut(&key) {
-            chain.formats.cut(is_late);
+        Some((job, objects))
+    }
+
+    /// Hands a job to the driver; none if it has no rows.
+    fn begin(&mut self, key: ChainKey, job: LoadJob, objects: Vec<Staged>, now: Instant) {
+        let Some(chain) = self.chains.get_mut(&key) else { return };
+        chain.closing = None;
+        if !objects.is_empty() {
+            chain.unloaded = chain.unloaded.saturating_sub(job.rows);
+            chain.last_job = Some(now);
+            let id = LoadId(0);
+            chain.loading = Some(Loading { id, job, objects, attempts: 0, fault: None });
+            self.reload(key);
         }
         self.arm(key, now);
-        true
     }
 
     /// Sets the timer for the next job, if there are rows for it and none is wanted already.
@@ -413,7 +364,9 @@ impl<E: Encoder> Core<E> {
         let end = loading.job.end;
         let kept: usize = loading.objects.iter().map(Staged::payload_bytes).sum();
         lane.bytes = lane.bytes.saturating_sub(kept);
-        chain.place = Place::End(Slot::at(end));
+        if !chain.facts.is_pending {
+            chain.place = Place::End(Slot::at(end));
+        }
         chain.rows_max = chain.rows_max.saturating_mul(2);
         let lines_jobs = chain.formats.arrived();
         let suspect = (lane.lane.clone(), key.table);

@@ -18,12 +18,24 @@ use crate::{
 impl<E: Encoder> Core<E> {
     /// The answer to `Action::Write`.
     pub fn written(&mut self, id: BatchId, outcome: WriteOutcome, now: Instant) {
-        let Some(mut sent) = self.sent.remove(&id) else {
+        let Some(sent) = self.sent.remove(&id) else {
             debug_assert!(false, "a batch was answered twice");
             return;
         };
         #[cfg(test)]
         let outcome = self.with_defects(outcome, &sent);
+        self.answered(id, sent, outcome, now);
+        self.flow(now);
+    }
+
+    /// What becomes of a batch by the outcome of its request.
+    pub(super) fn answered(
+        &mut self,
+        id: BatchId,
+        mut sent: Sent,
+        outcome: WriteOutcome,
+        now: Instant,
+    ) {
         match outcome {
             WriteOutcome::Acked => self.acknowledged(sent),
             WriteOutcome::Partial { rejected, unsent, is_doubtful } => {
@@ -35,7 +47,6 @@ impl<E: Encoder> Core<E> {
                 self.failed(id, sent, fault, now);
             }
         }
-        self.flow(now);
     }
 
     fn acknowledged(&mut self, sent: Sent) {
@@ -105,6 +116,27 @@ impl<E: Encoder> Core<E> {
         self.release_memory(sent.batch.memory_bytes());
     }
 
+    /// Sends the two halves of a batch instead of it.
+    pub(super) fn split(&mut self, sent: Sent) {
+        let middle = sent.batch.rows().len() / 2;
+        for first in [true, false] {
+            let half = self.subset(&sent, |index| (index < middle) == first);
+            self.charge(half.memory_bytes());
+            self.dispatch(sent.way, half, sent.past);
+        }
+        self.release_memory(sent.batch.memory_bytes());
+    }
+
+    /// A new batch of the rows that `keep` chooses, in the same framing, not closed yet.
+    fn subset(&self, sent: &Sent, keep: impl Fn(usize) -> bool) -> Batch {
+        let slot = sent.way.slot();
+        if sent.way.chain().is_some() {
+            return sent.batch.subset(&sent.body, b"", |_| {}, keep);
+        }
+        let open = |body: &mut Vec<u8>| self.encoder.open_body(slot, body);
+        sent.batch.subset(&sent.body, self.encoder.separator(slot), open, keep)
+    }
+
     fn partial(&mut self, sent: &Sent, rejected: &[RowFault], unsent: &[u32], now: Instant) {
         let is_unsent = |index: usize| contains(unsent, index);
         let find = |index: usize| rejected.iter().find(|fault| fault.row as usize == index);
@@ -120,7 +152,8 @@ impl<E: Encoder> Core<E> {
             if let Some(rejected) = find(index).filter(|_| !may_pass(index)) {
                 let place = Place { lane: row.lane, span: row.span };
                 let record = sent.batch.record(row);
-                let is_old = rejected.fault.kind == FaultKind::PartitionOutOfRange;
+                let is_old = rejected.fault.kind == FaultKind::PartitionOutOfRange
+                    && sent.way.chain().is_none();
                 if is_old && self.stage_instead(sent.way.slot(), place, &record, now) {
                     continue;
                 }
@@ -151,11 +184,8 @@ impl<E: Encoder> Core<E> {
         own_fault: bool,
         now: Instant,
     ) {
-        let slot = sent.way.slot();
-        let open = |body: &mut Vec<u8>| self.encoder.open_body(slot, body);
-        let separator = self.encoder.separator(slot);
-        let mut batch = sent.batch.subset(&sent.body, separator, open, is_unsent);
-        self.encoder.close_body(slot, batch.body_mut());
+        let mut batch = self.subset(sent, is_unsent);
+        self.close_body(sent.way, batch.body_mut());
         let body = batch.take_body();
         let id = BatchId(self.next_id());
         let attempts = if own_fault { sent.attempts } else { 0 };

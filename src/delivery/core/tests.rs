@@ -25,6 +25,7 @@ mod halt;
 mod job_failures;
 mod kept;
 mod load;
+mod pending;
 mod revoke;
 
 /// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, `o` a row of another table,
@@ -116,6 +117,7 @@ impl Encoder for Fake {
         Some(ChainFacts {
             id: ChainId::new(&of),
             table,
+            is_pending: self.format.get().is_pending(),
             first,
             interval,
             soonest: interval,

@@ -10,12 +10,18 @@ use crate::{
         settings::{NullValue, TopicLoad, TopicSettings, WriteMode},
     },
     transcode::{RowPlan, writer::json::JsonRow},
-    write::load::{
-        chain::{ChainId, ChainOf},
-        job::{LoadFormat, SchemaIx},
-        settings::StagingFormat,
+    write::{
+        load::{
+            chain::{ChainId, ChainOf},
+            job::{LoadFormat, SchemaIx, SeriesIx},
+            settings::StagingFormat,
+        },
+        storage::pace,
     },
 };
+
+/// Bytes of rows in one append at most: BigQuery takes 10 MB.
+const APPEND_BYTES: usize = 9_000_000;
 
 /// What the brokers tell of a topic.
 #[derive(Clone, Debug)]
@@ -96,6 +102,11 @@ impl TopicEncoder {
 
     pub(super) fn staging_of(&self, slot: SlotId) -> Option<Staging> {
         let (settings, table) = self.settings_of(slot)?;
+        if settings.write == WriteMode::Pending {
+            let format = LoadFormat::Pending(SeriesIx::default());
+            let object_bytes = settings.load.settings.object_bytes.min(APPEND_BYTES);
+            return Some(Staging { table, format, object_bytes, is_kept_here: false });
+        }
         let has_bucket = self.paths.has_bucket();
         let object_bytes = settings.load.settings.object_bytes;
         let format = self.slot(slot)?.format;
@@ -112,7 +123,7 @@ impl TopicEncoder {
         let Some((settings, table)) = self.settings_of(slot) else { return false };
         match settings.write {
             WriteMode::Storage | WriteMode::Streaming => false,
-            WriteMode::Load => true,
+            WriteMode::Load | WriteMode::Pending => true,
             WriteMode::Auto => self.followed.get(&table).is_some_and(|table| table.is_staged),
         }
     }
@@ -124,13 +135,21 @@ impl TopicEncoder {
     pub(super) fn chain_of(&self, origin: &Origin, table: TableIx) -> Option<ChainFacts> {
         let table = self.tables.get(table.0 as usize)?;
         let settings = &origin.settings;
+        let is_pending = settings.write == WriteMode::Pending;
         let TopicLoad { group, epoch, .. } = &settings.load;
         let (lane, topic_id) = (&origin.lane, origin.topic_id.as_deref());
         let of = ChainOf { group, lane, topic_id, table, load_epoch: *epoch };
-        let (first, interval) = paths::pace(settings, self.partitions(origin));
-        let soonest = paths::soonest(settings, self.partitions(origin));
-        let turn = self.paths.turn(lane, self.partitions(origin));
+        let partitions = self.partitions(origin);
+        let (mut first, interval) = paths::pace(settings, partitions);
+        let soonest = paths::soonest(settings, partitions);
+        let mut turn = self.paths.turn(lane, partitions);
+        if is_pending {
+            // A commit is no change of the table: none need wait for another.
+            turn = None;
+            first = pace::first(first, u32::try_from(lane.partition).unwrap_or(0), partitions);
+        }
         let id = ChainId::new(&of);
-        Some(ChainFacts { id, table: table.clone(), first, interval, soonest, turn })
+        let table = table.clone();
+        Some(ChainFacts { id, table, is_pending, first, interval, soonest, turn })
     }
 }

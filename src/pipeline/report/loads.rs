@@ -12,7 +12,10 @@ use crate::{
     fault::Fault,
     pipeline::encoder::TopicEncoder,
     telemetry::LaneState,
-    write::load::{job::LoadJob, run::JobEnd},
+    write::{
+        WriteOutcome,
+        load::{job::LoadJob, run::JobEnd},
+    },
 };
 
 impl Report {
@@ -32,20 +35,47 @@ impl Report {
         sent.table.load_cost.inc_by(self.paths.prices().loaded(bytes).0);
     }
 
-    /// A job is to be created.
+    /// Rows were appended to a PENDING stream, or not.
+    pub fn appended(&mut self, id: BatchId, result: &Result<String, WriteOutcome>, now: Instant) {
+        let Some(sent) = self.writes.remove(&id) else { return };
+        match result {
+            Ok(_) => {
+                self.telemetry.liveness.progressed(now);
+                self.show_written(&sent.name);
+                let bytes = sent.bytes as u64;
+                sent.table.staged_bytes.inc_by(bytes);
+                sent.table.storage_cost.inc_by(self.paths.prices().appended(bytes).0);
+            }
+            Err(WriteOutcome::Refused(fault) | WriteOutcome::Unknown(fault)) => {
+                sent.table.retried(fault.kind.name());
+            }
+            Err(WriteOutcome::Partial { .. } | WriteOutcome::Acked) => {}
+        }
+    }
+
+    /// A job is to be created, or streams are to be committed.
     pub fn loading(&mut self, id: LoadId, job: &LoadJob, now: Instant) {
         let (name, table) = self.table(&job.table);
-        tracing::info!(
-            job = job.id, table = %name, rows = job.rows, end = job.end,
-            objects = job.sources.len(), "a load job begins"
-        );
+        let (id_of, rows, end, sources) = (&job.id, job.rows, job.end, job.sources.len());
+        match job.format.is_pending() {
+            true => tracing::debug!(
+                commit = id_of, table = %name, rows, streams = sources, "streams are committed"
+            ),
+            false => tracing::info!(
+                job = id_of, table = %name, rows, end, objects = sources, "a load job begins"
+            ),
+        }
         let rows = u32::try_from(job.rows).unwrap_or(u32::MAX);
-        self.loads.insert(id, OnTheWire::new((name, table), rows, 0, now));
+        let loading = OnTheWire::new((name, table), rows, 0, now);
+        self.loads.insert(id, Loading { sent: loading, is_commit: job.format.is_pending() });
     }
 
     /// It is done, or a call about it failed.
     pub fn loaded(&mut self, id: LoadId, result: &Result<JobEnd, Fault>, now: Instant) {
-        let Some(sent) = self.loads.remove(&id) else { return };
+        let Some(Loading { sent, is_commit }) = self.loads.remove(&id) else { return };
+        if is_commit {
+            return self.committed(&sent, result, now);
+        }
         let seconds = now.duration_since(sent.since).as_secs_f64();
         let table = &*sent.name;
         match result {
@@ -67,6 +97,31 @@ impl Report {
             }
         }
     }
+
+    fn committed(&self, sent: &OnTheWire, result: &Result<JobEnd, Fault>, now: Instant) {
+        let table = &*sent.name;
+        match result {
+            Ok(JobEnd::Loaded { .. }) => {
+                self.telemetry.liveness.progressed(now);
+                sent.table.rows_written.inc_by(u64::from(sent.rows));
+                sent.table.stream_commit("committed");
+            }
+            Ok(JobEnd::Failed(fault)) => {
+                sent.table.stream_commit("failed");
+                tracing::warn!(table, %fault, "streams are not committed; their rows are read again");
+            }
+            Err(fault) => {
+                sent.table.stream_commit("unknown");
+                tracing::warn!(table, %fault, "whether streams are committed is not known yet; asking again");
+            }
+        }
+    }
+}
+
+/// A load job or a commit under way.
+pub(super) struct Loading {
+    sent: OnTheWire,
+    is_commit: bool,
 }
 
 /// Says of the lanes whose rows are staged what they wait for.
@@ -85,7 +140,7 @@ fn fault(chain: &Chain) -> Option<String> {
     let job = chain.loading.as_ref();
     let failed = job.and_then(|job| Some((job.job.id.as_str(), job.fault.as_ref()?)));
     match (failed, &chain.fault) {
-        (Some((id, fault)), _) => Some(format!("{table}: load job {id}: {fault}")),
+        (Some((id, fault)), _) => Some(format!("{table}: {} {id}: {fault}", what(chain))),
         (None, Some(fault)) => Some(format!("{table}: looking for its load jobs: {fault}")),
         (None, None) => None,
     }
@@ -95,10 +150,17 @@ fn loading(chain: &Chain, now: Instant) -> Option<String> {
     let table = &chain.facts.table;
     if let Some(job) = &chain.loading {
         let rows = job.job.rows;
-        return Some(format!("{table}: load job {} of {rows} rows is under way", job.job.id));
+        let (what, id) = (what(chain), &job.job.id);
+        return Some(format!("{table}: {what} {id} of {rows} rows is under way"));
     }
     let due = chain.due.filter(|_| chain.unloaded > 0)?;
     let seconds = due.saturating_duration_since(now).as_secs();
     let rows = chain.unloaded;
-    Some(format!("{table}: {rows} rows are staged; the next load job is due in {seconds} s"))
+    let what = what(chain);
+    Some(format!("{table}: {rows} rows are staged; the next {what} is due in {seconds} s"))
+}
+
+/// What brings the chain's rows.
+fn what(chain: &Chain) -> &'static str {
+    if chain.facts.is_pending { "commit" } else { "load job" }
 }

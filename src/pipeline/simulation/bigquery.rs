@@ -132,6 +132,13 @@ impl BigQuery {
         request
     }
 
+    /// A connection has ended in good order.
+    pub(crate) fn leave(&mut self, number: u64) {
+        if let Some(number) = self.connections.remove(&number) {
+            self.core.disconnect(number);
+        }
+    }
+
     fn needed_rows(&self, request: &RestRequest) -> Vec<(TopicPartition, i64)> {
         let Some(name) = deleted_object(request) else { return Vec::new() };
         let uri = format!("gs://{BUCKET}/{name}");
@@ -200,6 +207,8 @@ pub(crate) enum Service {
     InsertAll,
     /// It appends rows.
     Append,
+    /// It creates, ends or commits streams.
+    Streams,
     /// It stores an object.
     Upload,
     /// It creates a load job.
@@ -216,7 +225,10 @@ impl Service {
         let is_post = request.method == Method::POST;
         match request.path.as_str() {
             _ if inserts_into(request).is_some() => Self::InsertAll,
-            path if path.starts_with(storage::SERVICE) => Self::Append,
+            path if path.starts_with(storage::SERVICE) && path.ends_with("/AppendRows") => {
+                Self::Append
+            }
+            path if path.starts_with(storage::SERVICE) => Self::Streams,
             path if path.starts_with("/upload/bigquery/") => Self::JobMedia,
             path if path.starts_with("/upload/") => Self::Upload,
             path if is_post && path.ends_with("/jobs") => Self::JobInsert,
@@ -274,6 +286,13 @@ pub(crate) fn error(status: StatusCode, reason: &str) -> RestResponse {
 /// The same to a request that appends rows.
 pub(crate) fn append_error(status: StatusCode, reason: &str) -> RestResponse {
     let Response { status, headers, body } = storage::refusal(status.as_u16(), reason, "injected");
+    RestResponse { status, headers, body }
+}
+
+/// The same to a call about streams.
+pub(crate) fn call_error(status: StatusCode, reason: &str) -> RestResponse {
+    let error = storage::refused(status.as_u16(), reason, "injected");
+    let Response { status, headers, body } = error.into();
     RestResponse { status, headers, body }
 }
 

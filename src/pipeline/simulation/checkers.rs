@@ -269,6 +269,7 @@ impl Checkers {
         // A load job knows nothing of insertIds.
         let far_apart = self.contents.is_switched(lane)
             || self.contents.is_appended(lane)
+            || self.contents.is_pending(lane)
             || outcome.rows.windows(2).all(|two| two[1] - two[0] >= dedupe_ms);
         let repeated = self.ambiguous.contains(&(lane.clone(), offset));
         if !(far_apart && (exposed || repeated)) {

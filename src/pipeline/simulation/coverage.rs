@@ -88,6 +88,13 @@ pub(crate) enum Mark {
     LaneRestarted,
     ToLoad,
     ToStreaming,
+    Pending,
+    PendingRejected,
+    PendingRefused,
+    Committed,
+    /// Not asked for: streams are gone or miscounted only if somebody else has touched them.
+    CommitFailed,
+    CommitInDoubt,
 }
 
 impl Mark {
@@ -104,7 +111,7 @@ impl Mark {
     ];
 
     /// What a set of histories must reach.
-    pub(crate) const SET: [Self; 81] = [
+    pub(crate) const SET: [Self; 86] = [
         Self::Kill,
         Self::KillWithUnacknowledged,
         Self::Rebalance,
@@ -186,6 +193,11 @@ impl Mark {
         Self::LaneRestarted,
         Self::ToLoad,
         Self::ToStreaming,
+        Self::Pending,
+        Self::PendingRejected,
+        Self::PendingRefused,
+        Self::Committed,
+        Self::CommitInDoubt,
     ];
 }
 

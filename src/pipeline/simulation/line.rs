@@ -8,7 +8,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{bigquery::Service, env::Who};
@@ -44,6 +44,8 @@ impl Call {
 pub(crate) enum Ask {
     /// Of BigQuery.
     Rest(RestRequest, oneshot::Sender<RestAnswer>),
+    /// Nothing: a connection to BigQuery, by its number, has ended.
+    Leave(u64),
     /// Of the registry.
     Schema(u32, oneshot::Sender<SchemaAnswer>),
 }
@@ -80,6 +82,12 @@ impl Line {
         self.calls.send(call).await.ok()?;
         answer.await.ok()
     }
+
+    async fn ask_storage(&self, request: RestRequest) -> Result<Bytes, RpcError> {
+        let answer = self.ask(|sender| Ask::Rest(request, sender)).await;
+        let whole = |RestResponse { status, headers, body }| Response { status, headers, body };
+        memory::answer(answer.and_then(Result::ok).map(whole))
+    }
 }
 
 impl Rest for Line {
@@ -95,8 +103,11 @@ impl Rest for Line {
 }
 
 impl Rpc for Line {
-    fn call(&self, _: RpcRequest) -> BoxFuture<'_, Result<Bytes, RpcError>> {
-        unreachable!("the default streams need no other call")
+    fn call(&self, request: RpcRequest) -> BoxFuture<'_, Result<Bytes, RpcError>> {
+        let RpcRequest { path, message, .. } = request;
+        let (method, headers) = (Method::POST, HeaderMap::new());
+        let request = RestRequest { method, path, headers, body: message };
+        Box::pin(async move { self.ask_storage(request).await })
     }
 
     fn open(&self, path: &str, _: &str) -> BoxFuture<'_, Result<RpcStream, RpcError>> {
@@ -108,7 +119,10 @@ impl Rpc for Line {
         let connection = Connection { line, path, number, requests: receiver };
         let answers = stream::unfold(Some(connection), |connection| async {
             let mut connection = connection?;
-            let message = connection.requests.recv().await?;
+            let Some(message) = connection.requests.recv().await else {
+                connection.leave().await;
+                return None;
+            };
             let answer = connection.answer(message).await;
             let goes_on = answer.is_ok().then_some(connection);
             Some((answer, goes_on))
@@ -122,9 +136,14 @@ impl Connection {
         let headers = [(CONNECTION.parse().unwrap(), HeaderValue::from(self.number))];
         let (method, path) = (Method::POST, self.path.clone());
         let request = RestRequest { method, path, headers: headers.into_iter().collect(), body };
-        let answer = self.line.ask(|sender| Ask::Rest(request, sender)).await;
-        let whole = |RestResponse { status, headers, body }| Response { status, headers, body };
-        memory::answer(answer.and_then(Result::ok).map(whole))
+        self.line.ask_storage(request).await
+    }
+
+    /// The client has ended the call in good order.
+    async fn leave(&self) {
+        let call = Call { who: self.line.who, ask: Ask::Leave(self.number) };
+        // The history may be over.
+        self.line.calls.send(call).await.ok();
     }
 }
 

@@ -87,13 +87,12 @@ impl Loading {
     fn draw(rng: &mut Rng, fat: bool) -> Self {
         let some = rng.chance(600);
         Self {
-            topics: [(); 3].map(|()| match rng.between(0, 9) {
-                0..=5 if !some => WriteMode::Streaming,
-                _ if !some => WriteMode::Storage,
-                0..=2 => WriteMode::Load,
-                3..=5 => WriteMode::Auto,
-                6..=7 => WriteMode::Streaming,
-                _ => WriteMode::Storage,
+            topics: [(); 3].map(|()| match (some, rng.between(0, 9)) {
+                (false, 0..=4) | (true, 6) => WriteMode::Streaming,
+                (false, 5..=7) | (true, 7) => WriteMode::Storage,
+                (true, 0..=2) => WriteMode::Load,
+                (true, 3..=5) => WriteMode::Auto,
+                _ => WriteMode::Pending,
             }),
             has_bucket: rng.chance(750),
             has_storage: rng.chance(500),

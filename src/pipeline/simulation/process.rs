@@ -44,7 +44,12 @@ use crate::{
             run::JobEnd,
         },
         stack::retry::RetrySettings,
-        storage::{StorageWrite, news::SchemaNews, settings::StorageSettings},
+        storage::{
+            StorageWrite,
+            news::SchemaNews,
+            pending::{PendingStreams, Series},
+            settings::StorageSettings,
+        },
     },
 };
 
@@ -68,6 +73,8 @@ pub(crate) enum Done {
     Prepared(NeedId, Result<Prepared, Box<Reason>>),
     /// Rows were stored as an object, or not.
     Staged(BatchId, Result<String, Fault>),
+    /// Rows were appended to a PENDING stream, or not.
+    Appended(BatchId, Result<String, WriteOutcome>),
     /// A chain's end was found, or not.
     Located(ChainKey, Result<Slot, Fault>),
     /// A load job came to its end, or to none.
@@ -122,6 +129,8 @@ impl Process {
                 nonce: format!("r{}l{}", who.replica, who.life),
             }),
         );
+        let loads =
+            loads.with_streams(PendingStreams::new(Arc::clone(&rpc), &storage_settings(env)));
         let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
         let clock = clock(env);
@@ -167,6 +176,21 @@ impl Process {
         let (loads, id) = (Arc::clone(&self.loads), stage.id);
         env.spawn(who, async move {
             let done = Done::Staged(id, loads.stage(worker, stage).await);
+            Finished { who, worker, done }
+        });
+    }
+
+    /// Appends rows to a PENDING stream.
+    pub(crate) fn append(
+        &self,
+        env: &mut Env,
+        who: Who,
+        worker: usize,
+        (stage, series): (Stage, Arc<Series>),
+    ) {
+        let (loads, id) = (Arc::clone(&self.loads), stage.id);
+        env.spawn(who, async move {
+            let done = Done::Appended(id, loads.append(stage, &series).await);
             Finished { who, worker, done }
         });
     }

@@ -124,14 +124,20 @@ impl Contents {
         self.is_loaded(lane) || self.is_switched(lane)
     }
 
+    /// Whether they are in PENDING streams until a commit: nothing that is lost on the way repeats one.
+    pub(crate) fn is_pending(&self, lane: &TopicPartition) -> bool {
+        self.loading.mode(&lane.topic) == WriteMode::Pending
+    }
+
     /// Whether they come now this way and now that.
     pub(crate) fn is_switched(&self, lane: &TopicPartition) -> bool {
         self.loading.has_bucket && self.loading.mode(&lane.topic) == WriteMode::Auto
     }
 
-    /// Whether they are appended: nothing recognises those that are sent again.
+    /// Whether they are appended to `_default`: nothing recognises those that are sent again.
     pub(crate) fn is_appended(&self, lane: &TopicPartition) -> bool {
-        self.loading.mode(&lane.topic).stream(self.loading.has_storage) == Stream::Appends
+        !self.is_pending(lane)
+            && self.loading.mode(&lane.topic).stream(self.loading.has_storage) == Stream::Appends
     }
 
     /// What the record at these coordinates says.

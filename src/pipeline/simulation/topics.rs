@@ -42,7 +42,12 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             write: plan.loading.mode(name),
             stream: plan.loading.mode(name).stream(plan.loading.has_storage),
             freshness: Duration::from_millis(plan.loading.freshness_ms),
-            load: TopicLoad { group: "g".into(), epoch: 0, settings: load },
+            load: TopicLoad {
+                group: "g".into(),
+                epoch: 0,
+                settings: load,
+                streams_per_hour: 1_000_000,
+            },
             dead_letter: (name == "a" || !plan.letterless).then(|| "dead".into()),
             dead_letter_budget: plan.budget,
             null_value: NullValue::Skip,

@@ -82,13 +82,16 @@ impl Fate {
 pub(crate) fn send(env: &mut Env, call: Call) {
     let Call { who, ask } = call;
     let (fate, what) = match &ask {
+        Ask::Leave(number) => return env.bigquery.leave(*number),
         Ask::Schema(id, _) => (schema_fate(env), format!("schema {id}")),
         Ask::Rest(request, _) => {
             let fate = match Service::of(request) {
                 Service::InsertAll => insert_fate(env),
-                Service::Append | Service::Upload | Service::JobInsert | Service::JobMedia => {
-                    load_fate(env)
-                }
+                Service::Append
+                | Service::Streams
+                | Service::Upload
+                | Service::JobInsert
+                | Service::JobMedia => load_fate(env),
                 Service::Other => table_fate(env),
             };
             if fate.is_doubtful() && Service::of(request) == Service::InsertAll {
@@ -115,7 +118,7 @@ pub(crate) fn send(env: &mut Env, call: Call) {
 fn hang(env: &mut Env, who: Who, ask: Ask) {
     let silence = match ask {
         Ask::Schema(..) => REGISTRY_TIMEOUT_MS,
-        Ask::Rest(..) => CONNECTION_DEAD_MS,
+        Ask::Rest(..) | Ask::Leave(_) => CONNECTION_DEAD_MS,
     };
     let patience = if env.rng.chance(500) { env.delay() } else { silence };
     env.after(patience, Event::Replied(who, Reply::Broken(ask)));
@@ -203,6 +206,7 @@ fn schema_fate(env: &mut Env) -> Fate {
 /// A call that was made at `sent` reaches its service.
 pub(crate) fn arrives(env: &mut Env, Call { who, ask }: Call, fate: Fate, sent: u64) {
     match ask {
+        Ask::Leave(_) => {}
         Ask::Schema(id, sender) => {
             let answer = schema(env, id, fate);
             let delay = env.delay();
@@ -210,8 +214,11 @@ pub(crate) fn arrives(env: &mut Env, Call { who, ask }: Call, fate: Fate, sent: 
         }
         Ask::Rest(request, sender) => {
             let again = request.clone();
-            let is_append = Service::of(&request) == Service::Append;
-            let error = if is_append { bigquery::append_error } else { bigquery::error };
+            let error = match Service::of(&request) {
+                Service::Append => bigquery::append_error,
+                Service::Streams => bigquery::call_error,
+                _ => bigquery::error,
+            };
             let mut appended = Vec::new();
             let answer = match fate {
                 Fate::Refuse(status, reason) => error(status, reason),

@@ -102,6 +102,8 @@ pub(crate) struct Worker {
     /// Those whose lanes are lost.
     zombies: BTreeSet<Effect>,
     spent: Vec<Spent>,
+    /// Jobs under way that are commits of PENDING streams.
+    commits: BTreeSet<LoadId>,
     news_seen: u64,
 }
 
@@ -121,6 +123,7 @@ impl Worker {
             effects: BTreeSet::new(),
             zombies: BTreeSet::new(),
             spent: Vec::new(),
+            commits: BTreeSet::new(),
             news_seen: 0,
         }
     }
@@ -340,6 +343,14 @@ impl Worker {
                     self.effects.insert(Effect::Batch(stage.id));
                     self.process.stage(env, who, worker, stage);
                 }
+                Action::Append(stage, series) => {
+                    env.log(format_args!(
+                        "append {who:?}.{worker} {:?} {} rows {} from {}",
+                        stage.id, stage.chain, stage.rows, stage.first
+                    ));
+                    self.effects.insert(Effect::Batch(stage.id));
+                    self.process.append(env, who, worker, (stage, series));
+                }
                 Action::Locate { key, chain, table, from } => {
                     env.log(format_args!("locate {who:?}.{worker} {chain} from {from:?}"));
                     self.process.locate(env, who, worker, (key, chain, table, from));
@@ -349,8 +360,11 @@ impl Worker {
                         "load {who:?}.{worker} {} to {} rows {}",
                         job.id, job.end, job.rows
                     ));
-                    if job.format != LoadFormat::NdjsonGz {
+                    if let LoadFormat::Avro(_) = job.format {
                         env.mark(Mark::ContainerJob);
+                    }
+                    if job.format.is_pending() {
+                        self.commits.insert(id);
                     }
                     self.effects.insert(Effect::Load(id));
                     self.process.load(env, who, worker, (key, id, job));
@@ -418,6 +432,17 @@ impl Worker {
                 env.mark(if result.is_ok() { Mark::Staged } else { Mark::StageFault });
                 self.core.staged(id, result, now);
             }
+            Done::Appended(id, result) => {
+                self.answered(env, Effect::Batch(id));
+                let said = result.as_ref().map_err(name);
+                env.log(format_args!("appended {who:?}.{index} {id:?} {said:?}"));
+                env.mark(match &result {
+                    Ok(_) => Mark::Pending,
+                    Err(WriteOutcome::Partial { .. }) => Mark::PendingRejected,
+                    Err(_) => Mark::PendingRefused,
+                });
+                self.core.appended(id, result, now);
+            }
             Done::Located(key, result) => {
                 env.log(format_args!("located {who:?}.{index} {key:?} {result:?}"));
                 env.mark(if result.is_ok() { Mark::ChainFound } else { Mark::LocateFault });
@@ -426,10 +451,13 @@ impl Worker {
             Done::Loaded(key, id, result) => {
                 self.answered(env, Effect::Load(id));
                 env.log(format_args!("loaded {who:?}.{index} {key:?} {id:?} {result:?}"));
-                env.mark(match result {
-                    Ok(JobEnd::Loaded { .. }) => Mark::JobLoaded,
-                    Ok(JobEnd::Failed(_)) => Mark::JobFailed,
-                    Err(_) => Mark::JobUnknown,
+                env.mark(match (&result, self.commits.remove(&id)) {
+                    (Ok(JobEnd::Loaded { .. }), false) => Mark::JobLoaded,
+                    (Ok(JobEnd::Failed(_)), false) => Mark::JobFailed,
+                    (Err(_), false) => Mark::JobUnknown,
+                    (Ok(JobEnd::Loaded { .. }), true) => Mark::Committed,
+                    (Ok(JobEnd::Failed(_)), true) => Mark::CommitFailed,
+                    (Err(_), true) => Mark::CommitInDoubt,
                 });
                 self.core.loaded((key, id), result, now);
             }

@@ -109,7 +109,8 @@ pub fn refusal(status: u16, reason: &str, message: &str) -> Response {
     }
 }
 
-fn refused(status: u16, reason: &str, message: &str) -> RpcError {
+/// A refusal of a call.
+pub fn refused(status: u16, reason: &str, message: &str) -> RpcError {
     RpcError::new(Code::of_http(status, reason), format!("{reason}: {message}"))
 }
 

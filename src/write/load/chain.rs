@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{record::TopicPartition, table::TableRef, write::stable_hash::fnv1a_128};
+use crate::{
+    record::TopicPartition,
+    table::TableRef,
+    write::{load::job::SeriesIx, stable_hash::fnv1a_128},
+};
 
 /// What a chain is for. Whatever changes here begins another chain, in which records that are read
 /// again are loaded again.
@@ -50,6 +54,11 @@ impl ChainId {
     /// takes.
     pub fn job(&self, slot: Slot) -> String {
         format!("{}-{}-a{}", self.0, slot.node, slot.attempt)
+    }
+
+    /// What the commit of a series of PENDING streams is called in logs.
+    pub fn commit(&self, series: SeriesIx) -> String {
+        format!("{}-s{}", self.0, series.0)
     }
 
     /// The name of a staged object, below `prefix`. `nonce` is the process's own and `number` counts in it,

@@ -12,13 +12,15 @@ use crate::{fault::Fault, table::TableRef, write::load::content::Content};
 const END: &str = "kcbq_end";
 const ROWS: &str = "kcbq_rows";
 
-/// How the rows stand in the objects.
+/// How staged rows stand, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LoadFormat {
     /// One JSON object a line, in objects gzipped.
     NdjsonGz,
     /// Avro object containers of one schema.
     Avro(SchemaIx),
+    /// Protobuf rows in PENDING streams: a commit makes them visible, and no load job.
+    Pending(SeriesIx),
 }
 
 /// A container's schema by its number in the worker's encoder. Rows of two schemas never go by one job:
@@ -26,14 +28,18 @@ pub enum LoadFormat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SchemaIx(pub u32);
 
-/// A job to be created.
+/// PENDING streams that are committed together, by their number in the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeriesIx(pub u32);
+
+/// A job to be created, or streams to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadJob {
-    /// The id; see [`super::chain::ChainId::job`].
+    /// The id; see [`super::chain::ChainId::job`] and [`super::chain::ChainId::commit`].
     pub id: String,
     /// Where the rows go. The job runs in the table's project.
     pub table: TableRef,
-    /// The objects, `gs://…`, at most 10,000.
+    /// The objects, `gs://…`, or the streams, at most 10,000.
     pub sources: Vec<String>,
     /// The rows themselves where there is no bucket, all of one format and schema: they go with the
     /// job's creation.
@@ -59,7 +65,7 @@ impl LoadJob {
                 "datasetId": *self.table.dataset,
                 "tableId": *self.table.table,
             },
-            "sourceFormat": self.format.name(),
+            "sourceFormat": self.format.source_format(),
             "writeDisposition": "WRITE_APPEND",
             "createDisposition": "CREATE_NEVER",
             "maxBadRecords": 0,
@@ -90,12 +96,18 @@ impl LoadJob {
 }
 
 impl LoadFormat {
-    /// BigQuery's name.
-    pub fn name(self) -> &'static str {
+    /// BigQuery's name; `None` for rows that no load job reads.
+    pub fn source_format(self) -> Option<&'static str> {
         match self {
-            Self::NdjsonGz => "NEWLINE_DELIMITED_JSON",
-            Self::Avro(_) => "AVRO",
+            Self::NdjsonGz => Some("NEWLINE_DELIMITED_JSON"),
+            Self::Avro(_) => Some("AVRO"),
+            Self::Pending(_) => None,
         }
+    }
+
+    /// Whether the rows are in PENDING streams.
+    pub fn is_pending(self) -> bool {
+        matches!(self, Self::Pending(_))
     }
 }
 

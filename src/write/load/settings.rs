@@ -15,7 +15,8 @@ pub struct LoadSettings {
     #[schemars(range(min = 1))]
     pub jobs_per_table_day: u32,
     /// Bytes of rows in one staged object, before compression. It waits in memory until it is full, or
-    /// its job is due, or the memory is short. Default: 4 MiB.
+    /// its job is due, or the memory is short. With `write: pending`, in one append, of 9 MB at most.
+    /// Default: 4 MiB.
     #[schemars(range(min = 1024, max = 1_073_741_824))]
     pub object_bytes: usize,
     /// How rows stand in staged objects. Default: `auto`.

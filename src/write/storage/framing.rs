@@ -8,12 +8,15 @@ use bytes::Bytes;
 
 /// Field 1, length-delimited: `ProtoRows.serialized_rows`, `AppendRowsRequest.write_stream`.
 const FIELD_1: u8 = 0x0a;
-/// `ProtoData.rows`.
+/// `ProtoData.rows`, `AppendRowsRequest.offset`.
 const FIELD_2: u8 = 0x12;
 /// `AppendRowsRequest.proto_rows`.
 const FIELD_4: u8 = 0x22;
 /// `AppendRowsRequest.trace_id`.
 const FIELD_6: u8 = 0x32;
+
+/// `Int64Value.value`, a varint.
+const INT64_VALUE: u8 = 0x08;
 
 /// Who the service says it is, for Google's support.
 const TRACE_ID: &str = concat!("kcbq:", env!("CARGO_PKG_VERSION"));
@@ -46,7 +49,15 @@ pub fn end_row(rows: &mut Vec<u8>, start: usize) {
 /// A request's head, for `rows` bytes of rows: `stream` is named where the connection was used for another
 /// before, `schema` (an encoded `ProtoSchema`) where the rows are otherwise than those before.
 pub fn head(stream: &str, schema: Option<&[u8]>, rows: usize) -> Bytes {
-    let schema = schema.unwrap_or_default();
+    head_of(stream, None, schema.unwrap_or_default(), rows)
+}
+
+/// The head of a request that appends at an offset of a stream.
+pub fn head_at(stream: &str, offset: i64, schema: &[u8], rows: usize) -> Bytes {
+    head_of(stream, Some(offset), schema, rows)
+}
+
+fn head_of(stream: &str, offset: Option<i64>, schema: &[u8], rows: usize) -> Bytes {
     let mut data = Vec::with_capacity(schema.len() + 24);
     if !schema.is_empty() {
         push_field(&mut data, FIELD_1, schema);
@@ -55,6 +66,11 @@ pub fn head(stream: &str, schema: Option<&[u8]>, rows: usize) -> Bytes {
     push_varint(&mut data, rows as u64);
     let mut head = Vec::with_capacity(data.len() + stream.len() + 48);
     push_field(&mut head, FIELD_1, stream.as_bytes());
+    if let Some(offset) = offset {
+        let mut value = vec![INT64_VALUE];
+        push_varint(&mut value, offset.unsigned_abs());
+        push_field(&mut head, FIELD_2, &value);
+    }
     push_field(&mut head, FIELD_6, TRACE_ID.as_bytes());
     head.push(FIELD_4);
     push_varint(&mut head, (data.len() + rows) as u64);
@@ -113,6 +129,20 @@ mod tests {
             assert_eq!(sent, lengths);
             let written = data.writer_schema.and_then(|schema| schema.proto_descriptor);
             assert_eq!(written.is_some(), schema.is_some());
+        }
+    }
+
+    #[test]
+    fn the_offset_is_in_the_head() {
+        let mut rows = Vec::new();
+        let start = begin_row(&mut rows);
+        rows.push(1);
+        end_row(&mut rows, start);
+        for offset in [0, 300] {
+            let mut whole = head_at("s", offset, b"", rows.len()).to_vec();
+            whole.extend_from_slice(&rows);
+            let request = AppendRowsRequest::decode(&*whole).unwrap();
+            assert_eq!(request.offset, Some(offset));
         }
     }
 

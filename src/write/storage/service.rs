@@ -20,13 +20,10 @@ use crate::{
             classify,
             news::SchemaNews,
             pool::Pool,
-            settings::{REQUEST_BYTES_HARD_MAX, StorageSettings},
+            settings::{HEAD_BYTES_MAX, REQUEST_BYTES_HARD_MAX, StorageSettings},
         },
     },
 };
-
-/// What a request has beside its rows, at most: the names, and a schema of ten thousand columns.
-const HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// [`Write`] through `AppendRows` to the `_default` streams.
 pub struct StorageWrite {
@@ -56,11 +53,7 @@ impl StorageWrite {
 
     async fn run(&self, request: WriteRequest) -> WriteOutcome {
         if request.body.len() > REQUEST_BYTES_HARD_MAX - HEAD_BYTES_MAX {
-            return WriteOutcome::Refused(Fault::refused(
-                FaultKind::TooLarge,
-                "requestTooLarge",
-                "the request is larger than the 10 MB that BigQuery takes",
-            ));
+            return WriteOutcome::Refused(classify::too_large());
         }
         let wire = request.body.clone();
         self.stacks.run(Attempt::new(request, wire)).await

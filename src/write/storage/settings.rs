@@ -10,6 +10,9 @@ use crate::write::stack::{Limits, retry::RetrySettings};
 /// BigQuery refuses larger requests: "AppendRows request too large: … limit 10485760".
 pub const REQUEST_BYTES_HARD_MAX: usize = 10 << 20;
 
+/// What a request has beside its rows, at most: the names, and a schema of ten thousand columns.
+pub const HEAD_BYTES_MAX: usize = 1 << 20;
+
 /// How rows are appended by the Storage Write API. The quotas behind the limits belong to the Google Cloud
 /// project and are shared by everything that writes to it: give this service its share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +29,11 @@ pub struct StorageSettings {
     pub requests_in_flight: usize,
     /// Requests at a time for one table, those waiting for a retry included. Default: 32.
     pub requests_in_flight_per_table: usize,
+    /// Streams that this service may create in an hour for `write: pending`, all its replicas together: one of each
+    /// partition for each commit. Google's quota for a project is 10,000 in a region; one tenth is kept for
+    /// streams that had to end early. Default: 10,000.
+    #[schemars(range(min = 1))]
+    pub streams_per_hour: u32,
     /// A request without an answer after this many milliseconds counts as lost: it may have been
     /// stored, and is stored again. Default: 30,000.
     pub timeout_ms: u64,
@@ -40,6 +48,7 @@ impl Default for StorageSettings {
             bytes_per_second: 100_000_000,
             requests_in_flight: 128,
             requests_in_flight_per_table: 32,
+            streams_per_hour: 10_000,
             timeout_ms: 30_000,
             retry: RetrySettings::default(),
         }
@@ -50,6 +59,7 @@ impl StorageSettings {
     /// What is wrong with the values, one sentence each, with the key's name below this section.
     pub fn problems(&self) -> Vec<String> {
         let rules = [
+            (self.streams_per_hour > 0, "streams_per_hour must be at least 1"),
             (
                 (1..=1_000).contains(&self.connections_max),
                 "connections_max must lie between 1 and 1,000",

@@ -99,7 +99,7 @@ impl Hops {
     /// of them there are.
     pub(crate) fn nth(&self, number: usize, path: Path) -> (String, &Proxy, Fault) {
         let rows = match path {
-            Path::Storage => ("storage", &self.storage),
+            Path::Storage | Path::Pending => ("storage", &self.storage),
             Path::Streaming | Path::Load | Path::Upload | Path::Auto => ("bucket", &self.bucket),
         };
         let hops = [

@@ -43,6 +43,8 @@ pub(crate) enum Path {
     Upload,
     /// Appends by the Storage Write API: rows may be twice.
     Storage,
+    /// PENDING streams of the same: rows may be twice where a commit was made and not the offsets'.
+    Pending,
     /// `write: auto`, switched by what BigQuery refuses: rows may be twice.
     Auto,
 }
@@ -53,10 +55,16 @@ impl Path {
         matches!(self, Self::Load | Self::Upload)
     }
 
+    /// Whether an answer that was lost may be why a row is twice.
+    fn repeats_what_is_unheard(self) -> bool {
+        !self.is_exact() && self != Self::Pending
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Streaming => "streaming",
             Self::Storage => "storage",
+            Self::Pending => "pending",
             Self::Load | Self::Upload => "load",
             Self::Auto => "auto",
         }
@@ -197,12 +205,15 @@ fn plan_of(options: &Options, broker: &Broker, simulator: &Simulator, hops: &Hop
     topic["write"] = json!(options.path.name());
     if !matches!(options.path, Path::Streaming | Path::Storage) {
         // A minute is less than load jobs promise: without a quota in the way, rows are streamed.
-        topic["freshness"] = json!(if options.path.is_exact() { "2s" } else { "1m" });
-        if options.path != Path::Upload {
+        topic["freshness"] = json!(if options.path == Path::Auto { "1m" } else { "2s" });
+        if !matches!(options.path, Path::Upload | Path::Pending) {
             gcs = json!({"bucket": "stage", "endpoint": bucket});
         }
         // BigQuery's 1,500 would make a job a partition every four minutes.
-        paths = json!({"load": {"jobs_per_table_day": 1_000_000}});
+        paths = json!({
+            "load": {"jobs_per_table_day": 1_000_000},
+            "storage": {"streams_per_hour": 1_000_000},
+        });
     }
     Plan {
         binary: options.binary.clone(),

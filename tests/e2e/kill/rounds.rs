@@ -56,6 +56,23 @@ const LOAD: [(&str, u64); 11] = [
     ("assigned", 2),
 ];
 
+/// The same where rows are committed.
+const PENDING: [(&str, u64); 13] = [
+    ("append_before_send", 20),
+    ("streams_after_commit", 6),
+    ("append_after_answer", 20),
+    ("streams_before_commit", 6),
+    ("load_after_done", 6),
+    ("commit_before", 4),
+    ("commit_after", 4),
+    ("letter_before_send", 3),
+    ("letter_after_ack", 3),
+    ("alter_before", 1),
+    ("alter_after", 1),
+    ("revoke_drained", 1),
+    ("assigned", 2),
+];
+
 /// The same where the path is switched: to load jobs for a boundary of theirs, by a quota on streaming
 /// inserts that lasts as long as the round.
 const AUTO: [(&str, u64); 12] = [
@@ -113,6 +130,7 @@ pub(crate) fn play(
         boundaries: match options.path {
             Path::Streaming | Path::Storage => &STREAMING,
             Path::Load => &LOAD,
+            Path::Pending => &PENDING,
             // What is staged nowhere has no boundary there.
             Path::Upload => LOAD.split_at(2).1,
             Path::Auto => &AUTO,

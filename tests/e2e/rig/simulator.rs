@@ -163,7 +163,14 @@ impl Simulator {
     pub(crate) fn lose_answers(&mut self, http: &Http, permille: u64) -> Result<()> {
         let probability = permille as f64 / 1_000.0;
         let rule = |operation| json!({"operation": operation, "probability": probability, "fault": {"kind": "lose"}});
-        self.always = ["tabledata.insertAll", "AppendRows", "jobs.insert"].map(rule).to_vec();
+        let operations = [
+            "tabledata.insertAll",
+            "AppendRows",
+            "FinalizeWriteStream",
+            "BatchCommitWriteStreams",
+            "jobs.insert",
+        ];
+        self.always = operations.map(rule).to_vec();
         self.set_faults(http, &[])
     }
 

@@ -60,6 +60,11 @@ impl<E: Encoder> Core<E> {
     ) {
         let Some(chain) = self.chains.get_mut(&key) else { return };
         let Place::End(slot) = chain.place else { return };
+        if chain.facts.is_pending {
+            // The streams are gone, or are not what was appended: the rows are read and appended again.
+            self.plan_again(&loading);
+            return self.abandon(key, loading.objects);
+        }
         let next = slot.again();
         #[cfg(test)]
         let next = match self.defect {

@@ -23,6 +23,9 @@ impl<E: Encoder> Core<E> {
         key: ChainKey,
         wanted: LoadFormat,
     ) -> Way {
+        if wanted.is_pending() {
+            return self.pending_way(slot, key);
+        }
         let waited = self.lanes.get(&key.lane).map_or(0, |lane| lane.waited);
         let chain = self.chains.get_mut(&key);
         let format = chain.map_or(LoadFormat::NdjsonGz, |chain| chain.formats.next(wanted, waited));
@@ -43,7 +46,7 @@ impl<E: Encoder> Core<E> {
     /// What is to stand in the object of a batch.
     pub(super) fn content(&self, sent: &Sent, format: LoadFormat) -> Content {
         let schema = match format {
-            LoadFormat::NdjsonGz => None,
+            LoadFormat::NdjsonGz | LoadFormat::Pending(_) => None,
             LoadFormat::Avro(schema) => self.encoder.container_schema(schema),
         };
         let Some(schema) = schema else { return Content::Lines(sent.body.clone()) };
