@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
 
+use crate::sim::gcs::checksum::Checksums;
+
 /// One request, as any front hands it in.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -19,13 +21,16 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body, content encoding already removed.
     pub body: Bytes,
+    /// The body's, where a front has summed it up: that takes long, and nobody else need wait for it.
+    pub checksums: Option<Checksums>,
 }
 
 impl Request {
     /// A request for `path_and_query` with `body`.
     pub fn new(method: Method, path_and_query: &str, headers: HeaderMap, body: Bytes) -> Self {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
-        Self { method, path: path.to_owned(), query: query.to_owned(), headers, body }
+        let (path, query) = (path.to_owned(), query.to_owned());
+        Self { method, path, query, headers, body, checksums: None }
     }
 
     /// The path's segments, percent-decoded.

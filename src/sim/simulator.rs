@@ -15,6 +15,7 @@ use crate::sim::{
     bigquery::{error::ApiError, storage},
     control,
     core::Core,
+    gcs::checksum::Checksums,
     message::{Request, Response, Step},
     settings::SimSettings,
     upload,
@@ -77,7 +78,7 @@ impl Simulator {
     pub async fn call(&self, request: Request) -> Option<Response> {
         // What is uploaded stays as it is.
         let request = match upload::is_upload(&request.path) {
-            true => request,
+            true => summed_up(request),
             false => match decoded(request, self.bytes_max) {
                 Ok(request) => request,
                 Err(refusal) => return Some(refusal.into()),
@@ -169,6 +170,13 @@ fn decoded(mut request: Request, bytes_max: usize) -> Result<Request, ApiError> 
         }
         Some(_) => Err(ApiError::new(415, "badRequest", "Unsupported content encoding")),
     }
+}
+
+/// The request with its body's checksums, where the body is an object.
+fn summed_up(request: Request) -> Request {
+    let is_media = request.parameter("uploadType").is_some_and(|kind| kind == "media");
+    let checksums = is_media.then(|| Checksums::of(&request.body));
+    Request { checksums, ..request }
 }
 
 fn system_time() -> Duration {

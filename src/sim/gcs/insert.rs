@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header;
 use serde_json::{Map, Value};
 
@@ -11,7 +10,7 @@ use crate::sim::{
         Gcs, GcsRoute,
         conditions::{Conditions, Intent},
         error::GcsError,
-        object::{self, Metadata, Object},
+        object::{self, Media, Metadata, Object},
     },
     message::{Request, Response},
     upload::{
@@ -44,7 +43,8 @@ impl Gcs {
                 let mut start = Start::of(route, request, &Map::new())?;
                 start.metadata.content_type = content_type;
                 start.take_checksums(request);
-                self.write(start, request.body.clone(), now)
+                let (bytes, checksums) = (request.body.clone(), request.checksums.clone());
+                self.write(start, Media { bytes, checksums }, now)
             }
             Some("multipart") => {
                 let split = multipart::split(&content_type.unwrap_or_default(), &request.body);
@@ -52,7 +52,7 @@ impl Gcs {
                 let mut start = Start::of(route, request, &json_object(&parts.metadata)?)?;
                 start.metadata.content_type = start.metadata.content_type.or(parts.media_type);
                 start.take_checksums(request);
-                self.write(start, parts.media, now)
+                self.write(start, parts.media.into(), now)
             }
             Some("resumable") => self.start(route, request, now),
             other => {
@@ -93,7 +93,7 @@ impl Gcs {
             Put::Answer(answer) => Ok(answer),
             Put::Complete { mut start, media } => {
                 start.take_checksums(request);
-                let answer = self.write(start, media, now)?;
+                let answer = self.write(start, media.into(), now)?;
                 self.sessions.finish(&id, answer.clone());
                 Ok(answer)
             }
@@ -110,15 +110,15 @@ impl Gcs {
         Ok(Response::empty(499))
     }
 
-    fn write(&mut self, start: Start, media: Bytes, now: Duration) -> Result<Response, GcsError> {
+    fn write(&mut self, start: Start, media: Media, now: Duration) -> Result<Response, GcsError> {
         let Start { bucket, name, metadata, conditions, crc32c, md5 } = start;
-        if media.len() > self.settings.upload_bytes_max {
+        if media.bytes.len() > self.settings.upload_bytes_max {
             return Err(GcsError::new(413, "uploadTooLarge", "Request Entity Too Large"));
         }
         conditions.check(self.live(&bucket, &name), Intent::Write)?;
         let object = Object::new(media, self.generation + 1, metadata, now);
         for (kind, declared, actual) in
-            [("CRC32C", crc32c, &object.crc32c), ("MD5 hash", md5, &object.md5)]
+            [("CRC32C", crc32c, &object.checksums.crc32c), ("MD5 hash", md5, &object.checksums.md5)]
         {
             if let Some(declared) = declared.filter(|declared| declared != actual) {
                 return Err(GcsError::invalid(format!(

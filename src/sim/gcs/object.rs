@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::sim::gcs::{checksum, error::GcsError};
+use crate::sim::gcs::{checksum::Checksums, error::GcsError};
 
 /// What a client says about an object.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,21 @@ pub struct Metadata {
     pub content_encoding: Option<String>,
     /// The client's own keys and values.
     pub custom: Map<String, Value>,
+}
+
+/// What is stored.
+#[derive(Clone, Debug)]
+pub struct Media {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Theirs, if they are known already.
+    pub checksums: Option<Checksums>,
+}
+
+impl From<Bytes> for Media {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, checksums: None }
+    }
 }
 
 /// One live object.
@@ -32,17 +47,16 @@ pub struct Object {
     pub metadata: Metadata,
     /// When it was written, since the Unix epoch.
     pub created: Duration,
-    /// Base64.
-    pub crc32c: String,
-    /// Base64.
-    pub md5: String,
+    /// Of its bytes.
+    pub checksums: Checksums,
 }
 
 impl Object {
     /// An object written at `created`.
-    pub fn new(media: Bytes, generation: u64, metadata: Metadata, created: Duration) -> Self {
-        let (crc32c, md5) = (checksum::crc32c(&media), checksum::md5(&media));
-        Self { media, generation, metageneration: 1, metadata, created, crc32c, md5 }
+    pub fn new(media: Media, generation: u64, metadata: Metadata, created: Duration) -> Self {
+        let Media { bytes, checksums } = media;
+        let checksums = checksums.unwrap_or_else(|| Checksums::of(&bytes));
+        Self { media: bytes, generation, metageneration: 1, metadata, created, checksums }
     }
 
     /// The resource.
@@ -61,8 +75,8 @@ impl Object {
             "metageneration": self.metageneration.to_string(),
             "storageClass": "STANDARD",
             "size": self.media.len().to_string(),
-            "md5Hash": self.md5,
-            "crc32c": self.crc32c,
+            "md5Hash": self.checksums.md5,
+            "crc32c": self.checksums.crc32c,
             "etag": self.etag(),
             "timeCreated": at,
             "updated": at,

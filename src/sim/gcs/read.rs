@@ -23,7 +23,7 @@ impl Gcs {
         }
         let response = media(object, request, self.settings.upload_bytes_max)?;
         let name = HeaderName::from_static;
-        let hash = format!("crc32c={},md5={}", object.crc32c, object.md5);
+        let hash = format!("crc32c={},md5={}", object.checksums.crc32c, object.checksums.md5);
         let mut response = response
             .with_header(name("x-goog-generation"), &object.generation.to_string())
             .with_header(name("x-goog-metageneration"), &object.metageneration.to_string())
