@@ -15,6 +15,7 @@ use crate::{
     record::TopicPartition,
     registry::{RegisteredSchema, RegistryError},
     rest::{RestRequest, RestResponse},
+    sim::bigquery::storage,
 };
 
 /// How long a connection may be dead before it is noticed; the write path waits for less.
@@ -305,7 +306,8 @@ fn apply(
     } else if matches!(service, Service::InsertAll | Service::Append) {
         mark_rows(env, &answer);
         if service == Service::Append {
-            env.mark(if rows.is_empty() { Mark::AppendRefused } else { Mark::Appended });
+            let is_refused = answer.status != 200 || storage::is_refusal(&answer.body);
+            env.mark(if is_refused { Mark::AppendRefused } else { Mark::Appended });
         }
     } else if answer.status == 412 {
         let is_object = service == Service::Upload;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1::{
     AppendRowsRequest, AppendRowsResponse, BatchCommitWriteStreamsRequest,
     CreateWriteStreamRequest, FinalizeWriteStreamRequest, FlushRowsRequest, GetWriteStreamRequest,
@@ -107,6 +108,12 @@ pub fn refusal(status: u16, reason: &str, message: &str) -> Response {
         }),
         _ => error.into(),
     }
+}
+
+/// Whether an answer to an append, by its body, says that nothing was appended.
+pub fn is_refusal(body: &Bytes) -> bool {
+    let outcome = AppendRowsResponse::decode(&**body).ok().and_then(|answer| answer.response);
+    !matches!(outcome, Some(Outcome::AppendResult(_)))
 }
 
 /// A refusal of a call.
