@@ -26,7 +26,7 @@ pub(crate) static FINALIZED_TWICE: Question = Question {
     name: "finalize-twice",
     asks: "Does FinalizeWriteStream say the same row_count again, and does the stream then refuse rows?",
     assumes: "the same row_count every time; later rows are refused with STREAM_FINALIZED",
-    rests: EXACTLY_ONCE,
+    rests: "`write::storage::pending`: an append without an answer ends its stream, which says what it has",
 };
 
 pub(crate) async fn finalized_twice(lab: &Lab) -> Outcome {
@@ -123,9 +123,9 @@ pub(crate) async fn exact_count(lab: &Lab) -> Outcome {
 
 pub(crate) static COMMITTED_TWICE: Question = Question {
     name: "commit-twice",
-    asks: "What does BatchCommitWriteStreams say of a stream that it has committed already?",
-    assumes: "no commit_time, STREAM_ALREADY_COMMITTED, and no row twice",
-    rests: EXACTLY_ONCE,
+    asks: "What do BatchCommitWriteStreams and FinalizeWriteStream say of a stream that is committed already?",
+    assumes: "no commit_time, STREAM_ALREADY_COMMITTED, and no row twice; the same row_count",
+    rests: "`write::storage::pending`: a commit whose answer was lost is made again",
 };
 
 pub(crate) async fn committed_twice(lab: &Lab) -> Outcome {
@@ -135,6 +135,7 @@ pub(crate) async fn committed_twice(lab: &Lab) -> Outcome {
     lab.finalize(&stream).await??;
     let first = lab.commit(&table, &stream).await??;
     let again = lab.commit(&table, &stream).await?;
+    let ended = lab.finalize(&stream).await?;
     let shown = lab.look(&stream).await?;
     let found = lab.count(&table).await?;
     let mut seen = Comparison::default();
@@ -150,6 +151,10 @@ pub(crate) async fn committed_twice(lab: &Lab) -> Outcome {
             });
         }
     }
+    seen.check(ended == Ok(3), || match &ended {
+        Ok(count) => format!("row_count is 3 at first and {count} behind the commit"),
+        Err(refusal) => format!("a stream that is committed cannot be finalized: {refusal}"),
+    });
     seen.check(shown.is_ok_and(|stream| stream.commit_time.is_some()), || {
         "GetWriteStream does not show the commit".to_owned()
     });

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1::{
     BatchCommitWriteStreamsRequest, BatchCommitWriteStreamsResponse, CreateWriteStreamRequest,
-    FinalizeWriteStreamRequest, FinalizeWriteStreamResponse, StorageError, WriteStream,
-    storage_error::StorageErrorCode, write_stream::Type as Kind,
+    FinalizeWriteStreamRequest, FinalizeWriteStreamResponse, GetWriteStreamRequest, StorageError,
+    WriteStream, storage_error::StorageErrorCode, write_stream::Type as Kind,
 };
 use prost::Message;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    fault::{Fault, FaultKind},
+    fault::{Certainty, Fault, FaultKind},
     rest::Body,
     rpc::{Rpc, RpcRequest, RpcStream},
     table::TableRef,
@@ -167,6 +167,12 @@ impl PendingStreams {
                 Err(fault) if fault.kind == FaultKind::TableNotFound => {
                     return Ok(JobEnd::Failed(fault));
                 }
+                // An earlier call may have committed it, and all the others with it.
+                Err(fault)
+                    if fault.certainty == Certainty::Refused && self.is_committed(name).await? =>
+                {
+                    return Ok(JobEnd::Loaded { end: job.end });
+                }
                 Err(fault) => return Err(fault),
             }
         }
@@ -222,6 +228,12 @@ impl PendingStreams {
         Ok(answer.row_count)
     }
 
+    async fn is_committed(&self, name: &str) -> Result<bool, Fault> {
+        let request = GetWriteStreamRequest { name: name.to_owned(), ..Default::default() };
+        let stream: WriteStream = self.call("GetWriteStream", name, &request).await?;
+        Ok(stream.commit_time.is_some())
+    }
+
     async fn call<A: Message + Default>(
         &self,
         method: &str,
@@ -229,7 +241,7 @@ impl PendingStreams {
         request: &impl Message,
     ) -> Result<A, Fault> {
         let routing = match method {
-            "FinalizeWriteStream" => format!("name={entity}"),
+            "FinalizeWriteStream" | "GetWriteStream" => format!("name={entity}"),
             _ => format!("parent={entity}"),
         };
         let message = Body::of(vec![request.encode_to_vec().into()]);

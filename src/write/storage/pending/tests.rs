@@ -136,6 +136,21 @@ async fn a_commit_whose_answer_was_lost_is_made_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_ended_again_because_it_is_committed_is_done() {
+    let bench = bench().await;
+    let name = bench.append(1, &[1]).await.unwrap();
+    let refused = json!({"kind": "refuse", "status": 400, "message": "it is committed"});
+    bench.fail("FinalizeWriteStream", 1, refused.clone());
+    let fault = bench.commit(1, &[&name]).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Transient, "it is not committed");
+    bench.commit(1, &[&name]).await.unwrap();
+    bench.fail("FinalizeWriteStream", 1, refused);
+    let end = bench.commit(1, &[&name]).await.unwrap();
+    assert!(matches!(end, JobEnd::Loaded { .. }), "{end:?}");
+    assert_eq!(bench.stored(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_row_is_named_and_the_stream_goes_on_without_its_request() {
     let bench = bench().await;
     let name = bench.append(1, &[1]).await.unwrap();
