@@ -2,10 +2,12 @@
 
 use std::{
     net::TcpListener,
+    ops::Range,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 /// A folder for one scenario: data of servers, logs, configurations. Removed at the end unless
@@ -55,8 +57,23 @@ pub(crate) fn cache() -> PathBuf {
     }
 }
 
-/// A port of the loopback interface that nobody listens on at this moment.
+/// Ports that no system gives to a client's end of a connection by itself (Linux: from 32768 on, others: from 49152 on):
+/// one of those, free when it is looked for, may be taken before its server starts.
+const PORTS: Range<u16> = 15_000..32_000;
+
+/// How many were looked at.
+static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
+
+/// A port of the loopback interface that nobody listens on at this moment, and another each time. Each process begins
+/// elsewhere, so that two that run beside each other hardly meet.
 pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
-    Ok(listener.local_addr()?.port())
+    for _ in PORTS {
+        let start = std::process::id().wrapping_mul(101);
+        let next = start.wrapping_add(LOOKED_AT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + u16::try_from(next % PORTS.len() as u32)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free")
 }
