@@ -1,4 +1,4 @@
-//! The rows of a batch as a load job reads them, or a PENDING stream takes them.
+//! The rows of a batch as a load job reads them.
 
 use std::sync::Arc;
 
@@ -18,30 +18,22 @@ pub enum Content {
         /// The datums.
         blocks: Vec<Block>,
     },
-    /// The rows of one `AppendRows` request, framed.
-    Messages {
-        /// An encoded `ProtoSchema`.
-        schema: Bytes,
-        /// The rows.
-        body: Bytes,
-    },
 }
 
 impl Content {
     /// How many bytes the rows have, without what goes around them.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Lines(body) | Self::Messages { body, .. } => body.len(),
+            Self::Lines(body) => body.len(),
             Self::Datums { blocks, .. } => blocks.iter().map(|block| block.data.len()).sum(),
         }
     }
 
-    /// What an object's name ends in that holds them; `None` for rows that never go into an object.
-    pub fn extension(&self) -> Option<&'static str> {
+    /// What an object's name ends in that holds them.
+    pub fn extension(&self) -> &'static str {
         match self {
-            Self::Lines(_) => Some(chain::EXTENSIONS[0]),
-            Self::Datums { .. } => Some(chain::EXTENSIONS[1]),
-            Self::Messages { .. } => None,
+            Self::Lines(_) => chain::EXTENSIONS[0],
+            Self::Datums { .. } => chain::EXTENSIONS[1],
         }
     }
 }

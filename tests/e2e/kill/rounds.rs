@@ -29,9 +29,17 @@ const SETTLE_LOOKS: usize = 5;
 const MEETING: Duration = Duration::from_secs(10);
 
 /// The boundaries, and how often at most each is passed before the process kills itself there.
-const STREAMING: [(&str, u64); 10] = [
-    ("write_before_send", 20),
-    ("write_after_answer", 20),
+const STREAMING: [(&str, u64); 2] = [("write_before_send", 20), ("write_after_answer", 20)];
+/// The same where rows are committed.
+const PENDING: [(&str, u64); 5] = [
+    ("append_before_send", 20),
+    ("streams_after_commit", 6),
+    ("append_after_answer", 20),
+    ("streams_before_commit", 6),
+    ("load_after_done", 6),
+];
+/// Those behind either.
+const SHARED: [(&str, u64); 8] = [
     ("commit_before", 4),
     ("commit_after", 4),
     ("letter_before_send", 3),
@@ -52,23 +60,6 @@ const LOAD: [(&str, u64); 11] = [
     ("commit_after", 4),
     ("letter_before_send", 3),
     ("letter_after_ack", 3),
-    ("revoke_drained", 1),
-    ("assigned", 2),
-];
-
-/// The same where rows are committed.
-const PENDING: [(&str, u64); 13] = [
-    ("append_before_send", 20),
-    ("streams_after_commit", 6),
-    ("append_after_answer", 20),
-    ("streams_before_commit", 6),
-    ("load_after_done", 6),
-    ("commit_before", 4),
-    ("commit_after", 4),
-    ("letter_before_send", 3),
-    ("letter_after_ack", 3),
-    ("alter_before", 1),
-    ("alter_after", 1),
     ("revoke_drained", 1),
     ("assigned", 2),
 ];
@@ -128,12 +119,12 @@ pub(crate) fn play(
         rounds: Vec::new(),
         began: Instant::now(),
         boundaries: match options.path {
-            Path::Streaming | Path::Storage => &STREAMING,
-            Path::Load => &LOAD,
-            Path::Pending => &PENDING,
+            Path::Streaming | Path::Storage => [&STREAMING[..], &SHARED].concat(),
+            Path::Load => LOAD.to_vec(),
+            Path::Pending => [&PENDING[..], &SHARED].concat(),
             // What is staged nowhere has no boundary there.
-            Path::Upload => LOAD.split_at(2).1,
-            Path::Auto => &AUTO,
+            Path::Upload => LOAD.split_at(2).1.to_vec(),
+            Path::Auto => AUTO.to_vec(),
         },
         path: options.path,
         boundary: 0,
@@ -218,7 +209,7 @@ struct Game<'a> {
     random: Random,
     rounds: Vec<Round>,
     began: Instant,
-    boundaries: &'static [(&'static str, u64)],
+    boundaries: Vec<(&'static str, u64)>,
     boundary: usize,
     retries: u32,
     path: Path,
