@@ -17,7 +17,7 @@ use crate::{
             content::Content,
             job::LoadJob,
         },
-        storage::pending::Series,
+        storage::pending::{Append, Series},
     },
 };
 
@@ -61,7 +61,14 @@ pub enum Action {
     /// Store the rows as an object; answer with `Core::staged`.
     Stage(Stage),
     /// Append the rows to a PENDING stream of the series; answer with `Core::appended`.
-    Append(Stage, Arc<Series>),
+    Append {
+        /// Names the answer.
+        id: BatchId,
+        /// The rows.
+        append: Append,
+        /// Where they go.
+        series: Arc<Series>,
+    },
     /// Find the end of a chain; answer with `Core::located`.
     Locate {
         /// Names the answer.
@@ -114,7 +121,7 @@ pub struct Write {
     pub oldest_timestamp_ms: Option<i64>,
 }
 
-/// One object to be stored, or rows to be appended to a PENDING stream.
+/// One object to be stored.
 #[derive(Debug)]
 pub struct Stage {
     /// Names the answer, and tells the object from all others of this worker.

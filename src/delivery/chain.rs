@@ -342,13 +342,11 @@ impl Chain {
         let objects: Vec<Staged> = self.staged.extract_if(.., fits).collect();
         (!objects.is_empty()).then_some((objects, end))
     }
-}
 
-impl Chain {
     /// Takes out what was appended to series that are closed. Where the rows lie in the partition does not
     /// matter: a commit is no promise to another owner.
     pub fn take_closed(&mut self) -> Vec<Staged> {
-        let open = LoadFormat::Pending(self.series.current());
+        let open = self.series.format();
         self.staged.extract_if(.., |appended| appended.format < open).collect()
     }
 }

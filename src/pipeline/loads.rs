@@ -98,8 +98,7 @@ impl Loads {
         let StagingArea { objects, prefix, nonce } = self.bucket.as_ref().ok_or_else(no_bucket)?;
         let nonce = format!("{nonce}-{worker}");
         let Stage { id, chain, content, first, .. } = stage;
-        let extension = content.extension().ok_or_else(no_bucket)?;
-        let name = chain.object(prefix, first, (&nonce, id.0), extension);
+        let name = chain.object(prefix, first, (&nonce, id.0), content.extension());
         let bytes = content.bytes();
         let (of, is_cheap) = (name.clone(), self.shape.is_cheap(&content));
         let parts = self.shaped(bytes, is_cheap, move |shape| shape.object(&of, content)).await?;
@@ -111,13 +110,11 @@ impl Loads {
     ///
     /// # Errors
     /// As for [`PendingStreams::append`].
-    pub async fn append(&self, stage: Stage, series: &Series) -> Result<String, WriteOutcome> {
-        let streams = self.streams.as_ref().ok_or_else(|| WriteOutcome::Refused(no_streams()))?;
-        let Stage { id, table, content, rows, .. } = stage;
-        let Content::Messages { schema, body } = content else {
-            return Err(WriteOutcome::Refused(no_streams()));
-        };
-        streams.append(series, Append { number: id.0, table, schema, body, rows }).await
+    pub async fn append(&self, append: Append, series: &Series) -> Result<String, WriteOutcome> {
+        match &self.streams {
+            Some(streams) => streams.append(series, append).await,
+            None => Err(WriteOutcome::Refused(no_streams())),
+        }
     }
 
     /// Runs `make` where it holds nobody up.
@@ -199,8 +196,6 @@ impl Shape {
         Ok(match content {
             Content::Lines(rows) => vec![self.gzip.compress(&rows)?],
             Content::Datums { schema, blocks } => container(&schema, self.codec, name, blocks)?,
-            // No object holds them.
-            Content::Messages { body, .. } => vec![body],
         })
     }
 
@@ -210,7 +205,7 @@ impl Shape {
         let (mut parts, mut schema, mut blocks) = (Vec::new(), None, Vec::new());
         for content in rows {
             match content {
-                Content::Lines(rows) | Content::Messages { body: rows, .. } => parts.push(rows),
+                Content::Lines(rows) => parts.push(rows),
                 Content::Datums { schema: of, blocks: more } => {
                     schema = Some(of);
                     blocks.extend(more);

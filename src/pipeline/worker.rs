@@ -42,7 +42,10 @@ use crate::{
             job::LoadJob,
             run::JobEnd,
         },
-        storage::{news::SchemaNews, pending::Series},
+        storage::{
+            news::SchemaNews,
+            pending::{Append, Series},
+        },
     },
 };
 
@@ -343,7 +346,7 @@ impl<M: Messages> Worker<M> {
                 Action::DeadLetter { id, letter } => self.letter(id, letter),
                 Action::Prepare(need) => self.prepare(need),
                 Action::Stage(stage) => self.stage(stage),
-                Action::Append(stage, series) => self.append(stage, series),
+                Action::Append { id, append, series } => self.append(id, append, series),
                 Action::Locate { key, chain, table, from } => self.locate(key, chain, table, from),
                 Action::Load { id, key, job } => self.load(id, key, job),
                 Action::Discard(slot, uris, committed) => self.discard(slot, uris, committed),
@@ -409,13 +412,13 @@ impl<M: Messages> Worker<M> {
         self.tasks.spawn_on(task, &self.shared.runtime);
     }
 
-    fn append(&mut self, stage: Stage, series: Arc<Series>) {
-        self.report.staging(&stage, Instant::now());
-        let (loads, id) = (self.shared.loads.clone(), stage.id);
+    fn append(&mut self, id: BatchId, append: Append, series: Arc<Series>) {
+        self.report.appending(id, &append, Instant::now());
+        let loads = self.shared.loads.clone();
         let task = async move {
             crate::failpoint!("append_before_send");
             let result = match loads {
-                Some(loads) => loads.append(stage, &series).await,
+                Some(loads) => loads.append(append, &series).await,
                 None => Err(WriteOutcome::Refused(no_loads())),
             };
             crate::failpoint!("append_after_answer");

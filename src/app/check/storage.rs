@@ -13,10 +13,7 @@ use crate::{
     gcp::grpc,
     path::Stream,
     rpc::{Rpc, RpcRequest},
-    write::{
-        WriteOutcome,
-        storage::{classify, names},
-    },
+    write::storage::{classify, names},
 };
 
 const AREA: &str = "storage";
@@ -46,10 +43,7 @@ async fn look(rpc: &dyn Rpc, endpoint: &str, stream: String) -> Finding {
     let message = message.encode_to_vec().into();
     let request =
         RpcRequest { path: format!("{}GetWriteStream", names::SERVICE), routing, message };
-    let fault = match rpc.call(request).await.map_err(classify::ended) {
-        Err(WriteOutcome::Refused(fault) | WriteOutcome::Unknown(fault)) => Some(fault),
-        _ => None,
-    };
+    let fault = rpc.call(request).await.err().map(classify::fault_of_end);
     let is_answer = fault.as_ref().is_none_or(|fault| {
         fault.kind == FaultKind::TableNotFound || fault.message.contains(MAY_NOT_EXIST)
     });

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::write::{load::job::SeriesIx, storage::pending::Series};
+use crate::write::{
+    load::job::{LoadFormat, SeriesIx},
+    storage::pending::Series,
+};
 
 /// The series that rows are appended to now, and closed ones that still wait for an append.
 ///
@@ -18,6 +21,11 @@ impl OpenSeries {
     /// The series of the next row.
     pub fn current(&self) -> SeriesIx {
         self.current
+    }
+
+    /// How its rows stand: those of closed series are less.
+    pub fn format(&self) -> LoadFormat {
+        LoadFormat::Pending(self.current)
     }
 
     /// The streams of a series.

@@ -15,15 +15,16 @@ use crate::{
     write::{
         WriteOutcome,
         load::{job::LoadJob, run::JobEnd},
+        storage::pending::Append,
     },
 };
 
 impl Report {
     /// An object is to be stored.
     pub fn staging(&mut self, stage: &Stage, now: Instant) {
-        let (name, table) = self.table(&stage.table);
-        let (rows, bytes) = (stage.rows, stage.content.bytes());
-        self.writes.insert(stage.id, OnTheWire::new((name, table), rows, bytes, now));
+        let entry =
+            OnTheWire::new(self.table(&stage.table), stage.rows, stage.content.bytes(), now);
+        self.writes.insert(stage.id, entry);
     }
 
     /// It is stored, or not.
@@ -35,7 +36,13 @@ impl Report {
         sent.table.load_cost.inc_by(self.paths.prices().loaded(bytes).0);
     }
 
-    /// Rows were appended to a PENDING stream, or not.
+    /// Rows are to be appended to a PENDING stream.
+    pub fn appending(&mut self, id: BatchId, append: &Append, now: Instant) {
+        let entry = OnTheWire::new(self.table(&append.table), append.rows, append.body.len(), now);
+        self.writes.insert(id, entry);
+    }
+
+    /// They were appended, or not.
     pub fn appended(&mut self, id: BatchId, result: &Result<String, WriteOutcome>, now: Instant) {
         let Some(sent) = self.writes.remove(&id) else { return };
         match result {

@@ -47,7 +47,7 @@ use crate::{
         storage::{
             StorageWrite,
             news::SchemaNews,
-            pending::{PendingStreams, Series},
+            pending::{Append, PendingStreams, Series},
             settings::StorageSettings,
         },
     },
@@ -121,6 +121,7 @@ impl Process {
             on_event: Arc::new(|_, _| {}),
         });
         let telemetry = Arc::clone(&env.telemetry);
+        let streams = PendingStreams::new(Arc::clone(&rpc), &storage_settings(env));
         let loads = Loads::new(
             Arc::new(Jobs::new(Arc::clone(&rest), None)),
             env.plan.loading.has_bucket.then(|| StagingArea {
@@ -129,8 +130,6 @@ impl Process {
                 nonce: format!("r{}l{}", who.replica, who.life),
             }),
         );
-        let loads =
-            loads.with_streams(PendingStreams::new(Arc::clone(&rpc), &storage_settings(env)));
         let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
         let clock = clock(env);
@@ -149,7 +148,7 @@ impl Process {
                 )),
                 insert_all: InsertAll::new(write_settings(env), rest, Arc::new(|_, _| {}), jitter),
             }),
-            loads: Arc::new(loads),
+            loads: Arc::new(loads.with_streams(streams)),
             preparer: Arc::new(preparer),
             news,
             paths: Arc::new(Paths::new(env.plan.loading.has_bucket, clock)),
@@ -186,11 +185,11 @@ impl Process {
         env: &mut Env,
         who: Who,
         worker: usize,
-        (stage, series): (Stage, Arc<Series>),
+        (id, append, series): (BatchId, Append, Arc<Series>),
     ) {
-        let (loads, id) = (Arc::clone(&self.loads), stage.id);
+        let loads = Arc::clone(&self.loads);
         env.spawn(who, async move {
-            let done = Done::Appended(id, loads.append(stage, &series).await);
+            let done = Done::Appended(id, loads.append(append, &series).await);
             Finished { who, worker, done }
         });
     }

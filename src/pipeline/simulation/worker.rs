@@ -343,13 +343,13 @@ impl Worker {
                     self.effects.insert(Effect::Batch(stage.id));
                     self.process.stage(env, who, worker, stage);
                 }
-                Action::Append(stage, series) => {
+                Action::Append { id, append, series } => {
                     env.log(format_args!(
-                        "append {who:?}.{worker} {:?} {} rows {} from {}",
-                        stage.id, stage.chain, stage.rows, stage.first
+                        "append {who:?}.{worker} {id:?} {} rows {}",
+                        append.table.table, append.rows
                     ));
-                    self.effects.insert(Effect::Batch(stage.id));
-                    self.process.append(env, who, worker, (stage, series));
+                    self.effects.insert(Effect::Batch(id));
+                    self.process.append(env, who, worker, (id, append, series));
                 }
                 Action::Locate { key, chain, table, from } => {
                     env.log(format_args!("locate {who:?}.{worker} {chain} from {from:?}"));

@@ -56,7 +56,7 @@ impl ChainId {
         format!("{}-{}-a{}", self.0, slot.node, slot.attempt)
     }
 
-    /// What the commit of a series of PENDING streams is called in logs.
+    /// What the commit of the series of PENDING streams before this one is called in logs.
     pub fn commit(&self, series: SeriesIx) -> String {
         format!("{}-s{}", self.0, series.0)
     }

@@ -28,7 +28,7 @@ use crate::{
         storage::{
             classify, framing,
             names::{self, SERVICE},
-            settings::{HEAD_BYTES_MAX, REQUEST_BYTES_HARD_MAX, StorageSettings},
+            settings::{ROWS_BYTES_MAX, StorageSettings},
         },
     },
 };
@@ -59,8 +59,8 @@ pub struct Series(Mutex<State>);
 struct State {
     /// The stream that takes rows.
     open: Option<Stream>,
-    /// The append that was not answered, and its stream before it.
-    doubt: Option<(u64, u32, Stream)>,
+    /// The append that was not answered.
+    doubt: Option<Doubt>,
     /// Appends that were not answered and are stored, each with its stream's name.
     found: Vec<(u64, String)>,
 }
@@ -70,6 +70,14 @@ struct State {
 struct Stream {
     name: String,
     rows: i64,
+}
+
+/// An append of so many rows that may be stored, and its stream as it was before.
+#[derive(Clone, Debug)]
+struct Doubt {
+    number: u64,
+    rows: i64,
+    stream: Stream,
 }
 
 /// The PENDING streams of a process.
@@ -99,13 +107,14 @@ impl PendingStreams {
     /// same number, or some are refused and the others are to be asked for under other numbers. Never
     /// [`WriteOutcome::Unknown`].
     pub async fn append(&self, series: &Series, append: Append) -> Result<String, WriteOutcome> {
-        if append.body.len() > REQUEST_BYTES_HARD_MAX - HEAD_BYTES_MAX {
+        if append.body.len() > ROWS_BYTES_MAX {
             return Err(WriteOutcome::Refused(classify::too_large()));
         }
+        // Those that wait for their turn in the series keep no other series waiting.
+        let mut state = series.0.lock().await;
         let Ok(_connection) = self.connections.acquire().await else {
             return Err(WriteOutcome::Refused(classify::closed()));
         };
-        let mut state = series.0.lock().await;
         self.settle_doubt(&mut state).await.map_err(WriteOutcome::Refused)?;
         if let Some(found) = state.found.iter().position(|(number, _)| *number == append.number) {
             return Ok(state.found.swap_remove(found).1);
@@ -114,16 +123,16 @@ impl PendingStreams {
             Some(stream) => stream,
             None => self.create(&append.table).await.map_err(WriteOutcome::Refused)?,
         };
-        let (number, rows) = (append.number, append.rows);
+        let (number, rows) = (append.number, i64::from(append.rows));
         // From here on the future may be dropped at any point.
-        state.doubt = Some((number, rows, stream.clone()));
+        state.doubt = Some(Doubt { number, rows, stream: stream.clone() });
         let outcome = self.append_to(&stream, append).await;
         match outcome {
             WriteOutcome::Unknown(fault) => Err(WriteOutcome::Refused(fault.without_effect())),
             WriteOutcome::Acked => {
                 state.doubt = None;
                 let name = stream.name.clone();
-                state.open = Some(Stream { rows: stream.rows + i64::from(rows), ..stream });
+                state.open = Some(Stream { rows: stream.rows + rows, ..stream });
                 Ok(name)
             }
             outcome => {
@@ -136,10 +145,10 @@ impl PendingStreams {
 
     /// Finds out whether the append that was not answered is stored; nothing is appended to its stream again.
     async fn settle_doubt(&self, state: &mut State) -> Result<(), Fault> {
-        let Some((number, rows, stream)) = state.doubt.clone() else { return Ok(()) };
+        let Some(Doubt { number, rows, stream }) = state.doubt.clone() else { return Ok(()) };
         match self.finalize(&stream.name).await {
             Ok(has) => {
-                if has == stream.rows + i64::from(rows) {
+                if has == stream.rows + rows {
                     state.found.push((number, stream.name));
                 }
                 state.doubt = None;
@@ -284,14 +293,11 @@ impl PendingStreams {
 
 /// Whether a stream takes rows still that has refused some.
 fn is_usable_after(outcome: &WriteOutcome) -> bool {
-    match outcome {
-        WriteOutcome::Partial { .. } | WriteOutcome::Acked => true,
-        WriteOutcome::Refused(fault) => !matches!(
-            fault.kind,
-            FaultKind::TableNotFound | FaultKind::InvalidRequest | FaultKind::Transient
-        ),
-        WriteOutcome::Unknown(_) => false,
-    }
+    let WriteOutcome::Refused(fault) = outcome else { return true };
+    !matches!(
+        fault.kind,
+        FaultKind::TableNotFound | FaultKind::InvalidRequest | FaultKind::Transient
+    )
 }
 
 /// A call that brings no rows is refused for no row's sake.

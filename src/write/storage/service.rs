@@ -20,7 +20,7 @@ use crate::{
             classify,
             news::SchemaNews,
             pool::Pool,
-            settings::{HEAD_BYTES_MAX, REQUEST_BYTES_HARD_MAX, StorageSettings},
+            settings::{ROWS_BYTES_MAX, StorageSettings},
         },
     },
 };
@@ -52,7 +52,7 @@ impl StorageWrite {
     }
 
     async fn run(&self, request: WriteRequest) -> WriteOutcome {
-        if request.body.len() > REQUEST_BYTES_HARD_MAX - HEAD_BYTES_MAX {
+        if request.body.len() > ROWS_BYTES_MAX {
             return WriteOutcome::Refused(classify::too_large());
         }
         let wire = request.body.clone();

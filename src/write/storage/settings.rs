@@ -11,7 +11,10 @@ use crate::write::stack::{Limits, retry::RetrySettings};
 pub const REQUEST_BYTES_HARD_MAX: usize = 10 << 20;
 
 /// What a request has beside its rows, at most: the names, and a schema of ten thousand columns.
-pub const HEAD_BYTES_MAX: usize = 1 << 20;
+const HEAD_BYTES_MAX: usize = 1 << 20;
+
+/// More bytes of rows than this are not sent: BigQuery would refuse them.
+pub const ROWS_BYTES_MAX: usize = REQUEST_BYTES_HARD_MAX - HEAD_BYTES_MAX;
 
 /// How rows are appended by the Storage Write API. The quotas behind the limits belong to the Google Cloud
 /// project and are shared by everything that writes to it: give this service its share.

@@ -9,25 +9,23 @@ use std::time::Instant;
 
 use crate::{
     delivery::{
-        action::{Action, BatchId, ChainKey, Stage},
+        action::{Action, BatchId, ChainKey},
         chain::{Chain, Kept, Staged},
         core::{Core, Sent, Way},
         encoder::{Encoder, SlotId},
     },
     write::{
         RowForm, WriteOutcome,
-        load::{
-            content::Content,
-            job::{LoadFormat, LoadJob, SeriesIx},
-        },
+        load::job::{LoadFormat, LoadJob, SeriesIx},
+        storage::pending::Append,
     },
 };
 
 impl<E: Encoder> Core<E> {
     /// The way of a row that is appended.
     pub(super) fn pending_way(&self, slot: SlotId, key: ChainKey) -> Way {
-        let series = self.chains.get(&key).map(|chain| chain.series.current());
-        Way::Staged(slot, key, LoadFormat::Pending(series.unwrap_or_default()))
+        let series = self.chains.get(&key).map(|chain| chain.series.format());
+        Way::Staged(slot, key, series.unwrap_or(LoadFormat::Pending(SeriesIx::default())))
     }
 
     /// Hands a batch to the driver, to be appended to a stream of the series.
@@ -39,15 +37,15 @@ impl<E: Encoder> Core<E> {
             RowForm::Proto(schema) => schema,
             RowForm::Json => Default::default(),
         };
-        let stage = Stage {
-            id,
-            chain: chain.facts.id.clone(),
+        let append = Append {
+            number: id.0,
             table: chain.facts.table.clone(),
-            content: Content::Messages { schema, body: sent.body.clone() },
+            schema,
+            body: sent.body.clone(),
             rows: u32::try_from(sent.batch.rows().len()).unwrap_or(u32::MAX),
-            first: sent.batch.rows().first().map_or(0, |row| row.offset),
         };
-        self.actions.push_back(Action::Append(stage, chain.series.streams(series)));
+        let series = chain.series.streams(series);
+        self.actions.push_back(Action::Append { id, append, series });
     }
 
     /// The answer to `Action::Append`: the stream that has the rows, or why none has all of them.
@@ -98,7 +96,7 @@ impl<E: Encoder> Core<E> {
     /// then.
     pub(super) fn commit_of(&mut self, key: ChainKey) -> Option<Commit> {
         let chain = self.chains.get_mut(&key)?;
-        let open = LoadFormat::Pending(chain.series.current());
+        let open = chain.series.format();
         let is_closed =
             |way: Way| matches!(way, Way::Staged(_, of, format) if of == key && format < open);
         if self.sent.values().any(|sent| is_closed(sent.way)) {
@@ -121,18 +119,12 @@ impl Commit {
         let mut sources: Vec<String> = rows.iter().filter_map(Staged::stream).cloned().collect();
         sources.sort_unstable();
         sources.dedup();
-        let format = rows.iter().map(|rows| rows.format).max();
-        let format = format.unwrap_or(LoadFormat::Pending(SeriesIx::default()));
-        let series = match format {
-            LoadFormat::Pending(series) => series,
-            LoadFormat::NdjsonGz | LoadFormat::Avro(_) => SeriesIx::default(),
-        };
         let job = LoadJob {
-            id: chain.facts.id.commit(series),
+            id: chain.facts.id.commit(chain.series.current()),
             table: chain.facts.table.clone(),
             sources,
             rows_here: Vec::new(),
-            format,
+            format: chain.series.format(),
             end: rows.iter().map(|rows| rows.last + 1).max().unwrap_or_default(),
             rows: rows.iter().map(Staged::rows).sum(),
         };

@@ -24,7 +24,7 @@ pub(super) struct Asked {
 pub(super) fn lines(content: &Content) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     match content {
-        Content::Lines(body) | Content::Messages { body, .. } => text(body),
+        Content::Lines(body) => text(body),
         Content::Datums { schema, blocks } => {
             let blocks = blocks.iter().map(|block| text(&block.data)).collect::<Vec<_>>();
             format!("{schema}<{}>", blocks.join("|"))

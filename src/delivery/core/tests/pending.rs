@@ -4,7 +4,6 @@ use super::*;
 use crate::{
     delivery::action::LoadId,
     write::load::{
-        content::Content,
         job::{LoadJob, SeriesIx},
         run::JobEnd,
     },
@@ -31,9 +30,9 @@ impl Bench {
         let mut asked = Asked::default();
         for action in self.actions() {
             match action {
-                Action::Append(stage, _) => {
-                    let Content::Messages { body, .. } = stage.content else { panic!() };
-                    asked.appended.push((stage.id, String::from_utf8(body.to_vec()).unwrap()));
+                Action::Append { id, append, .. } => {
+                    let rows = String::from_utf8(append.body.to_vec()).unwrap();
+                    asked.appended.push((id, rows));
                 }
                 Action::Load { id, key, job } => asked.commits.push((key, id, job)),
                 Action::DeadLetter { letter, .. } => asked.letters.push(letter.origin.offset),

@@ -10,6 +10,7 @@ use crate::{
         storage::{
             bench::{Simulated, columns, rows, table},
             descriptor::writer_schema,
+            settings::REQUEST_BYTES_HARD_MAX,
         },
     },
 };

@@ -17,6 +17,7 @@ use crate::{
     write::storage::{
         bench::{Simulated, columns, rows, table},
         descriptor::writer_schema,
+        settings::REQUEST_BYTES_HARD_MAX,
     },
 };
 
