@@ -4,7 +4,7 @@
 //! vendor's errors into a [`Fault`]. What follows from a fault is a `Disposition`, decided in one
 //! place (`delivery::disposition`), never where the error was read.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 /// Whether the refused request may have taken effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,8 +77,10 @@ pub struct Fault {
     pub certainty: Certainty,
     /// The remote's own code, such as `quotaExceeded`; never a row's value.
     pub reason: String,
-    /// One sentence for a person, without any row's value; names the remedy where there is one.
+    /// One sentence for a person, without any row's value and without the remedy.
     pub message: String,
+    /// What a person can do about it, where that is plain.
+    pub remedy: Option<Cow<'static, str>>,
     /// How long the remote asked to wait.
     pub retry_after: Option<Duration>,
     /// The error underneath.
@@ -93,6 +95,7 @@ impl Fault {
             certainty: Certainty::Refused,
             reason: reason.into(),
             message: message.into(),
+            remedy: None,
             retry_after: None,
             source: None,
         }
@@ -109,6 +112,17 @@ impl Fault {
         Self { certainty: Certainty::Refused, ..self }
     }
 
+    /// The same fault with what a person can do about it.
+    #[must_use]
+    pub fn with_remedy(self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+
+    /// What is wrong, without the remedy: for places that show that beside it.
+    pub fn what(&self) -> String {
+        format!("{} ({}): {}", self.kind.name(), self.reason, self.message)
+    }
+
     /// The same fault with the error underneath.
     pub fn with_source(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { source: Some(Arc::new(source)), ..self }
@@ -122,7 +136,8 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.kind.name(), self.reason, self.message)
+        f.write_str(&self.what())?;
+        self.remedy.iter().try_for_each(|remedy| write!(f, "; {remedy}"))
     }
 }
 

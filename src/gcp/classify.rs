@@ -5,7 +5,7 @@
 //! <https://docs.cloud.google.com/bigquery/docs/error-messages>. Answers to `tabledata.insertAll` with status 200
 //! are read by `write::insert_all::classify`, which uses this module for everything else.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, header::RETRY_AFTER};
 use serde::Deserialize;
@@ -57,7 +57,7 @@ pub struct Item {
 /// The message is the remote's own: only for calls whose errors cannot hold a row's value.
 pub fn answer_fault(answer: &RestResponse) -> Fault {
     let fault = plain_fault(answer);
-    Fault { message: with_remedy(fault.kind, &fault.message), ..fault }
+    Fault { remedy: remedy(fault.kind), ..fault }
 }
 
 /// The same without a word on what to do: for services that share BigQuery's envelope and not its roles.
@@ -78,6 +78,7 @@ pub fn plain_fault(answer: &RestResponse) -> Fault {
         certainty,
         reason,
         message: cut(&message, MESSAGE_CHARS_MAX),
+        remedy: None,
         retry_after: retry_after(&answer.headers),
         source: None,
     }
@@ -97,11 +98,10 @@ pub fn call_fault(error: RestError) -> Fault {
     let message = error.to_string();
     let fault = match &error {
         RestError::NotSent { .. } => Fault::refused(FaultKind::Transient, "notSent", message),
-        RestError::NoToken(_) => Fault::refused(
-            FaultKind::Unauthenticated,
-            "noToken",
-            format!("{message}; check the service's Google credentials"),
-        ),
+        RestError::NoToken(_) => Fault {
+            remedy: remedy(FaultKind::Unauthenticated),
+            ..Fault::refused(FaultKind::Unauthenticated, "noToken", message)
+        },
         RestError::NoAnswer { .. } => Fault::unknown(FaultKind::Transient, "noAnswer", message),
     };
     fault.with_source(error)
@@ -110,13 +110,11 @@ pub fn call_fault(error: RestError) -> Fault {
 /// The fault behind one error of a job, which comes with status 200.
 pub fn job_fault(item: &Item) -> Fault {
     let (kind, certainty) = kind_of(&item.reason, 400, &item.message);
+    let reason = cut(&item.reason, REASON_CHARS_MAX);
     Fault {
         certainty,
-        ..Fault::refused(
-            kind,
-            cut(&item.reason, REASON_CHARS_MAX),
-            with_remedy(kind, &cut(&item.message, MESSAGE_CHARS_MAX)),
-        )
+        remedy: remedy(kind),
+        ..Fault::refused(kind, reason, cut(&item.message, MESSAGE_CHARS_MAX))
     }
 }
 
@@ -227,22 +225,22 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-/// What a person is told of a refusal: the remote's own words, cut, and what to do. Only of what cannot hold a
-/// row's value.
-pub fn told(kind: FaultKind, message: &str) -> String {
-    with_remedy(kind, &cut(message, MESSAGE_CHARS_MAX))
+/// A refusal in the remote's own words, cut, with what to do. Only of what cannot hold a row's value.
+pub fn told(kind: FaultKind, reason: String, message: &str) -> Fault {
+    let fault = Fault::refused(kind, reason, cut(message, MESSAGE_CHARS_MAX));
+    Fault { remedy: remedy(kind), ..fault }
 }
 
-fn with_remedy(kind: FaultKind, message: &str) -> String {
-    let remedy = match kind {
+/// What a person can do about a refusal of BigQuery.
+fn remedy(kind: FaultKind) -> Option<Cow<'static, str>> {
+    Some(Cow::Borrowed(match kind {
         FaultKind::PermissionDenied => {
             "grant roles/bigquery.dataEditor on the dataset, and check the project's billing"
         }
         FaultKind::Unauthenticated => "check the service's Google credentials",
         FaultKind::QuotaExceeded => "raise the quota or lower this service's share of it",
-        _ => return message.to_owned(),
-    };
-    if message.is_empty() { remedy.to_owned() } else { format!("{message}; {remedy}") }
+        _ => return None,
+    }))
 }
 
 /// At most `chars_max` characters of `text`, control characters replaced.

@@ -76,16 +76,15 @@ impl Bucket {
 
     fn fault(&self, answer: &RestResponse) -> Fault {
         let fault = plain_fault(answer);
-        let remedy = match fault.kind {
-            FaultKind::PermissionDenied => format!("grant {ROLE} on the bucket {}", self.name),
-            FaultKind::Unauthenticated => "check the service's Google credentials".to_owned(),
-            _ => return fault,
-        };
-        let message = match fault.message.is_empty() {
-            true => remedy,
-            false => format!("{}; {remedy}", fault.message),
-        };
-        Fault { message, ..fault }
+        match fault.kind {
+            FaultKind::PermissionDenied => {
+                fault.with_remedy(format!("grant {ROLE} on the bucket {}", self.name))
+            }
+            FaultKind::Unauthenticated => {
+                fault.with_remedy("check the service's Google credentials")
+            }
+            _ => fault,
+        }
     }
 
     /// `ifGenerationMatch=0`: the object must not exist. Names are this process's own, so that one

@@ -145,8 +145,8 @@ fn fault(topic: &str, error: &KafkaError) -> Fault {
             Fault::refused(FaultKind::PermissionDenied, reason, message)
         }
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            let message = format!("{message}; create the topic");
             Fault::refused(FaultKind::TableNotFound, reason, message)
+                .with_remedy(format!("create the topic {topic}"))
         }
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
             Fault::refused(FaultKind::Unauthenticated, reason, message)

@@ -210,11 +210,9 @@ impl RegistryClient {
             Refusal::NotFound(code) => Fault::refused(
                 FaultKind::Transient,
                 format!("404/{code}"),
-                format!(
-                    "the schema registry at {} knows nothing of {what}; check schema_registry.url",
-                    self.settings.url
-                ),
-            ),
+                format!("the schema registry at {} knows nothing of {what}", self.settings.url),
+            )
+            .with_remedy("check schema_registry.url"),
         }
     }
 }

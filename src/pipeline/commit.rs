@@ -183,8 +183,8 @@ impl Commits {
                 lane.last_error = Some(LastError {
                     stage: "commit".to_owned(),
                     field: None,
-                    message: fault.to_string(),
-                    remedy: None,
+                    message: fault.what(),
+                    remedy: fault.remedy.as_deref().map(str::to_owned),
                     at_ms: crate::pipeline::now_ms(),
                 });
             });

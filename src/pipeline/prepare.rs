@@ -296,8 +296,8 @@ impl Preparer {
             status.last_error = Some(LastError {
                 stage: "schema".to_owned(),
                 field: None,
-                message: fault.to_string(),
-                remedy: None,
+                message: fault.what(),
+                remedy: fault.remedy.as_deref().map(str::to_owned),
                 at_ms: now,
             });
         });

@@ -392,8 +392,8 @@ impl Report {
             status.last_error = Some(LastError {
                 stage: "write".to_owned(),
                 field: None,
-                message: fault.to_string(),
-                remedy: None,
+                message: fault.what(),
+                remedy: fault.remedy.as_deref().map(str::to_owned),
                 at_ms: at,
             });
         });

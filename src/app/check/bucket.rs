@@ -58,7 +58,7 @@ fn refused(what: &str, bucket: &str, fault: &Fault) -> Finding {
         FaultKind::PermissionDenied => format!("grant {ROLE} on the bucket"),
         _ => "check `gcs.bucket`, `gcs.endpoint` and the network".to_owned(),
     };
-    Finding::problem(AREA, format!("`{bucket}`: {what}: {fault}")).remedy(remedy)
+    Finding::problem(AREA, format!("`{bucket}`: {what}: {}", fault.what())).remedy(remedy)
 }
 
 #[cfg(test)]

@@ -298,7 +298,7 @@ async fn dataset(settings: &Settings, rest: &dyn Rest, dataset: &str) -> Finding
             false => Finding::problem("dataset", format!("`{dataset}` does not exist"))
                 .remedy("create it, or allow `policy.create`"),
         },
-        Err(fault) => refused("dataset", &format!("`{dataset}`: {fault}"), &fault),
+        Err(fault) => refused("dataset", &format!("`{dataset}`: {}", fault.what()), &fault),
     }
 }
 
@@ -313,7 +313,7 @@ async fn existing(rest: &Arc<dyn Rest>, table: &TableRef) -> Vec<Finding> {
             findings.extend(permissions(&**rest, table).await);
             findings
         }
-        Err(fault) => vec![refused("table", &format!("{table}: {fault}"), &fault)],
+        Err(fault) => vec![refused("table", &format!("{table}: {}", fault.what()), &fault)],
     }
 }
 

@@ -57,7 +57,7 @@ async fn look(rpc: &dyn Rpc, endpoint: &str, stream: String) -> Finding {
         }
         _ => "check `bigquery.storage_endpoint` and the network, or write `write: streaming`",
     };
-    Finding::problem(AREA, format!("{endpoint}: {fault}")).remedy(remedy)
+    Finding::problem(AREA, format!("{endpoint}: {}", fault.what())).remedy(remedy)
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ async fn an_unknown_id_is_told_apart_from_a_wrong_address() {
     let client = client(&url);
     assert!(matches!(client.schema(1).await, Err(RegistryError::UnknownId { id: 1 })));
     let Err(RegistryError::Fault(fault)) = client.schema(2).await else { panic!() };
-    assert!(fault.message.contains("schema_registry.url"), "{fault}");
+    assert!(fault.to_string().contains("schema_registry.url"), "{fault}");
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ fn fault_of(status: &Status) -> Fault {
         StorageErrorCode::Unspecified => format!("gRPC {}", status.code),
         known => known.as_str_name().to_owned(),
     };
-    Fault::refused(kind, reason, told(kind, text))
+    told(kind, reason, text)
 }
 
 fn kind_of(code: i32, detail: StorageErrorCode, text: &str) -> FaultKind {
@@ -209,8 +209,9 @@ fn not_sent(error: RpcError) -> Fault {
 }
 
 fn no_token(error: RpcError) -> Fault {
-    let message = format!("{error}; check the service's Google credentials");
-    Fault::refused(FaultKind::Unauthenticated, "noToken", message).with_source(error)
+    Fault::refused(FaultKind::Unauthenticated, "noToken", error.to_string())
+        .with_remedy("check the service's Google credentials")
+        .with_source(error)
 }
 
 /// A request that met a connection in the moment of its end: it was not sent.
