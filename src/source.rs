@@ -140,7 +140,7 @@ pub enum SourceFault {
     /// without, it goes on at `low`, and the range is lost.
     #[error(
         "{lane}: the records from offset {from} up to {low} were deleted by retention before they were read; {}",
-        if *.halted { "the lane stands still: set `on_data_loss: skip_and_report`, or reset the group's offset, to go on" }
+        if *.halted { "the partition stands still" }
         else { "going on at the first record left, as `on_data_loss: skip_and_report` says" }
     )]
     RetentionLoss {
@@ -155,7 +155,7 @@ pub enum SourceFault {
     },
     /// The committed offset lies beyond the partition's end. The lane stands still.
     #[error(
-        "{lane}: the committed offset {committed} lies beyond the end {high}: the topic was recreated, or truncated after an unclean leader election; reset the group's offset once you know which"
+        "{lane}: the committed offset {committed} lies beyond the end {high}: the topic was recreated, or truncated after an unclean leader election"
     )]
     Truncated {
         /// Which lane.
@@ -168,7 +168,7 @@ pub enum SourceFault {
     /// The record before the committed offset is not the one that was committed. The lane stands
     /// still.
     #[error(
-        "{lane}: the record at offset {offset} is not the one this group committed: the topic was recreated or rewritten; reset the group's offset once you know what happened"
+        "{lane}: the record at offset {offset} is not the one this group committed: the topic was recreated or rewritten"
     )]
     Recreated {
         /// Which lane.
@@ -179,7 +179,7 @@ pub enum SourceFault {
     /// The topic has another id than when the offset was committed, or reading began. The lane
     /// stands still.
     #[error(
-        "{lane}: the topic was deleted and made again: its id is not the one of which offset {next} was to be read next; what the old topic still held is lost; to read the new one, stop all replicas and reset the group's offset"
+        "{lane}: the topic was deleted and made again: its id is not the one of which offset {next} was to be read next; what the old topic still held is lost"
     )]
     OtherTopic {
         /// Which lane.
@@ -197,6 +197,28 @@ pub enum SourceFault {
         /// The client's words.
         message: String,
     },
+}
+
+impl SourceFault {
+    /// What a person can do about it, where it does not pass by itself.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::RetentionLoss { halted: true, .. } => Some(
+                "set `on_data_loss: skip_and_report`, or stop all replicas and reset the group's offset",
+            ),
+            Self::Truncated { .. } | Self::Recreated { .. } => Some(
+                "find out what happened to the topic, then stop all replicas and reset the group's offset",
+            ),
+            Self::OtherTopic { .. } => {
+                Some("to read the new topic, stop all replicas and reset the group's offset")
+            }
+            Self::Fatal { .. } => Some("restart the process"),
+            Self::Unavailable { .. }
+            | Self::Recovering { .. }
+            | Self::RetentionLoss { .. }
+            | Self::Read { .. } => None,
+        }
+    }
 }
 
 /// Takes what the source delivers. All calls come from the poll thread and none may block, but

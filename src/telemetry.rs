@@ -28,11 +28,13 @@ pub use self::{
         BrokerStatus, LaneState, LaneStatus, LastError, PathStatus, ProcessStatus, Snapshot,
         Status, TableState, TableStatus,
     },
+    trouble::{Cause, Teller, Trouble},
 };
 
 pub mod liveness;
 pub mod metrics;
 pub mod status;
+pub mod trouble;
 
 /// Topics that get a label of their own.
 pub const TOPIC_LABELS_MAX: usize = 500;
@@ -49,6 +51,7 @@ pub struct Telemetry {
     pub status: Status,
     /// What `/livez` judges.
     pub liveness: Liveness,
+    watch: Mutex<trouble::Watch>,
     registry: Registry,
     topics: Mutex<HashMap<Box<str>, Arc<TopicTelemetry>>>,
     tables: Mutex<HashMap<Box<str>, Arc<TableTelemetry>>>,
@@ -69,6 +72,7 @@ impl Telemetry {
             metrics,
             status: Status::new(env!("CARGO_PKG_VERSION"), now_ms),
             liveness: Liveness::new(workers, now),
+            watch: Mutex::default(),
             registry,
             topics: Mutex::default(),
             tables: Mutex::default(),
@@ -87,6 +91,22 @@ impl Telemetry {
         resolve(&self.tables, table, TABLE_LABELS_MAX, |label| {
             TableTelemetry::new(&self.metrics, label)
         })
+    }
+
+    /// Tells the log which troubles have begun and which are over, and counts those that last. To be called
+    /// about once a second.
+    pub fn tell_troubles(&self, now_ms: i64) {
+        let troubles = self.status.troubles();
+        for (kind, cause) in trouble::labels() {
+            let is_it = |(subject, trouble): &&(trouble::Subject, Trouble)| {
+                subject.kind() == kind && trouble.cause == cause
+            };
+            let count = troubles.iter().filter(is_it).count();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.troubles.with_label_values(&[kind, cause.name()]).set(count);
+        }
+        let news = lock(&self.watch).look(troubles, |subject| self.status.has(subject), now_ms);
+        news.iter().for_each(trouble::log);
     }
 
     /// Sums over all topics and tables; takes locks, for a display once a second.

@@ -48,7 +48,7 @@ use crate::{
     rest::Rest,
     schema::diff::Change,
     table::TableRef,
-    telemetry::{LastError, TableState, Telemetry},
+    telemetry::{Cause, LastError, TableState, Telemetry, Teller, Trouble},
     write::{
         by_form::ByForm,
         insert_all::InsertAll,
@@ -373,7 +373,10 @@ fn missing(telemetry: &Telemetry, table: &Arc<str>, why: &str) {
     telemetry.status.update_table(table, at_ms, |status| {
         status.enter(TableState::Halted, at_ms);
         let (stage, message) = ("schema".to_owned(), why.to_owned());
-        status.last_error = Some(LastError { stage, field: None, message, remedy: None, at_ms });
+        let remedy = Some("create the table by hand, or set `policy.create: allow`".to_owned());
+        let trouble = Trouble::new(Cause::TableMissing, message.clone(), at_ms);
+        status.troubles.tell(Teller::Gate, Some(trouble.with_remedy(remedy.clone())));
+        status.last_error = Some(LastError { stage, field: None, message, remedy, at_ms });
     });
 }
 

@@ -17,13 +17,13 @@ use crate::{
         commit_book::{CommitBook, Entry, Outcome},
     },
     fault::Fault,
-    pipeline::commit::trouble::{News, Trouble},
+    pipeline::commit::failing::{Failing, News},
     record::{Fingerprint, TopicPartition},
     source::{AssignedLane, OwnedLane},
-    telemetry::{LastError, Telemetry},
+    telemetry::{Cause, LastError, Telemetry, Teller, Trouble},
 };
 
-mod trouble;
+mod failing;
 
 /// What goes into a lane's commit metadata beside the last record: fixed for the assignment.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ pub struct Commits {
     /// Held from choosing what to commit until the answers are noted. Revoking takes it, so that no
     /// commit chosen before a lane was given up is still on its way when the final one is made.
     in_flight: Mutex<()>,
-    trouble: Mutex<Trouble>,
+    failing: Mutex<Failing>,
     stop: Mutex<bool>,
     stopped: Condvar,
     telemetry: Arc<Telemetry>,
@@ -75,7 +75,7 @@ impl Commits {
         Self {
             books: Mutex::default(),
             in_flight: Mutex::default(),
-            trouble: Mutex::default(),
+            failing: Mutex::default(),
             stop: Mutex::new(false),
             stopped: Condvar::new(),
             telemetry,
@@ -180,17 +180,21 @@ impl Commits {
         }
         for (commit, fault) in faults {
             self.telemetry.status.update_lane(&commit.lane.topic, commit.lane.partition, |lane| {
+                let at_ms = crate::pipeline::now_ms();
+                let trouble = Trouble::new(Cause::Commit, fault.what(), at_ms);
+                let trouble = trouble.with_remedy(fault.remedy.as_deref()).at(Some(commit.offset));
+                lane.troubles.tell(Teller::Commit, Some(trouble));
                 lane.last_error = Some(LastError {
                     stage: "commit".to_owned(),
                     field: None,
                     message: fault.what(),
                     remedy: fault.remedy.as_deref().map(str::to_owned),
-                    at_ms: crate::pipeline::now_ms(),
+                    at_ms,
                 });
             });
         }
         let faults = faults.iter().map(|(_, fault)| *fault);
-        for news in lock(&self.trouble).round(faults, Instant::now()) {
+        for news in lock(&self.failing).round(faults, Instant::now()) {
             match news {
                 News::Failing { fault, lanes } => tracing::warn!(
                     partitions = lanes,
@@ -213,6 +217,7 @@ impl Commits {
         for commit in landed {
             self.telemetry.status.update_lane(&commit.lane.topic, commit.lane.partition, |lane| {
                 lane.committed_offset = Some(commit.offset);
+                lane.troubles.tell(Teller::Commit, None);
                 lane.lag = lane.high_watermark.map(|high| (high - commit.offset).max(0));
             });
         }

@@ -25,7 +25,9 @@ use crate::{
     source::{
         AssignedLane, Flow, LaneBatch, LostBroker, Messages, OwnedLane, SourceFault, SourceHandler,
     },
-    telemetry::{BrokerStatus, LaneState, LaneStatus, LastError, Telemetry},
+    telemetry::{
+        BrokerStatus, Cause, LaneState, LaneStatus, LastError, Telemetry, Teller, Trouble,
+    },
 };
 
 /// What a worker is told. Its inbox is bounded.
@@ -238,15 +240,20 @@ impl<M: Messages> Dispatcher<M> {
 
     fn show_fault(&self, lane: &TopicPartition, stage: &str, fault: &SourceFault, halted: bool) {
         let at_ms = now_ms();
+        let (stage, message) = (stage.to_owned(), fault.to_string());
+        let remedy = fault.remedy().map(str::to_owned);
         self.show(lane, |status| {
             if halted {
-                status.enter(LaneState::Halted, Some(fault.to_string()), at_ms);
+                status.enter(LaneState::Halted, Some(message.clone()), at_ms);
                 status.held_by_source = true;
+                let trouble = Trouble::new(Cause::Offset, message.clone(), at_ms);
+                let trouble = trouble.with_remedy(remedy.clone()).at(status.next_offset);
+                status.troubles.tell(Teller::Source, Some(trouble));
+            } else if status.state == LaneState::Recovering {
+                let trouble = Trouble::new(Cause::Recover, message.clone(), at_ms);
+                status.troubles.tell(Teller::Source, Some(trouble));
             }
-            let stage = stage.to_owned();
-            let message = fault.to_string();
-            status.last_error =
-                Some(LastError { stage, field: None, message, remedy: None, at_ms });
+            status.last_error = Some(LastError { stage, field: None, message, remedy, at_ms });
         });
     }
 }
@@ -304,6 +311,7 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
                     before.filter(|before| facts.config.as_ref() != Some(before));
                 status.config = facts.config.clone();
                 status.enter(LaneState::Running, None, now_ms());
+                status.troubles.tell(Teller::Source, None);
             });
             self.commits.assigned(&assigned, slot, facts);
             self.lanes.insert(assigned.lane.clone(), (worker, slot));
@@ -380,7 +388,7 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
             SourceFault::Recovering { lane, .. } => self.show_fault(lane, "recover", &fault, false),
             SourceFault::Read { lane, .. } => self.show_fault(lane, "read", &fault, false),
             SourceFault::RetentionLoss { lane, halted, .. } => {
-                tracing::error!(error = %fault, "records were lost to retention");
+                tracing::error!(error = %fault, remedy = fault.remedy(), "records were lost to retention");
                 let topic: &str = &lane.topic;
                 self.telemetry.metrics.retention_losses.with_label_values(&[topic]).inc();
                 self.show_fault(lane, "recover", &fault, *halted);
@@ -388,7 +396,10 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
             SourceFault::Truncated { lane, .. }
             | SourceFault::Recreated { lane, .. }
             | SourceFault::OtherTopic { lane, .. } => {
-                tracing::error!(error = %fault, "the partition is not the one that was committed");
+                tracing::error!(
+                    error = %fault, remedy = fault.remedy(),
+                    "the partition is not the one that was committed"
+                );
                 self.show_fault(lane, "recover", &fault, true);
             }
         }

@@ -9,7 +9,10 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    pipeline::paths::{Backlog, Backlogs, Paths},
+    pipeline::{
+        now_ms,
+        paths::{Backlog, Backlogs, Paths},
+    },
     record::TopicPartition,
     source::Ends,
     telemetry::Telemetry,
@@ -77,6 +80,7 @@ pub async fn run(
             _ = ticks.tick() => {
                 let backlogs = measure(&telemetry, &ends, &ages);
                 paths.decide(&telemetry, &backlogs, Instant::now());
+                telemetry.tell_troubles(now_ms());
             }
         }
     }

@@ -27,6 +27,7 @@ use crate::{
             with_columns,
         },
         now_ms,
+        report::cause_of,
         schema_gate::{GateError, ReadyTable, SchemaGate},
         settings::PayloadSettings,
     },
@@ -37,7 +38,7 @@ use crate::{
         policy::{Permission, Policy},
     },
     table::{TableRef, TableSchema},
-    telemetry::{LastError, TableState, Telemetry},
+    telemetry::{LastError, TableState, Telemetry, Teller, Trouble},
     transcode::{KeySource, Limits, RowPlan, RowSpec, ValueSource},
     write::storage::descriptor,
 };
@@ -279,6 +280,7 @@ impl Preparer {
         let now = now_ms();
         self.telemetry.status.update_table(&table.to_string().into(), now, |status| {
             status.enter(TableState::Ready, now);
+            status.troubles.tell(Teller::Gate, None);
             status.schema_version = ready.version;
         });
     }
@@ -293,6 +295,9 @@ impl Preparer {
                 _ => TableState::WaitingSchema,
             };
             status.enter(state, now);
+            let trouble = Trouble::new(cause_of(fault), fault.what(), now);
+            let trouble = trouble.with_remedy(fault.remedy.as_deref());
+            status.troubles.tell(Teller::Gate, Some(trouble));
             status.last_error = Some(LastError {
                 stage: "schema".to_owned(),
                 field: None,

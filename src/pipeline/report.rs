@@ -2,6 +2,7 @@
 
 mod lanes;
 mod loads;
+mod wait;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,7 +27,10 @@ use crate::{
     },
     source::OwnedLane,
     table::TableRef,
-    telemetry::{LaneState, LastError, TableState, TableTelemetry, Telemetry, TopicTelemetry},
+    telemetry::{
+        Cause, LaneState, LastError, TableState, TableTelemetry, Telemetry, Teller, TopicTelemetry,
+        Trouble,
+    },
     write::{RowForm, WriteOutcome},
 };
 
@@ -94,7 +98,9 @@ struct Behind {
     since: Instant,
 }
 
-use lanes::{Halts, Waits};
+use lanes::Halts;
+pub use wait::cause_of;
+use wait::{Wait, Waits};
 
 /// One worker's report.
 pub struct Report {
@@ -236,6 +242,7 @@ impl Report {
         if self.faulty.remove(table) {
             let at = now_ms();
             self.telemetry.status.update_table(table, at, |status| {
+                status.troubles.tell(Teller::Worker, None);
                 if matches!(status.state, TableState::Throttled | TableState::Denied) {
                     status.enter(TableState::Ready, at);
                 }
@@ -281,6 +288,7 @@ impl Report {
         self.shown = now;
         let mut waits = self.waits(core);
         loads::waits(core, &mut waits, now);
+        self.end_table_faults(core);
         self.show_waiting(waiting_rows(core));
         let (mut records, mut stuck) = (0, 0);
         let mut ages = TopicAges::new();
@@ -339,28 +347,45 @@ impl Report {
             })
             .collect();
         for (table, fault, lanes) in faults {
-            let reason = format!("{table}: {fault}");
-            for lane in lanes {
-                waits.insert(lane, (LaneState::Waiting, reason.clone()));
-            }
+            let wait = Wait::fault(&table.to_string(), &fault, cause_of(&fault), now_ms());
+            waits.extend(lanes.into_iter().map(|lane| (lane, wait.clone())));
             self.show_table_fault(&table, &fault);
         }
         for (need, rows) in core.needs() {
             let table = core.encoder().table_of_need(need);
-            let name = table.map(|table| table.to_string()).unwrap_or_default();
-            for row in rows {
-                waits.entry(row.lane).or_insert_with(|| {
-                    (
-                        LaneState::Waiting,
-                        format!("{name}: the schema or the table is being prepared"),
-                    )
-                });
+            let mut wait = None;
+            for row in rows.iter().filter(|row| !waits.contains_key(&row.lane)).collect::<Vec<_>>()
+            {
+                let wait = wait.get_or_insert_with(|| self.unprepared(table.as_ref()));
+                waits.entry(row.lane).or_insert_with(|| wait.clone());
             }
         }
         for (lane, fault) in core.letter_faults() {
-            waits.insert(lane, (LaneState::Waiting, format!("the dead-letter topic: {fault}")));
+            let what = "the dead-letter topic";
+            waits.insert(lane, Wait::fault(what, fault, Cause::DeadLetter, now_ms()));
         }
         waits
+    }
+
+    /// What rows wait for whose schema or table is being prepared: for what keeps the table, if anything does.
+    fn unprepared(&self, table: Option<&TableRef>) -> Wait {
+        let name = table.map(ToString::to_string).unwrap_or_default();
+        let known = self.telemetry.status.table_trouble(&name, Teller::Gate);
+        let message = format!("{name}: the schema or the table is being prepared");
+        let trouble = known.map_or_else(
+            || Trouble::new(Cause::Schema, message.clone(), now_ms()),
+            |known| Trouble { since_ms: now_ms(), ..known },
+        );
+        Wait { state: LaneState::Waiting, reason: trouble.message.clone(), trouble: Some(trouble) }
+    }
+
+    /// Takes down the faults of tables to which nothing is to be sent again any more.
+    fn end_table_faults(&mut self, core: &Core<TopicEncoder>) {
+        let encoder = core.encoder();
+        let lasting: HashSet<Arc<str>> =
+            core.faults().map(|(slot, ..)| encoder.table_of(slot).to_string().into()).collect();
+        let over: Vec<_> = self.faulty.difference(&lasting).cloned().collect();
+        over.iter().for_each(|table| self.show_written(table));
     }
 
     /// Other workers have rows wait for the same tables, so only differences are shown.
@@ -374,6 +399,10 @@ impl Report {
             telemetry.waiting_rows.add(-less);
             self.telemetry.status.update_table(&name, now_ms(), |status| {
                 status.waiting_rows = status.waiting_rows.saturating_add_signed(-less);
+                if status.waiting_rows == 0 {
+                    // Perhaps because the rows' partitions were given away.
+                    status.troubles.tell(Teller::Gate, None);
+                }
             });
         }
     }
@@ -389,6 +418,9 @@ impl Report {
                 _ => status.state,
             };
             status.enter(state, at);
+            let trouble = Trouble::new(cause_of(fault), fault.what(), at);
+            let trouble = trouble.with_remedy(fault.remedy.as_deref());
+            status.troubles.tell(Teller::Worker, Some(trouble));
             status.last_error = Some(LastError {
                 stage: "write".to_owned(),
                 field: None,

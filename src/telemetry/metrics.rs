@@ -181,6 +181,9 @@ metrics! {
         pub rebalances: IntCounterVec = "kcbq_rebalances_total" ["kind"],
         /// Partitions that this process owns, by state.
         pub lanes: IntGaugeVec = "kcbq_lanes" ["state"],
+        /// Partitions, tables and parts of the process that do not move, by what they are and why: what, since
+        /// when and what to do stands in `/status`.
+        pub troubles: IntGaugeVec = "kcbq_troubles" ["subject", "cause"],
         /// Time since the poll thread last turned.
         pub poll_age_seconds: Gauge = "kcbq_poll_age_seconds" [],
         /// Always 1; the version is a label.

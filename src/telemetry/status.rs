@@ -10,6 +10,8 @@ use std::{
 
 use serde::Serialize;
 
+use super::trouble::{Subject, Teller, Trouble, Troubles};
+
 /// What a lane does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -156,6 +158,8 @@ pub struct LaneStatus {
     pub held_by_source: bool,
     /// Why it is in this state, where that is not plain.
     pub reason: Option<String>,
+    /// What keeps it from moving at this moment.
+    pub troubles: Troubles,
     /// The last error.
     pub last_error: Option<LastError>,
 }
@@ -180,6 +184,7 @@ impl LaneStatus {
             next_try_ms: None,
             held_by_source: false,
             reason: None,
+            troubles: Troubles::default(),
             last_error: None,
         }
     }
@@ -228,6 +233,8 @@ pub struct TableStatus {
     pub path: Option<PathStatus>,
     /// Since when it has been in this state, in milliseconds since the epoch.
     pub since_ms: i64,
+    /// What keeps rows from it at this moment.
+    pub troubles: Troubles,
     /// The last error.
     pub last_error: Option<LastError>,
 }
@@ -244,6 +251,7 @@ impl TableStatus {
             waiting_rows: 0,
             path: None,
             since_ms: now_ms,
+            troubles: Troubles::default(),
             last_error: None,
         }
     }
@@ -281,6 +289,8 @@ pub struct ProcessStatus {
     pub reason: Option<String>,
     /// The brokers that do not answer its consumer.
     pub unreachable_brokers: Vec<BrokerStatus>,
+    /// What the process misses, by what it concerns: an entry of the configuration, say.
+    pub troubles: BTreeMap<String, Trouble>,
 }
 
 /// A copy of the board.
@@ -313,6 +323,7 @@ impl Status {
                 ready: false,
                 reason,
                 unreachable_brokers: Vec::new(),
+                troubles: BTreeMap::new(),
             }),
             lanes: RwLock::default(),
             tables: RwLock::default(),
@@ -336,6 +347,63 @@ impl Status {
     /// These brokers do not answer, all others do.
     pub fn unreachable(&self, brokers: Vec<BrokerStatus>) {
         write(&self.process).unreachable_brokers = brokers;
+    }
+
+    /// Puts up, or takes down, what the process misses. `what` names one of few things, never a record's.
+    pub fn process_trouble(&self, what: &str, trouble: Option<Trouble>) {
+        let mut process = write(&self.process);
+        let Some(trouble) = trouble else {
+            process.troubles.remove(what);
+            return;
+        };
+        let known = process.troubles.get(what).filter(|known| known.cause == trouble.cause);
+        let since_ms = known.map_or(trouble.since_ms, |known| known.since_ms);
+        process.troubles.insert(what.to_owned(), Trouble { since_ms, ..trouble });
+    }
+
+    /// Puts up, or takes down, `teller`'s trouble of a lane.
+    pub fn lane_trouble(
+        &self,
+        topic: &Arc<str>,
+        partition: i32,
+        teller: Teller,
+        trouble: Option<Trouble>,
+    ) {
+        self.update_lane(topic, partition, |lane| lane.troubles.tell(teller, trouble));
+    }
+
+    /// `teller`'s trouble of a table.
+    pub fn table_trouble(&self, table: &str, teller: Teller) -> Option<Trouble> {
+        read(&self.tables).get(table)?.troubles.of(teller).cloned()
+    }
+
+    /// Everything that does not move at this moment, and why.
+    pub fn troubles(&self) -> Vec<(Subject, Trouble)> {
+        let mut all = Vec::new();
+        for (what, trouble) in &read(&self.process).troubles {
+            all.push((Subject::Process(what.clone()), trouble.clone()));
+        }
+        for lane in read(&self.lanes).values() {
+            let (topic, partition) = (&lane.topic, lane.partition);
+            let subject = || Subject::Partition { topic: topic.to_string(), partition };
+            all.extend(lane.troubles.iter().map(|trouble| (subject(), trouble.clone())));
+        }
+        for table in read(&self.tables).values() {
+            let subject = || Subject::Table(table.name.to_string());
+            all.extend(table.troubles.iter().map(|trouble| (subject(), trouble.clone())));
+        }
+        all
+    }
+
+    /// Whether the board has it.
+    pub fn has(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Partition { topic, partition } => {
+                read(&self.lanes).contains_key(&(topic.as_str().into(), *partition))
+            }
+            Subject::Table(table) => read(&self.tables).contains_key(table.as_str()),
+            Subject::Process(_) => true,
+        }
     }
 
     /// Puts up or replaces a lane.

@@ -13,7 +13,7 @@ use crate::{
     pipeline::{commit::Commits, fingerprint::Fingerprints},
     record::{Record, TopicPartition},
     source::{AssignedLane, LostBroker, Messages, OwnedLane, SourceFault, SourceHandler as _},
-    telemetry::{LaneState, LaneStatus, Telemetry},
+    telemetry::{Cause, LaneState, LaneStatus, Telemetry},
 };
 
 #[derive(Debug)]
@@ -185,7 +185,10 @@ fn a_lane_that_the_source_holds_back_stays_halted_whatever_is_in_flight() {
     });
     let status = rig.lane();
     assert_eq!(status.state, LaneState::Halted);
-    assert!(status.reason.unwrap().contains("reset the group's offset"));
+    assert!(status.last_error.unwrap().remedy.unwrap().contains("reset the group's offset"));
+    let trouble = status.troubles.iter().next().unwrap();
+    assert_eq!((trouble.cause, trouble.offset), (Cause::Offset, status.next_offset));
+    assert!(trouble.remedy.as_ref().unwrap().contains("reset the group's offset"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
+use super::wait::Wait;
 use crate::{
     batch::LaneSlot,
     dead_letter::Reason,
@@ -9,11 +10,8 @@ use crate::{
     pipeline::{encoder::origin::Origin, now_ms},
     record::TopicPartition,
     source::OwnedLane,
-    telemetry::{LaneState, LastError, Telemetry},
+    telemetry::{Cause, LaneState, LastError, Telemetry, Teller, Trouble},
 };
-
-/// Why a lane is not simply running.
-pub(super) type Waits = HashMap<LaneSlot, (LaneState, String)>;
 
 /// Different reasons that are logged while a lane is halted: with each try another of the records
 /// that it holds may be the first to be refused.
@@ -75,19 +73,14 @@ impl Halts {
 }
 
 /// Writes a lane's state to the board.
-pub(super) fn show(
-    telemetry: &Telemetry,
-    lane: &Lane<Origin>,
-    wait: Option<&(LaneState, String)>,
-    now: Instant,
-) {
+pub(super) fn show(telemetry: &Telemetry, lane: &Lane<Origin>, wait: Option<&Wait>, now: Instant) {
     let (state, reason) = match (&lane.halt, lane.phase, wait) {
         (Some(halt), _, _) => (
             LaneState::Halted,
             Some(format!("offset {}: {}; {}", halt.offset, halt.reason.message, halt.remedy)),
         ),
         (None, Phase::Draining, _) => (LaneState::Draining, None),
-        (None, Phase::Running, Some((state, reason))) => (*state, Some(reason.clone())),
+        (None, Phase::Running, Some(wait)) => (wait.state, Some(wait.reason.clone())),
         (None, Phase::Running, None) if lane.stuck.is_some() => (
             LaneState::Paused,
             Some("what it holds is not acknowledged, and the others need the memory".to_owned()),
@@ -98,13 +91,33 @@ pub(super) fn show(
         (None, Phase::Running, None) => (LaneState::Running, None),
     };
     let at = now_ms();
+    let trouble = match &lane.halt {
+        Some(halt) => Some(halted(halt, at)),
+        None => wait.and_then(|wait| wait.trouble.clone()),
+    };
+    // Whatever keeps it, the first record that does stands at the watermark.
+    let trouble = trouble.map(|trouble| {
+        let offset = trouble.offset.unwrap_or(lane.tracker.watermark());
+        trouble.at(Some(offset))
+    });
     telemetry.status.update_lane(&lane.lane.topic, lane.lane.partition, |status| {
         status.next_offset = Some(lane.tracker.next());
         status.in_flight_records = lane.tracker.unresolved();
         status.in_flight_bytes = lane.bytes as u64;
         status.next_try_ms = lane.halt.as_ref().and_then(|halt| next_try_ms(halt, now, at));
         status.enter(state, reason, at);
+        status.troubles.tell(Teller::Worker, trouble);
     });
+}
+
+fn halted(halt: &Halt, now_ms: i64) -> Trouble {
+    let cause = match halt.until {
+        Until::Released => Cause::DeadLetterBudget,
+        Until::Retry(_) | Until::Tried(_) => Cause::Record,
+    };
+    Trouble::new(cause, halt.reason.message.clone(), now_ms)
+        .with_remedy(Some(halt.remedy.clone()))
+        .at(Some(halt.offset))
 }
 
 fn next_try_ms(halt: &Halt, now: Instant, now_ms: i64) -> Option<i64> {

@@ -2,16 +2,19 @@
 
 use std::time::Instant;
 
-use super::{OnTheWire, Report, lanes::Waits};
+use super::{
+    OnTheWire, Report, cause_of,
+    wait::{Wait, Waits},
+};
 use crate::{
     delivery::{
         action::{BatchId, LoadId, Stage},
         chain::Chain,
         core::Core,
     },
-    fault::Fault,
-    pipeline::encoder::TopicEncoder,
-    telemetry::LaneState,
+    fault::{Fault, FaultKind},
+    pipeline::{encoder::TopicEncoder, now_ms},
+    telemetry::{Cause, LaneState},
     write::{
         WriteOutcome,
         load::{job::LoadJob, run::JobEnd},
@@ -134,23 +137,28 @@ pub(super) struct Loading {
 /// Says of the lanes whose rows are staged what they wait for.
 pub(super) fn waits(core: &Core<TopicEncoder>, waits: &mut Waits, now: Instant) {
     for (key, chain) in core.chains() {
-        if let Some(reason) = fault(chain) {
-            waits.insert(key.lane, (LaneState::Waiting, reason));
+        if let Some(wait) = fault(chain) {
+            waits.insert(key.lane, wait);
         } else if let Some(reason) = loading(chain, now) {
-            waits.entry(key.lane).or_insert((LaneState::Loading, reason));
+            waits.entry(key.lane).or_insert_with(|| Wait::calm(LaneState::Loading, reason));
         }
     }
 }
 
-fn fault(chain: &Chain) -> Option<String> {
+fn fault(chain: &Chain) -> Option<Wait> {
     let table = &chain.facts.table;
     let job = chain.loading.as_ref();
     let failed = job.and_then(|job| Some((job.job.id.as_str(), job.fault.as_ref()?)));
-    match (failed, &chain.fault) {
-        (Some((id, fault)), _) => Some(format!("{table}: {} {id}: {fault}", what(chain))),
-        (None, Some(fault)) => Some(format!("{table}: looking for its load jobs: {fault}")),
-        (None, None) => None,
-    }
+    let (what, fault) = match (failed, &chain.fault) {
+        (Some((id, fault)), _) => (format!("{table}: {} {id}", what(chain)), fault),
+        (None, Some(fault)) => (format!("{table}: looking for its load jobs"), fault),
+        (None, None) => return None,
+    };
+    let cause = match fault.kind {
+        FaultKind::InvalidRequest => Cause::LoadJob,
+        _ => cause_of(fault),
+    };
+    Some(Wait::fault(&what, fault, cause, now_ms()))
 }
 
 fn loading(chain: &Chain, now: Instant) -> Option<String> {

@@ -8,12 +8,12 @@ use std::{
 
 use crate::fault::Fault;
 
-/// Causes that are told of one trouble.
+/// Causes that are told of one failing.
 const CAUSES_MAX: usize = 8;
 
 /// Since when commits have failed, and why.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub(crate) struct Failing {
     since: Option<Instant>,
     causes: Vec<String>,
 }
@@ -35,7 +35,7 @@ pub(crate) enum News<'a> {
     },
 }
 
-impl Trouble {
+impl Failing {
     /// Takes one round's faults, one for each lane that was not committed.
     pub(crate) fn round<'a>(
         &mut self,
@@ -74,10 +74,10 @@ mod tests {
 
     #[test]
     fn each_cause_is_told_once_and_the_end_once() {
-        let (mut trouble, start) = (Trouble::default(), Instant::now());
-        assert!(trouble.round([], start).is_empty(), "nothing was wrong");
+        let (mut failing, start) = (Failing::default(), Instant::now());
+        assert!(failing.round([], start).is_empty(), "nothing was wrong");
         let faults = [fault("a"), fault("b"), fault("a")];
-        let told = trouble.round(&faults, start);
+        let told = failing.round(&faults, start);
         let told: Vec<_> = told
             .iter()
             .map(|news| match news {
@@ -87,19 +87,19 @@ mod tests {
             .collect();
         assert_eq!(told, [("a", 2), ("b", 1)]);
         for _ in 0..100 {
-            assert!(trouble.round(&faults, start).is_empty());
+            assert!(failing.round(&faults, start).is_empty());
         }
         let end = start + Duration::from_secs(7);
-        let told = trouble.round([], end);
+        let told = failing.round([], end);
         assert!(matches!(told[..], [News::Passed { after }] if after.as_secs() == 7), "{told:?}");
-        assert!(trouble.round([], end).is_empty());
-        assert_eq!(trouble.round(&faults, end).len(), 2, "the next trouble is told again");
+        assert!(failing.round([], end).is_empty());
+        assert_eq!(failing.round(&faults, end).len(), 2, "what fails next is told again");
     }
 
     #[test]
     fn causes_are_not_told_without_end() {
-        let mut trouble = Trouble::default();
+        let mut failing = Failing::default();
         let faults: Vec<Fault> = (0..100).map(|n| fault(&n.to_string())).collect();
-        assert_eq!(trouble.round(&faults, Instant::now()).len(), CAUSES_MAX);
+        assert_eq!(failing.round(&faults, Instant::now()).len(), CAUSES_MAX);
     }
 }
