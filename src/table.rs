@@ -4,7 +4,7 @@
 //! a change is merged into the JSON document that BigQuery sent (see `gcp::tables`), so that what
 //! these types do not know survives.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 /// A table's full name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +34,11 @@ impl TableSchema {
     /// The column called `name`; BigQuery's names are case-insensitive.
     pub fn column(&self, name: &str) -> Option<&Column> {
         find(&self.columns, name)
+    }
+
+    /// How many columns there are, fields of records included: what BigQuery limits.
+    pub fn count(&self) -> usize {
+        self.columns.iter().map(Column::count).sum()
     }
 
     /// The column at a path as BigQuery names it: `a.b[0].c`.
@@ -68,6 +73,11 @@ impl Column {
         Self { mode, ..self }
     }
 
+    /// The column and all fields inside of it.
+    pub fn count(&self) -> usize {
+        1 + self.fields().iter().map(Self::count).sum::<usize>()
+    }
+
     /// The fields of a record, empty for any other type.
     pub fn fields(&self) -> &[Column] {
         match &self.kind {
@@ -80,6 +90,41 @@ impl Column {
 /// The column called `name` among `columns`, ignoring case.
 pub fn find<'a>(columns: &'a [Column], name: &str) -> Option<&'a Column> {
     columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+}
+
+/// Finds many names among the same columns, ignoring case. Of a hostile record thousands of names are
+/// looked for among thousands of columns.
+#[derive(Debug)]
+pub struct Lookup<'a> {
+    columns: &'a [Column],
+    asked: usize,
+    by_name: Option<HashMap<String, &'a Column>>,
+}
+
+impl<'a> Lookup<'a> {
+    /// From so many questions on an index pays.
+    const ASKED_MAX: usize = 16;
+
+    /// A lookup among `columns`.
+    pub fn new(columns: &'a [Column]) -> Self {
+        Self { columns, asked: 0, by_name: None }
+    }
+
+    /// The first column called `name`.
+    pub fn find(&mut self, name: &str) -> Option<&'a Column> {
+        self.asked += 1;
+        if self.asked <= Self::ASKED_MAX {
+            return find(self.columns, name);
+        }
+        let by_name = self.by_name.get_or_insert_with(|| {
+            let mut by_name = HashMap::with_capacity(self.columns.len());
+            for column in self.columns {
+                by_name.entry(column.name.to_ascii_lowercase()).or_insert(column);
+            }
+            by_name
+        });
+        by_name.get(&name.to_ascii_lowercase()).copied()
+    }
 }
 
 /// BigQuery's types, by their standard-SQL meaning.

@@ -26,7 +26,7 @@ use crate::{
     },
     record::{Record, TopicPartition},
     schema::diff::{self, Fit},
-    table::{Column, ColumnKind, TableRef, TableSchema},
+    table::{Column, ColumnKind, Lookup, TableRef, TableSchema},
     write::{
         RowForm,
         insert_all::framing,
@@ -445,8 +445,9 @@ impl TopicEncoder {
 /// The columns of a table that already has `schema`, and those that `wanted` adds.
 pub fn with_columns(schema: &TableSchema, wanted: &[Column]) -> Vec<Column> {
     let mut columns = schema.columns.clone();
+    let mut known = Lookup::new(&schema.columns);
     for column in wanted {
-        if schema.column(&column.name).is_none() {
+        if known.find(&column.name).is_none() {
             columns.push(column.clone());
         }
     }

@@ -1,8 +1,8 @@
 //! What a table lacks for a row's columns: the difference as a list of changes.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
-use crate::table::{Column, ColumnKind, Mode, TableSchema, find};
+use crate::table::{Column, ColumnKind, Lookup, Mode, TableSchema, find};
 
 /// One change to a table's schema. Paths are column names from the top, such as `["a", "b"]` for
 /// `a.b`.
@@ -97,8 +97,9 @@ fn compare(
     parent: &mut Vec<String>,
     difference: &mut Difference,
 ) {
+    let mut known = Lookup::new(current);
     for column in wanted {
-        match find(current, &column.name) {
+        match known.find(&column.name) {
             None => difference.changes.push(Change::AddColumn {
                 parent: parent.clone(),
                 column: addable(column.clone()),
@@ -110,9 +111,9 @@ fn compare(
             }
         }
     }
-    let is_unfilled =
-        |actual: &&Column| actual.mode == Mode::Required && find(wanted, &actual.name).is_none();
-    for actual in current.iter().filter(is_unfilled) {
+    let mut filled = Lookup::new(wanted);
+    let required = current.iter().filter(|actual| actual.mode == Mode::Required);
+    for actual in required.filter(|actual| filled.find(&actual.name).is_none()) {
         let path = parent.iter().chain([&actual.name]).cloned().collect();
         difference.changes.push(Change::Relax { path });
     }
@@ -234,8 +235,16 @@ pub fn type_name(kind: &ColumnKind, mode: Mode) -> String {
 /// itself done, or whose column is gone, does nothing.
 pub fn apply(schema: &TableSchema, changes: &[Change]) -> TableSchema {
     let mut schema = schema.clone();
+    let mut top: HashSet<String> =
+        schema.columns.iter().map(|column| column.name.to_ascii_lowercase()).collect();
     for change in changes {
         match change {
+            // Many at once, of a record with many keys.
+            Change::AddColumn { parent, column } if parent.is_empty() => {
+                if top.insert(column.name.to_ascii_lowercase()) {
+                    schema.columns.push(addable(column.clone()));
+                }
+            }
             Change::AddColumn { parent, column } => {
                 if let Some(columns) = columns_at(&mut schema.columns, parent)
                     && find(columns, &column.name).is_none()

@@ -35,7 +35,7 @@ use crate::{
         model::{Field, Kind, Logical, RecordType, Type},
         names::json_column_name,
     },
-    table::{Column, ColumnKind, Mode, find},
+    table::{Column, ColumnKind, Lookup, Mode, find},
 };
 
 /// Most bytes of one JSON text.
@@ -112,8 +112,9 @@ fn replace_float_names(
         _ if ty.logical == Some(Logical::FloatName) => return Type::plain(kind_for(column)),
         Kind::Record(record) => {
             let mut record = RecordType::clone(record);
+            let mut known = Lookup::new(known);
             for field in &mut record.fields {
-                let column = find(known, &json_column_name(&field.name));
+                let column = known.find(&json_column_name(&field.name));
                 let inner = column.map(Column::fields).unwrap_or_default();
                 field.ty = replace_float_names(&field.ty, column, inner, kind_for);
             }
@@ -378,13 +379,14 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let Self { walk, known, .. } = self;
         let mut columns = HashSet::new();
         let mut fields = Vec::new();
+        let mut known = Lookup::new(known);
         while let Some(name) = entries.next_key::<String>()? {
             walk.enter(&name)?;
             walk.count()?;
             if !columns.insert(column_of(&name)) {
                 return Err(walk.fail(Problem::DuplicateField { name }));
             }
-            let column = find(known, &json_column_name(&name));
+            let column = known.find(&json_column_name(&name));
             let ty = match column.filter(|column| column.kind == ColumnKind::Json) {
                 Some(column) => json_type(entries.next_value()?, column.mode),
                 None => {

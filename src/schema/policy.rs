@@ -1,6 +1,12 @@
 //! Which changes to a table a topic allows.
 
-use crate::schema::diff::{Change, Difference};
+use crate::{
+    schema::{
+        columns::COLUMNS_MAX,
+        diff::{Change, Difference},
+    },
+    table::TableSchema,
+};
 
 /// Whether the service may do something.
 #[derive(
@@ -90,11 +96,14 @@ pub enum Verdict {
 /// Most differences that a message lists.
 const LISTED_MAX: usize = 5;
 
-/// Decides on a difference: all of its changes, or none.
+/// Decides on a difference from `current`: all of its changes, or none.
+///
+/// More columns than BigQuery takes are refused here, where the record that wants them is known: BigQuery would
+/// refuse the change for all who wait beside it.
 ///
 /// A conflict is refused under any policy. Some allowed changes beside a refused one are not
 /// applied: the rows would not go in, and the table would have changed for nothing.
-pub fn judge(policy: &Policy, difference: Difference) -> Verdict {
+pub fn judge(policy: &Policy, current: &TableSchema, difference: Difference) -> Verdict {
     if !difference.conflicts.is_empty() {
         let listed = list(&difference.conflicts);
         return Verdict::Refuse(format!(
@@ -115,7 +124,23 @@ pub fn judge(policy: &Policy, difference: Difference) -> Verdict {
     if difference.changes.is_empty() {
         return Verdict::UpToDate;
     }
+    let added: usize = difference.changes.iter().map(columns_added).sum();
+    let after = current.count() + added;
+    if added > 0 && after > COLUMNS_MAX {
+        return Verdict::Refuse(format!(
+            "the table would have {after} columns, and BigQuery takes {COLUMNS_MAX}: keep what has \
+             such keys in one column (a JSON column made by hand takes objects as they are), or \
+             route the topic to another table"
+        ));
+    }
     Verdict::Apply(difference.changes)
+}
+
+fn columns_added(change: &Change) -> usize {
+    match change {
+        Change::AddColumn { column, .. } => column.count(),
+        Change::Relax { .. } | Change::Widen { .. } => 0,
+    }
 }
 
 fn refusal(refused: &[(&Change, &str)]) -> String {
@@ -151,13 +176,17 @@ mod tests {
         table::{Column, ColumnKind, Mode, TableSchema},
     };
 
-    fn difference() -> Difference {
-        let current = TableSchema {
+    fn current() -> TableSchema {
+        TableSchema {
             columns: vec![
                 Column::new("n", ColumnKind::Int64).with_mode(Mode::Required),
                 Column::new("o", ColumnKind::Record(vec![Column::new("x", ColumnKind::Bool)])),
             ],
-        };
+        }
+    }
+
+    fn difference() -> Difference {
+        let current = current();
         let inner = vec![Column::new("y", ColumnKind::Date)];
         let wanted =
             [Column::new("n", ColumnKind::Float64), Column::new("o", ColumnKind::Record(inner))];
@@ -166,27 +195,46 @@ mod tests {
 
     #[test]
     fn the_default_applies_everything() {
-        let Verdict::Apply(changes) = judge(&Policy::default(), difference()) else { panic!() };
+        let Verdict::Apply(changes) = judge(&Policy::default(), &current(), difference()) else {
+            panic!()
+        };
         assert_eq!(changes.len(), 3);
-        assert_eq!(judge(&Policy::default(), Difference::default()), Verdict::UpToDate);
+        assert_eq!(judge(&Policy::default(), &current(), Difference::default()), Verdict::UpToDate);
     }
 
     #[test]
     fn a_refusal_names_the_change_and_the_setting() {
         let refuse = Permission::Refuse;
         let policy = Policy { widen: refuse, add_columns: refuse, ..Policy::default() };
-        let Verdict::Refuse(message) = judge(&policy, difference()) else { panic!() };
+        let Verdict::Refuse(message) = judge(&policy, &current(), difference()) else { panic!() };
         assert_eq!(
             message,
             "the schema policy refuses what the table needs: widen column n to FLOAT64, add column \
              o.y DATE; make the change by hand or set `widen: allow` and `add_columns: allow`"
         );
         let policy = Policy { relax: refuse, ..Policy::default() };
-        let Verdict::Refuse(message) = judge(&policy, difference()) else { panic!() };
+        let Verdict::Refuse(message) = judge(&policy, &current(), difference()) else { panic!() };
         assert!(message.contains("relax column n to NULLABLE"), "{message}");
         // What is refused is not asked of an up-to-date table.
-        assert_eq!(judge(&policy, Difference::default()), Verdict::UpToDate);
+        assert_eq!(judge(&policy, &current(), Difference::default()), Verdict::UpToDate);
         assert!(Policy { create: refuse, ..Policy::default() }.may_create().is_err());
+    }
+
+    #[test]
+    fn more_columns_than_bigquery_takes_are_refused_nested_ones_counted() {
+        let full = |count: usize| TableSchema {
+            columns: (0..count).map(|n| Column::new(format!("c{n}"), ColumnKind::Int64)).collect(),
+        };
+        let record = Column::new("r", ColumnKind::Record(vec![Column::new("x", ColumnKind::Bool)]));
+        let verdict = |count| {
+            let current = full(count);
+            let mut wanted = current.columns.clone();
+            wanted.push(record.clone());
+            judge(&Policy::default(), &current, diff(&current, &wanted))
+        };
+        assert!(matches!(verdict(COLUMNS_MAX - 2), Verdict::Apply(_)));
+        let Verdict::Refuse(message) = verdict(COLUMNS_MAX - 1) else { panic!() };
+        assert!(message.starts_with("the table would have 10001 columns"), "{message}");
     }
 
     #[test]
@@ -196,7 +244,9 @@ mod tests {
         };
         let current = TableSchema { columns: columns(ColumnKind::Bytes) };
         let difference = diff(&current, &columns(ColumnKind::Bool));
-        let Verdict::Refuse(message) = judge(&Policy::default(), difference) else { panic!() };
+        let Verdict::Refuse(message) = judge(&Policy::default(), &current, difference) else {
+            panic!()
+        };
         assert!(message.contains("column c0 is BYTES, the schema wants BOOL"), "{message}");
         assert!(message.contains("and 4 more"), "{message}");
     }

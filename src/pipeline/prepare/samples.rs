@@ -59,7 +59,7 @@ impl Wanted {
         let columns = with_columns(&TableSchema { columns }, &schema.columns);
         let mut difference = diff(&schema, &columns);
         infer::spare_filled(&mut difference, settled);
-        match judge(policy, difference) {
+        match judge(policy, &schema, difference) {
             Verdict::UpToDate => {
                 self.columns = schema.columns;
                 self.satisfied.push(ty.clone());

@@ -10,7 +10,7 @@ use crate::{
 
 /// Plans for one caller.
 pub fn plan(current: &TableSchema, wanted: &[Column], policy: &Policy) -> Verdict {
-    policy::judge(policy, diff::diff(current, wanted))
+    policy::judge(policy, current, diff::diff(current, wanted))
 }
 
 /// The changes for all callers together: each caller's plan is made for the table as the plans before

@@ -186,3 +186,18 @@ proptest! {
         prop_assert!(one.letters.is_empty() && other.letters.is_empty());
     }
 }
+
+/// What any producer can do to a table: thirty thousand keys, of which BigQuery takes ten thousand.
+#[test]
+fn records_whose_keys_no_longer_fit_the_table_are_refused_and_the_first_ones_are_not() {
+    let keys = |record: i32| (0..500).map(move |key| (format!("k{record}_{key}"), json!(1)));
+    let record = |n| Value::Object(keys(n).collect());
+    let samples: Vec<Type> =
+        (0..60).map(|n| infer_beside(record(n).to_string().as_bytes(), &[]).unwrap()).collect();
+    let rules = ColumnRules::default();
+    let wanted = Wanted::for_samples(Vec::new(), &samples, &rules, &Policy::default());
+    assert_eq!((wanted.satisfied.len(), wanted.refused.len()), (20, 40));
+    assert_eq!(wanted.columns.len(), 10_000);
+    let reason = &wanted.refused[0].1.message;
+    assert!(reason.contains("10500 columns, and BigQuery takes 10000"), "{reason}");
+}
