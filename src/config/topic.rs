@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     delivery::budget::BudgetSettings,
     duration,
-    pipeline::settings::{BatchSettings, NullValue, WriteMode},
+    pipeline::settings::{BatchSettings, HeaderTables, NullValue, WriteMode},
     schema::{columns::ColumnRules, policy::Policy},
     table::Granularity,
     transcode::settings::{Format, RowSettings},
@@ -41,6 +41,9 @@ pub struct TopicConfig {
     /// schema; each is reduced to letters, digits and `_`. Default: `{topic}`.
     #[serde(default = "topic_template")]
     pub table: String,
+    /// Which tables the headers of records may choose, where `table` has `{header:NAME}`.
+    #[serde(default)]
+    pub header_tables: HeaderTables,
     /// How rows reach BigQuery.
     #[serde(default)]
     pub write: WriteMode,

@@ -17,8 +17,8 @@ use crate::{
     ops::{logging::LogSettings, settings::AdminSettings},
     path::price::Prices,
     pipeline::settings::{
-        LimitSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad, TopicMatch,
-        TopicSettings, WriteMode,
+        AllowanceError, AllowedTables, LimitSettings, NullValue, PayloadSettings, TableTemplate,
+        TopicLoad, TopicMatch, TopicSettings, WriteMode,
     },
     table::{Partitioning, TableLayout},
     transcode::settings::Format,
@@ -286,6 +286,7 @@ impl Check<'_> {
         });
         let table = table.ok()?;
         self.template(path, topic, &table);
+        let header_tables = self.header_tables(path, topic, &table);
         let dataset = table.dataset().unwrap_or(&config.bigquery.dataset).into();
         let payload =
             |format, schema: &Option<_>| PayloadSettings { format, schema: schema.clone() };
@@ -294,6 +295,7 @@ impl Check<'_> {
             value: payload(topic.value_format, &topic.value_schema),
             key: topic.key_format.map(|format| payload(format, &topic.key_schema)),
             table,
+            header_tables: header_tables?,
             dataset,
             write: topic.write,
             stream: topic.write.stream(config.bigquery.has_storage()),
@@ -412,6 +414,29 @@ impl Check<'_> {
                 Some("lower it, or raise the limit"),
             );
         }
+    }
+
+    fn header_tables(
+        &mut self,
+        path: &str,
+        topic: &TopicConfig,
+        table: &TableTemplate,
+    ) -> Option<AllowedTables> {
+        let allowed = AllowedTables::new(table, &topic.header_tables);
+        let mistake = |error: AllowanceError| {
+            let (key, remedy) = match error {
+                AllowanceError::Name(..) => {
+                    ("header_tables.names", "write a name or an expression")
+                }
+                AllowanceError::Open => (
+                    "table",
+                    "begin it with text, such as `events_{header:type}`, or list the tables in \
+                     `header_tables: {names: [orders, 'events_.+']}`",
+                ),
+            };
+            self.problem(&format!("{path}.{key}"), error.to_string(), Some(remedy));
+        };
+        allowed.map_err(mistake).ok()
     }
 
     fn template(&mut self, path: &str, topic: &TopicConfig, table: &TableTemplate) {

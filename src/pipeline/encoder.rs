@@ -60,6 +60,8 @@ pub struct TopicEncoder {
     fallback: Arc<TopicSettings>,
     tables: Vec<TableRef>,
     table_numbers: Map<TableRef, TableIx>,
+    /// By the settings' numbers: how many tables records have chosen by their headers.
+    chosen: Map<u32, usize>,
     plans: Map<PlanKey, SlotId>,
     /// The last answer of `plans`: most records are like the one before.
     last_plan: Option<(PlanKey, SlotId)>,
@@ -103,6 +105,7 @@ impl TopicEncoder {
             topics,
             tables: Vec::new(),
             table_numbers: Map::default(),
+            chosen: Map::default(),
             plans: Map::default(),
             last_plan: None,
             slots: Vec::new(),

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    header_tables::{AllowanceError, AllowedTables, HeaderTables},
     matcher::TopicMatch,
     template::{Missing, TableTemplate, TemplateError},
 };
@@ -21,6 +22,7 @@ use crate::{
     write::load::settings::LoadSettings,
 };
 
+pub mod header_tables;
 pub mod matcher;
 pub mod template;
 
@@ -209,6 +211,8 @@ pub struct TopicSettings {
     pub key: Option<PayloadSettings>,
     /// The table's name.
     pub table: TableTemplate,
+    /// Which tables headers may choose.
+    pub header_tables: AllowedTables,
     /// The dataset, literal: the template's, or `bigquery.dataset`.
     pub dataset: Arc<str>,
     /// How rows reach BigQuery.

@@ -35,9 +35,17 @@ impl TopicEncoder {
         origin: &Origin,
         name: &str,
     ) -> Result<TableIx, Box<Reason>> {
+        self.table_ix(origin, self.table_named(origin, name))
+    }
+
+    fn table_named(&self, origin: &Origin, name: &str) -> TableRef {
         let project = Arc::clone(&self.project);
         let dataset = Arc::clone(&origin.settings.dataset);
-        self.table_ix(origin, TableRef { project, dataset, table: name.into() })
+        TableRef { project, dataset, table: name.into() }
+    }
+
+    fn is_known(&self, origin: &Origin, name: &str) -> bool {
+        self.table_numbers.contains_key(&self.table_named(origin, name))
     }
 
     /// The table of a record; `None` until the record's schema is known.
@@ -61,7 +69,34 @@ impl TopicEncoder {
         };
         let resolved = template.resolve(&origin.lane.topic, header, name.as_deref());
         let name = resolved.map_err(|missing| destination(missing.to_string()))?;
-        self.named_table(origin, &name).map(Some)
+        match template.uses_headers() {
+            true => self.chosen_table(origin, &name).map(Some),
+            false => self.named_table(origin, &name).map(Some),
+        }
+    }
+
+    /// The table that a record has chosen by a header, if it may.
+    fn chosen_table(&mut self, origin: &Origin, name: &str) -> Result<TableIx, Box<Reason>> {
+        let allowed = &origin.settings.header_tables;
+        if !allowed.allow(name) {
+            return Err(destination(
+                "the table that the record's headers choose is not among `header_tables.names`"
+                    .to_owned(),
+            ));
+        }
+        let known = self.tables.len();
+        if self.chosen.get(&origin.settings_ix).is_some_and(|chosen| *chosen >= allowed.max)
+            && !self.is_known(origin, name)
+        {
+            return Err(destination(format!(
+                "the headers of these records have chosen {} tables already; raise `header_tables.max` \
+                 if they are meant",
+                allowed.max
+            )));
+        }
+        let table = self.named_table(origin, name)?;
+        *self.chosen.entry(origin.settings_ix).or_default() += self.tables.len() - known;
+        Ok(table)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
         report::Report,
         schema_gate::{GateSettings, SchemaGate, Shared},
     },
-    record::Headers,
+    record::{Headers, push_header},
     schema::diff::{self, Change},
     source::OwnedLane,
     table::{ColumnKind, TableLayout},
@@ -362,8 +362,33 @@ fn headers_are_looked_at_where_something_uses_them() {
         ("key_format: string", false),
         ("row: {headers_column: h}", true),
         ("dead_letter: dlq", true),
-        ("table: '{header:to}'", true),
+        ("table: 'to_{header:to}'", true),
     ] {
         assert_eq!(Rig::new(topic).core.wants_headers(LANE), used, "{topic}");
     }
+}
+
+/// Records that choose their tables: what becomes of each.
+fn routes(topic: &str, headers: &[&str]) -> Vec<bool> {
+    let mut rig = Rig::new(topic);
+    let lane = TopicPartition::new("orders", 0);
+    let origin = rig.core.encoder_mut().origin(&lane);
+    let mut route = |to: &&str| {
+        let mut flat = Vec::new();
+        push_header(&mut flat, "to", Some(to.as_bytes()));
+        let headers = Headers::from_encoded(&flat);
+        let value = Some(&br#"{"a": 1}"#[..]);
+        let record = Record { offset: 0, timestamp_ms: None, key: None, value, headers };
+        !matches!(rig.core.encoder_mut().route(&origin, &record), Route::Bad(_))
+    };
+    headers.iter().map(&mut route).collect()
+}
+
+#[test]
+fn a_header_chooses_only_tables_that_are_allowed_and_only_so_many() {
+    let topic = "table: '{header:to}', header_tables: {names: [orders, 'evt_.+']}";
+    let chosen = routes(topic, &["orders", "victim", "evt_a", "INFORMATION_SCHEMA"]);
+    assert_eq!(chosen, [true, false, true, false]);
+    let topic = "table: 'evt_{header:to}', header_tables: {max: 2}";
+    assert_eq!(routes(topic, &["a", "b", "a", "c", "b"]), [true, true, true, false, true]);
 }

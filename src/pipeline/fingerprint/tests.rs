@@ -11,6 +11,8 @@ const CHANGES: &[(&str, &str, bool)] = &[
     ("value_schema", "value_schema: one.avsc", true),
     ("key_schema", "key_format: avro\n    key_schema: one.avsc", true),
     ("table", "table: 'all_{topic}'", true),
+    // What it refuses becomes a dead letter.
+    ("header_tables", "header_tables: {max: 7}", false),
     ("freshness", "freshness: 5m", false),
     ("load_epoch", "load_epoch: 3", false),
     ("write", "write: streaming", true),

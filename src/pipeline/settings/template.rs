@@ -104,6 +104,11 @@ impl TableTemplate {
         self.parts.iter().any(|part| matches!(part, Part::Header(_)))
     }
 
+    /// Whether nothing but a record's header decides how the name begins.
+    pub fn begins_with_header(&self) -> bool {
+        matches!(self.parts.first(), Some(Part::Header(_)))
+    }
+
     /// Whether the name depends on the record, beyond its topic.
     pub fn uses_record(&self) -> bool {
         self.uses_headers() || self.uses_record_name()

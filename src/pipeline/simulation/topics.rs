@@ -8,8 +8,8 @@ use crate::{
         encoder::TopicEncoder,
         paths::Paths,
         settings::{
-            BatchSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad, TopicMatch,
-            TopicSettings,
+            AllowedTables, BatchSettings, NullValue, PayloadSettings, TableTemplate, TopicLoad,
+            TopicMatch, TopicSettings,
         },
     },
     schema::{columns::ColumnRules, policy::Policy},
@@ -38,6 +38,7 @@ pub(crate) fn settings(plan: &Plan) -> Vec<Arc<TopicSettings>> {
             value: payload(format),
             key: key.map(payload),
             table: TableTemplate::parse(table).unwrap(),
+            header_tables: AllowedTables::default(),
             dataset: "d".into(),
             write: plan.loading.mode(name),
             stream: plan.loading.mode(name).stream(plan.loading.has_storage),
