@@ -1,7 +1,7 @@
 //! The dead-letter topic over librdkafka's producer.
 //!
-//! A letter carries the original key, value, headers and timestamp, then the headers that Kafka
-//! Connect's `DeadLetterQueueReporter` writes (tools know them), then ours:
+//! A letter carries the original key, value and headers, then the headers that Kafka Connect's
+//! `DeadLetterQueueReporter` writes (tools know them), then ours:
 //!
 //! | header | content |
 //! |---|---|
@@ -13,19 +13,34 @@
 //! | `__connect.errors.exception.class.name` | `kcbq.` and the stage |
 //! | `__connect.errors.exception.message` | the reason |
 //! | `kcbq.error.stage`, `.reason`, `.field`, `.schema_id` | the same, and where |
-//! | `kcbq.value.truncated_from_bytes` | only where the value had to be cut: its full length |
+//! | `kcbq.record.timestamp_ms` | the original timestamp |
+//! | `kcbq.key.truncated_from_bytes`, `kcbq.value.…`, `kcbq.headers.…` | only where it had to be cut: its full length |
 //!
-//! A record that is too large for the dead-letter topic is sent again with its value cut: the
-//! coordinates must not be lost, and the original can still be read at them.
+//! A letter is always deliverable, or the lane would stop at its record:
+//!
+//! * Its own timestamp is that of its sending. A broker refuses one that is too far from its clock
+//!   (`message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`), and retention would delete
+//!   the letter of an old record at once.
+//! * What is too large for the topic is sent again with key, value and headers cut: the coordinates
+//!   must not be lost, and the original can still be read at them.
+//! * What the broker refuses for good is sent once more as a minimal letter: coordinates, stage, reason.
+//! * It is alone in its batch. A broker refuses a batch as a whole (`ProduceResponse` has one error
+//!   for each partition, <https://kafka.apache.org/protocol#The_Messages_Produce>), so one that is refused
+//!   would take the letters of other lanes with it.
 
-use std::{sync::Arc, time::Duration};
+mod envelope;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use rdkafka::{
+    ClientConfig,
     config::FromClientConfigAndContext as _,
     error::{KafkaError, RDKafkaErrorCode as Code},
-    message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer as _},
 };
 
 use super::{
@@ -33,10 +48,11 @@ use super::{
     settings::KafkaSettings,
 };
 use crate::{
-    dead_letter::{DeadLetter, DeadLetters, Stage},
+    dead_letter::{DeadLetter, DeadLetters},
     fault::{Fault, FaultKind},
-    record::Headers,
 };
+
+use envelope::{Envelope, Extent};
 
 /// How long a letter may wait for room in the producer's queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,15 +63,23 @@ const QUEUE_KBYTES: &str = "32768";
 /// How long the client tries to deliver a letter, milliseconds.
 const MESSAGE_TIMEOUT_MS: &str = "120000";
 
+/// How long a topic may be unknown to the brokers before a letter fails, milliseconds. It is sent again
+/// all the same; until it has failed, nobody can say why it is not there.
+const TOPIC_TIMEOUT_MS: &str = "5000";
+
 /// Room for key, headers and framing beside the largest value.
 const OVERHEAD_BYTES: u64 = 256 * 1024;
 
-/// What is left of a value that is too large: tried in this order.
-const CUTS: [usize; 3] = [900_000, 16 * 1024, 0];
+/// What is left of a letter that is too large: tried in this order.
+const CUTS: [usize; 2] = [900_000, 16 * 1024];
+
+type Producer = FutureProducer<Context>;
 
 /// Sends letters with `acks=all` and idempotence.
 pub struct DeadLetterProducer {
-    producer: FutureProducer<Context>,
+    producer: Mutex<Arc<Producer>>,
+    config: ClientConfig,
+    tokens: Option<Arc<dyn TokenSource>>,
     group: String,
 }
 
@@ -80,48 +104,74 @@ impl DeadLetterProducer {
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
+            .set("batch.num.messages", "1")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.kbytes", QUEUE_KBYTES)
             .set("message.timeout.ms", MESSAGE_TIMEOUT_MS)
+            .set("topic.metadata.propagation.max.ms", TOPIC_TIMEOUT_MS)
             .set("message.max.bytes", bytes_max.to_string())
             .set("statistics.interval.ms", properties::STATISTICS_INTERVAL_MS);
-        let context = Context::new("dead letters", tokens);
-        let producer = FutureProducer::from_config_and_context(&config, context)
-            .map_err(ConsumeError::Create)?;
-        Ok(Self { producer, group: settings.group_id.clone() })
+        let producer = producer(&config, tokens.clone())?;
+        let producer = Mutex::new(Arc::new(producer));
+        Ok(Self { producer, config, tokens, group: settings.group_id.clone() })
     }
 
     async fn deliver(&self, letter: DeadLetter) -> Result<(), Fault> {
-        let full = letter.value.as_ref().map_or(0, Vec::len);
-        let cuts = CUTS.into_iter().filter(|cut| *cut < full);
-        let mut refused = self.attempt(&letter, full).await;
-        for cut in cuts {
-            if !refused.as_ref().is_err_and(too_large) {
+        let mut refused = self.attempt(&letter, Extent::Whole).await;
+        let bytes = letter.key.as_ref().map_or(0, Vec::len)
+            + letter.value.as_ref().map_or(0, Vec::len)
+            + letter.headers.len();
+        for cut in CUTS.into_iter().filter(|cut| *cut < bytes) {
+            if !refused.as_ref().is_err_and(is_too_large) {
                 break;
             }
-            refused = self.attempt(&letter, cut).await;
+            refused = self.attempt(&letter, Extent::Cut(cut)).await;
+        }
+        if refused.as_ref().is_err_and(is_definite) {
+            refused = self.attempt(&letter, Extent::Minimal).await;
         }
         refused.map_err(|error| fault(&letter.topic, &error))
     }
 
-    /// Sends the letter with the first `bytes` of its value.
-    async fn attempt(&self, letter: &DeadLetter, bytes: usize) -> Result<(), KafkaError> {
-        let value = letter.value.as_deref().map(|value| value.get(..bytes).unwrap_or(value));
-        let truncated = letter.value.as_ref().map(Vec::len).filter(|full| *full > bytes);
-        let headers = headers(letter, &self.group, truncated);
+    /// Sends so much of the letter.
+    async fn attempt(&self, letter: &DeadLetter, extent: Extent) -> Result<(), KafkaError> {
+        let envelope = Envelope::of(letter, extent, &self.group);
         let record = FutureRecord::<[u8], [u8]> {
             topic: &letter.topic,
             partition: None,
-            payload: value,
-            key: letter.key.as_deref(),
-            timestamp: letter.timestamp_ms,
-            headers: Some(headers),
+            payload: envelope.value.as_deref(),
+            key: envelope.key.as_deref(),
+            timestamp: None,
+            headers: Some(envelope.headers),
         };
-        match self.producer.send(record, QUEUE_TIMEOUT).await {
+        let producer = self.producer();
+        match producer.send(record, QUEUE_TIMEOUT).await {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(error),
+            Err((error, _)) => {
+                self.replace_if_failed(producer).await;
+                Err(error)
+            }
         }
+    }
+
+    fn producer(&self) -> Arc<Producer> {
+        Arc::clone(&self.producer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A client that has failed for good, which for an idempotent one a missing permission is enough
+    /// for, sends nothing any more even when the cause has passed: another takes its place.
+    async fn replace_if_failed(&self, failed: Arc<Producer>) {
+        if failed.client().fatal_error().is_none() {
+            return;
+        }
+        if let Ok(fresh) = producer(&self.config, self.tokens.clone()) {
+            let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+            if Arc::ptr_eq(&current, &failed) {
+                *current = Arc::new(fresh);
+            }
+        }
+        // Closing a client waits for its threads.
+        tokio::task::spawn_blocking(move || drop(failed)).await.ok();
     }
 }
 
@@ -131,8 +181,35 @@ impl DeadLetters for DeadLetterProducer {
     }
 }
 
-fn too_large(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
+fn producer(
+    config: &ClientConfig,
+    tokens: Option<Arc<dyn TokenSource>>,
+) -> Result<Producer, ConsumeError> {
+    let context = Context::new("dead letters", tokens);
+    FutureProducer::from_config_and_context(config, context).map_err(ConsumeError::Create)
+}
+
+fn is_too_large(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize)
+    )
+}
+
+/// Whether the broker refuses this very letter, however often it is sent: errors that
+/// <https://kafka.apache.org/protocol#protocol_error_codes> calls not retriable, of the record and not of
+/// topic, cluster or client.
+fn is_definite(error: &KafkaError) -> bool {
+    is_too_large(error)
+        || matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::InvalidTimestamp
+                    | Code::InvalidRecord
+                    | Code::PolicyViolation
+                    | Code::UnsupportedForMessageFormat
+            )
+        )
 }
 
 /// What a failed delivery means.
@@ -142,6 +219,7 @@ fn fault(topic: &str, error: &KafkaError) -> Fault {
     let message = format!("the dead-letter topic {topic} did not take a record: {error}");
     match code {
         Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+            let message = format!("{message}; let this service's identity write to the topic");
             Fault::refused(FaultKind::PermissionDenied, reason, message)
         }
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
@@ -152,38 +230,22 @@ fn fault(topic: &str, error: &KafkaError) -> Fault {
             Fault::refused(FaultKind::Unauthenticated, reason, message)
         }
         Some(Code::QueueFull) => Fault::refused(FaultKind::Throttled, reason, message),
-        _ if too_large(error) => Fault::refused(FaultKind::TooLarge, reason, message),
+        Some(Code::InvalidTimestamp) => {
+            let message = format!(
+                "{message}; check the clocks of this host and of the brokers, and the topic's \
+                 message.timestamp settings"
+            );
+            Fault::refused(FaultKind::InvalidRequest, reason, message)
+        }
+        _ if is_too_large(error) => {
+            let message = format!("{message}; raise the topic's max.message.bytes");
+            Fault::refused(FaultKind::TooLarge, reason, message)
+        }
+        _ if is_definite(error) => {
+            let message =
+                format!("{message}, not even its coordinates and the reason; check its settings");
+            Fault::refused(FaultKind::InvalidRequest, reason, message)
+        }
         _ => Fault::unknown(FaultKind::Transient, reason, message),
     }
-}
-
-fn headers(letter: &DeadLetter, group: &str, truncated_from: Option<usize>) -> OwnedHeaders {
-    let mut headers = OwnedHeaders::new();
-    for (key, value) in Headers::from_encoded(&letter.headers).iter() {
-        headers = headers.insert(Header { key, value });
-    }
-    let origin = &letter.origin;
-    let reason = &letter.reason;
-    let stage = reason.stage.name();
-    let connect = if reason.stage == Stage::Decode { "VALUE_CONVERTER" } else { "TASK_PUT" };
-    let mut added = vec![
-        ("__connect.errors.topic", origin.lane.topic.to_string()),
-        ("__connect.errors.partition", origin.lane.partition.to_string()),
-        ("__connect.errors.offset", origin.offset.to_string()),
-        ("__connect.errors.connector.name", group.to_owned()),
-        ("__connect.errors.task.id", "0".to_owned()),
-        ("__connect.errors.stage", connect.to_owned()),
-        ("__connect.errors.class.name", "kcbq".to_owned()),
-        ("__connect.errors.exception.class.name", format!("kcbq.{stage}")),
-        ("__connect.errors.exception.message", reason.message.clone()),
-        ("kcbq.error.stage", stage.to_owned()),
-        ("kcbq.error.reason", reason.message.clone()),
-    ];
-    added.extend(reason.field.clone().map(|field| ("kcbq.error.field", field)));
-    added.extend(reason.schema_id.map(|id| ("kcbq.error.schema_id", id.to_string())));
-    added.extend(truncated_from.map(|len| ("kcbq.value.truncated_from_bytes", len.to_string())));
-    for (key, value) in &added {
-        headers = headers.insert(Header { key, value: Some(value) });
-    }
-    headers
 }
