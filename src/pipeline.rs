@@ -15,6 +15,7 @@ pub mod fingerprint;
 pub mod lag;
 pub mod loads;
 pub mod news;
+pub mod obstacle;
 pub mod orphans;
 pub mod paths;
 pub mod prepare;
@@ -22,6 +23,7 @@ pub mod report;
 pub mod schema_gate;
 pub mod settings;
 pub mod worker;
+pub mod writer_schemas;
 
 // The defects are switches that exist only in tests, so the simulation is a module and not a test of
 // its own; it needs the BigQuery simulator.
@@ -54,6 +56,7 @@ use crate::{
         encoder::TopicEncoder,
         fingerprint::Fingerprints,
         prepare::Preparer,
+        report::letters::LetterLog,
         settings::{LimitSettings, TopicSettings},
         worker::{Shared, Worker, WorkerError},
     },
@@ -171,6 +174,7 @@ impl<M: Messages> Pipeline<M> {
     pub fn start(parts: Parts) -> Result<(Self, Dispatcher<M>, Control<M>), PipelineError> {
         let commits = Arc::new(Commits::new(Arc::clone(&parts.telemetry)));
         let flow = Arc::new(FlowBoard::default());
+        let letter_log = Arc::<LetterLog>::default();
         let workers = parts.limits.workers().max(1);
         let limit = i64::try_from(parts.limits.bytes_in_flight).unwrap_or(i64::MAX);
         parts.telemetry.metrics.in_flight_limit_bytes.set(limit);
@@ -181,7 +185,7 @@ impl<M: Messages> Pipeline<M> {
         for index in 0..workers {
             let (inbox, messages) = mpsc::channel(INBOX);
             inboxes.push(inbox);
-            let worker = make_worker(&parts, &commits, &flow, index, messages)?;
+            let worker = make_worker(&parts, &commits, &flow, &letter_log, index, messages)?;
             let (runtime, fail) = (parts.runtime.clone(), Fail(Arc::clone(&fail)));
             let thread = spawn(format!("kcbq-worker-{index}"), move || {
                 let _fails_unless_done = fail;
@@ -245,6 +249,7 @@ fn make_worker<M: Messages>(
     parts: &Parts,
     commits: &Arc<Commits>,
     flow: &Arc<FlowBoard>,
+    letter_log: &Arc<LetterLog>,
     index: usize,
     inbox: mpsc::Receiver<Message<M>>,
 ) -> Result<Worker<M>, PipelineError> {
@@ -272,6 +277,7 @@ fn make_worker<M: Messages>(
         flow: Arc::clone(flow),
         telemetry: Arc::clone(&parts.telemetry),
         ages: Arc::clone(&parts.ages),
+        letter_log: Arc::clone(letter_log),
         runtime: parts.runtime.clone(),
     };
     Ok(Worker::new(index, encoder, settings, inbox, shared))

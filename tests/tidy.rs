@@ -84,6 +84,7 @@ mod tidy {
             &[
                 "committer",
                 "dead_letter",
+                "duration",
                 "failpoint",
                 "fault",
                 "record",

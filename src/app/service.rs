@@ -42,6 +42,7 @@ use crate::{
         prepare::Preparer,
         schema_gate::{self, GateEvent, GateSettings, SchemaGate},
         settings::{LimitSettings, WriteMode},
+        writer_schemas::WriterSchemas,
     },
     record::TopicPartition,
     registry::Registry,
@@ -245,7 +246,9 @@ fn parts(
         jitter: Jitter::random(),
         on_event: on_gate_event(telemetry),
     }));
-    let preparer = Preparer::new(registry, catalog, gate, Arc::clone(telemetry));
+    let wait = settings.schema_registry.as_ref().map(|registry| registry.unknown_id_wait);
+    let schemas = WriterSchemas::new(registry, wait.unwrap_or_default(), Arc::clone(telemetry));
+    let preparer = Preparer::new(schemas, catalog, gate, Arc::clone(telemetry));
     let unix_ms = u64::try_from(now_ms()).unwrap_or_default();
     let clock = Clock { at: Instant::now(), unix_ms };
     Ok(Parts {

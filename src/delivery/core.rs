@@ -6,9 +6,11 @@ mod intake;
 mod letters;
 mod load;
 mod outcome;
+mod waiting;
 
 pub use flow::Pressure;
 pub use intake::Intake;
+pub use letters::OpenLetter;
 
 use std::{
     cmp::Reverse,
@@ -20,7 +22,6 @@ use bytes::Bytes;
 
 use crate::{
     batch::{Batch, LaneSlot, Size, SpanId, spares::Spares},
-    dead_letter::DeadLetter,
     delivery::{
         action::{Action, BatchId, ChainKey, LetterId, Progress, Write},
         backoff::Backoff,
@@ -33,6 +34,9 @@ use crate::{
     record::TopicPartition,
     write::{RowForm, load::job::LoadFormat},
 };
+
+use letters::Letter;
+use waiting::Waiting;
 
 /// The part of the memory that may be kept in buffers for later batches.
 const SPARES_SHARE: usize = 4;
@@ -126,24 +130,6 @@ struct Past {
     /// A request with them had an unknown outcome, so that they may be stored: they are only ever
     /// streamed again, because a load job knows nothing of insertIds.
     is_doubtful: bool,
-}
-
-/// Records that cannot be encoded yet.
-#[derive(Debug, Default)]
-struct Waiting {
-    batch: Batch,
-    past: Past,
-    preparing: bool,
-}
-
-/// A dead letter that was handed to the driver.
-#[derive(Debug)]
-struct Letter {
-    place: Place,
-    bytes: usize,
-    letter: DeadLetter,
-    attempts: u32,
-    fault: Option<Fault>,
 }
 
 /// Who waits for a record.
@@ -269,10 +255,15 @@ impl<E: Encoder> Core<E> {
     }
 
     /// Whether nothing of this lane is under way. What a halt holds back is not, nor what no job
-    /// brings: it is the next owner's, and the watermark stays below it. True for a lane that is gone.
+    /// brings, nor what waits for something that may last: it is the next owner's, and the watermark
+    /// stays below it. True for a lane that is gone.
     pub fn is_drained(&self, slot: LaneSlot) -> bool {
         self.lanes.get(&slot).is_none_or(|lane| {
-            let left = lane.held_records() + self.tried_in_vain(slot, lane) + self.unloaded(slot);
+            let waiting = match lane.is_tried() {
+                true => self.waiting_records(slot, |_| true),
+                false => self.blocked_records(slot),
+            };
+            let left = lane.held_records() + waiting + self.unloaded(slot);
             lane.tracker.unresolved() == left
         })
     }
@@ -360,16 +351,6 @@ impl<E: Encoder> Core<E> {
     /// The chains of load jobs, and the lanes and tables that they are of.
     pub fn chains(&self) -> impl Iterator<Item = (ChainKey, &Chain)> {
         self.chains.iter().map(|(key, chain)| (*key, chain))
-    }
-
-    /// Needs that records wait for, with those records' rows.
-    pub fn needs(&self) -> impl Iterator<Item = (NeedId, &[crate::batch::Row])> {
-        self.waiting.iter().map(|(need, waiting)| (*need, waiting.batch.rows()))
-    }
-
-    /// Dead letters whose last attempt failed.
-    pub fn letter_faults(&self) -> impl Iterator<Item = (LaneSlot, &Fault)> {
-        self.letters.values().filter_map(|letter| Some((letter.place.lane, letter.fault.as_ref()?)))
     }
 
     /// Whether no request and no dead letter is without an answer, and no record waits.

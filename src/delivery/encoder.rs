@@ -212,6 +212,12 @@ pub trait Encoder {
     /// widened since: like a new column, that takes minutes to reach the write path.
     fn is_widened(&self, slot: SlotId, field: &str, from: &ColumnKind) -> bool;
 
+    /// Whether something is in the way of `need` that may last: a remote that does not answer, or does
+    /// not know what it was asked for.
+    fn is_blocked(&self, _need: NeedId) -> bool {
+        false
+    }
+
     /// BigQuery does not take this slot's rows as they are encoded: the table is not what the plan
     /// was compiled for (or is not visible as such yet). The plan is dropped; what the slot's
     /// records now wait for is returned.

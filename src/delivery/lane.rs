@@ -71,6 +71,10 @@ pub struct Lane<O> {
     /// Whether a record was ignored because the lane was paused: what comes lies behind a gap, until
     /// the source has gone back.
     pub deaf: bool,
+    /// For how many different things its records wait.
+    pub needs: usize,
+    /// Whether no record is taken in because its records wait for too many different things.
+    pub crowded: bool,
     /// Why it is halted.
     pub halt: Option<Halt>,
     /// The bad records that the halt holds back, not encoded.
@@ -97,6 +101,8 @@ impl<O> Lane<O> {
             stuck: None,
             paused: false,
             deaf: false,
+            needs: 0,
+            crowded: false,
             halt: None,
             held: Batch::default(),
             budget: Budget::default(),
@@ -117,5 +123,11 @@ impl<O> Lane<O> {
     /// How many records the halt holds back; each is unresolved.
     pub fn held_records(&self) -> u64 {
         self.held.rows().len() as u64
+    }
+
+    /// Whether it is halted and what the halt held back is tried: some of it waits for what refused it
+    /// before.
+    pub fn is_tried(&self) -> bool {
+        matches!(self.halt, Some(Halt { until: Until::Tried(_), .. }))
     }
 }

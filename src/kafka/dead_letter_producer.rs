@@ -217,35 +217,28 @@ fn fault(topic: &str, error: &KafkaError) -> Fault {
     let code = error.rdkafka_error_code();
     let reason = code.map_or_else(|| "producer".to_owned(), |code| format!("{code:?}"));
     let message = format!("the dead-letter topic {topic} did not take a record: {error}");
+    let refused = |kind| Fault::refused(kind, reason.clone(), message.clone());
     match code {
         Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
-            let message = format!("{message}; let this service's identity write to the topic");
-            Fault::refused(FaultKind::PermissionDenied, reason, message)
+            refused(FaultKind::PermissionDenied)
+                .with_remedy(format!("let this service's identity write to the topic {topic}"))
         }
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            Fault::refused(FaultKind::TableNotFound, reason, message)
-                .with_remedy(format!("create the topic {topic}"))
+            refused(FaultKind::TableNotFound).with_remedy(format!("create the topic {topic}"))
         }
         Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
-            Fault::refused(FaultKind::Unauthenticated, reason, message)
+            refused(FaultKind::Unauthenticated).with_remedy("check kafka.security")
         }
-        Some(Code::QueueFull) => Fault::refused(FaultKind::Throttled, reason, message),
-        Some(Code::InvalidTimestamp) => {
-            let message = format!(
-                "{message}; check the clocks of this host and of the brokers, and the topic's \
-                 message.timestamp settings"
-            );
-            Fault::refused(FaultKind::InvalidRequest, reason, message)
-        }
-        _ if is_too_large(error) => {
-            let message = format!("{message}; raise the topic's max.message.bytes");
-            Fault::refused(FaultKind::TooLarge, reason, message)
-        }
-        _ if is_definite(error) => {
-            let message =
-                format!("{message}, not even its coordinates and the reason; check its settings");
-            Fault::refused(FaultKind::InvalidRequest, reason, message)
-        }
+        Some(Code::QueueFull) => refused(FaultKind::Throttled),
+        Some(Code::InvalidTimestamp) => refused(FaultKind::InvalidRequest).with_remedy(format!(
+            "check the clocks of this host and of the brokers, and message.timestamp of the topic \
+             {topic}"
+        )),
+        _ if is_too_large(error) => refused(FaultKind::TooLarge)
+            .with_remedy(format!("raise max.message.bytes of the topic {topic}")),
+        // Not even coordinates and reason were taken.
+        _ if is_definite(error) => refused(FaultKind::InvalidRequest)
+            .with_remedy(format!("check the settings of the topic {topic}")),
         _ => Fault::unknown(FaultKind::Transient, reason, message),
     }
 }

@@ -1,4 +1,8 @@
 //! The Schema Registry over HTTP (Confluent's API, which Apicurio, Karapace and Redpanda speak too).
+//!
+//! Whoever may register schemas, or produce records that name any id, must not be able to fill the
+//! memory or to use up the sockets: few requests are on their way at a time, whoever asks, and what a
+//! schema refers to is counted while it is gathered.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -7,18 +11,26 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Certificate, Client, Identity, StatusCode, Url, redirect};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use tokio::{sync::Semaphore, time::timeout};
+
 use super::settings::RegistrySettings;
 use crate::{
     fault::{Fault, FaultKind},
-    registry::{RegisteredSchema, Registry, RegistryError},
+    registry::{RegisteredSchema, Registry, RegistryError, TEXT_BYTES_MAX},
 };
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest answer that is read.
-const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// How long a schema and everything that it refers to may take.
+const WALK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests on their way at a time.
+const REQUESTS_MAX: usize = 8;
+/// Schemas whose references are gathered at a time.
+const WALKS_MAX: usize = 2;
+/// The largest answer that is read: the longest text, with every second byte escaped.
+const BODY_BYTES_MAX: usize = 2 * TEXT_BYTES_MAX + 64 * 1024;
 /// How deep references may nest.
 const DEPTH_MAX: usize = 16;
 /// How many schemas one schema may refer to, directly or not.
@@ -51,7 +63,11 @@ pub enum RegistryClientError {
 pub struct RegistryClient {
     http: Client,
     urls: Vec<Url>,
+    /// The URLs, for people.
+    address: String,
     settings: RegistrySettings,
+    requests: Semaphore,
+    walks: Semaphore,
 }
 
 /// A schema or a reference's version, as the registry answers it.
@@ -81,6 +97,8 @@ struct Problem {
 enum Refusal {
     /// HTTP 404 with the registry's error code (0 if it gave none).
     NotFound(i64),
+    /// The answer is larger than any that is of use.
+    TooLarge,
     /// Another address may do better.
     Elsewhere(Fault),
     /// No address will do better.
@@ -99,67 +117,74 @@ impl RegistryClient {
         if urls.is_empty() {
             return Err(RegistryClientError::Url(settings.url.clone()));
         }
-        Ok(Self { http: http(settings)?, urls, settings: settings.clone() })
-    }
-
-    async fn resolve(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
-        let answer: Answer = match self.ask(&["schemas", "ids", &id.to_string()]).await {
-            Ok(answer) => answer,
-            Err(Refusal::NotFound(40403)) => return Err(RegistryError::UnknownId { id }),
-            Err(refusal) => return Err(self.fault(refusal, &format!("schema id {id}")).into()),
-        };
-        let references = self.references(answer.references, id).await?;
-        Ok(RegisteredSchema {
-            id,
-            format: answer.format.unwrap_or_else(|| "AVRO".to_owned()),
-            text: answer.schema.into(),
-            references,
+        Ok(Self {
+            http: http(settings)?,
+            address: address(&urls),
+            urls,
+            settings: settings.clone(),
+            requests: Semaphore::new(REQUESTS_MAX),
+            walks: Semaphore::new(WALKS_MAX),
         })
     }
 
-    /// All schemas referred to, each after those it refers to itself: a depth-first walk with a
-    /// stack of its own.
-    async fn references(&self, roots: Vec<Reference>, id: u32) -> Result<Vec<Arc<str>>, Fault> {
+    async fn resolve(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
+        let answer = self.root(id).await?;
+        if answer.references.is_empty() {
+            let mut gathered = Gathered::new(id);
+            gathered.count(answer.schema.len())?;
+            return Ok(gathered.into_schema(answer));
+        }
+        // Many may wait here for long, so nothing is kept meanwhile: the schema is asked for again.
+        drop(answer);
+        let Ok(_turn) = self.walks.acquire().await else { return Err(too_slow().into()) };
+        timeout(WALK_TIMEOUT, self.walk(id)).await.unwrap_or_else(|_| Err(too_slow().into()))
+    }
+
+    async fn root(&self, id: u32) -> Result<Answer, RegistryError> {
+        match self.ask(&["schemas", "ids", &id.to_string()]).await {
+            Ok(answer) => Ok(answer),
+            Err(Refusal::NotFound(40403)) => Err(RegistryError::UnknownId { id }),
+            Err(refusal) => Err(self.error(refusal, id, &format!("schema id {id}"))),
+        }
+    }
+
+    /// The schema and all schemas referred to, each after those it refers to itself: a depth-first
+    /// walk with a stack of its own.
+    async fn walk(&self, id: u32) -> Result<RegisteredSchema, RegistryError> {
         enum Step {
             Enter(Reference, usize),
-            Leave(Arc<str>),
+            Leave(String),
         }
-        let mut seen = BTreeSet::new();
-        let mut texts = Vec::new();
-        let mut steps: Vec<_> = roots.into_iter().rev().map(|root| Step::Enter(root, 1)).collect();
+        let mut root = self.root(id).await?;
+        let mut gathered = Gathered::new(id);
+        gathered.count(root.schema.len())?;
+        let below = gathered.references(&mut root)?;
+        let mut steps: Vec<_> = below.map(|root| Step::Enter(root, 1)).collect();
         while let Some(step) = steps.pop() {
             let (reference, depth) = match step {
                 Step::Leave(text) => {
-                    texts.push(text);
+                    gathered.texts.push(text.into());
                     continue;
                 }
                 Step::Enter(reference, depth) => (reference, depth),
             };
-            if !seen.insert((reference.subject.clone(), reference.version)) {
+            if !gathered.is_new(&reference, depth)? {
                 continue;
             }
-            if depth > DEPTH_MAX || seen.len() > REFERENCES_MAX {
-                return Err(Fault::refused(
-                    FaultKind::InvalidRequest,
-                    "references",
-                    format!(
-                        "schema id {id} refers to more than {REFERENCES_MAX} schemas, or more than {DEPTH_MAX} deep"
-                    ),
-                ));
-            }
-            let answer = self.reference(&reference).await?;
-            steps.push(Step::Leave(answer.schema.into()));
-            let below = answer.references.into_iter().rev();
+            let mut answer = self.reference(&reference, id).await?;
+            gathered.count(answer.schema.len())?;
+            let below = gathered.references(&mut answer)?;
+            steps.push(Step::Leave(answer.schema));
             steps.extend(below.map(|reference| Step::Enter(reference, depth + 1)));
         }
-        Ok(texts)
+        Ok(gathered.into_schema(root))
     }
 
-    async fn reference(&self, reference: &Reference) -> Result<Answer, Fault> {
+    async fn reference(&self, reference: &Reference, id: u32) -> Result<Answer, RegistryError> {
         let version = reference.version.to_string();
         let path = ["subjects", &reference.subject, "versions", &version];
         let what = format!("version {version} of subject {}", reference.subject);
-        self.ask(&path).await.map_err(|refusal| self.fault(refusal, &what))
+        self.ask(&path).await.map_err(|refusal| self.error(refusal, id, &what))
     }
 
     /// Asks the addresses in turn until one gives an answer that stands.
@@ -192,6 +217,8 @@ impl RegistryClient {
         } else if let Some(token) = &self.settings.bearer_token {
             request = request.bearer_auth(token.expose());
         }
+        // The semaphore is never closed.
+        let _turn = self.requests.acquire().await.ok();
         let response = request.send().await.map_err(|error| Refusal::Elsewhere(network(error)))?;
         let status = response.status();
         let retry_after = retry_after(&response);
@@ -204,23 +231,117 @@ impl RegistryClient {
         Err(classify(status, problem.error_code, retry_after))
     }
 
-    fn fault(&self, refusal: Refusal, what: &str) -> Fault {
+    fn error(&self, refusal: Refusal, id: u32, what: &str) -> RegistryError {
         match refusal {
-            Refusal::Elsewhere(fault) | Refusal::Final(fault) => fault,
+            Refusal::Elsewhere(fault) | Refusal::Final(fault) => fault.into(),
+            Refusal::TooLarge => unusable(id, beyond_bytes()),
             Refusal::NotFound(code) => Fault::refused(
                 FaultKind::Transient,
                 format!("404/{code}"),
-                format!("the schema registry at {} knows nothing of {what}", self.settings.url),
+                format!("the schema registry at {} knows nothing of {what}", self.address),
             )
-            .with_remedy("check schema_registry.url"),
+            .with_remedy("check schema_registry.url")
+            .into(),
         }
     }
+}
+
+/// What a schema refers to, counted while it is gathered.
+struct Gathered {
+    id: u32,
+    texts: Vec<Arc<str>>,
+    seen: BTreeSet<(String, i32)>,
+    /// Of texts, and of the names by which references are still to be followed.
+    bytes: usize,
+}
+
+impl Gathered {
+    fn new(id: u32) -> Self {
+        Self { id, texts: Vec::new(), seen: BTreeSet::new(), bytes: 0 }
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), RegistryError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > TEXT_BYTES_MAX {
+            return Err(unusable(self.id, beyond_bytes()));
+        }
+        Ok(())
+    }
+
+    /// Takes the references of an answer out of it, the last one first.
+    fn references(
+        &mut self,
+        answer: &mut Answer,
+    ) -> Result<impl Iterator<Item = Reference> + use<>, RegistryError> {
+        let references = std::mem::take(&mut answer.references);
+        if references.len() > REFERENCES_MAX {
+            return Err(self.beyond_references());
+        }
+        let held = |one: &Reference| one.subject.len() + size_of::<Reference>();
+        self.count(references.iter().map(held).sum())?;
+        Ok(references.into_iter().rev())
+    }
+
+    /// Whether the reference was not followed yet.
+    fn is_new(&mut self, reference: &Reference, depth: usize) -> Result<bool, RegistryError> {
+        let is_new = self.seen.insert((reference.subject.clone(), reference.version));
+        if is_new && (depth > DEPTH_MAX || self.seen.len() > REFERENCES_MAX) {
+            return Err(self.beyond_references());
+        }
+        Ok(is_new)
+    }
+
+    fn beyond_references(&self) -> RegistryError {
+        let problem = format!(
+            "it refers to more than {REFERENCES_MAX} schemas, or more than {DEPTH_MAX} deep"
+        );
+        unusable(self.id, problem)
+    }
+
+    fn into_schema(self, root: Answer) -> RegisteredSchema {
+        RegisteredSchema {
+            id: self.id,
+            format: root.format.unwrap_or_else(|| "AVRO".to_owned()),
+            text: root.schema.into(),
+            references: self.texts,
+        }
+    }
+}
+
+fn unusable(id: u32, problem: String) -> RegistryError {
+    RegistryError::Unusable { id, problem }
+}
+
+fn beyond_bytes() -> String {
+    format!("it and what it refers to are larger than {TEXT_BYTES_MAX} bytes")
+}
+
+fn too_slow() -> Fault {
+    let seconds = WALK_TIMEOUT.as_secs();
+    let message = format!("the schema registry took more than {seconds} s for one schema");
+    Fault::refused(FaultKind::Transient, "timeout", message)
 }
 
 impl Registry for RegistryClient {
     fn schema(&self, id: u32) -> BoxFuture<'_, Result<RegisteredSchema, RegistryError>> {
         Box::pin(self.resolve(id))
     }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// The URLs without credentials.
+fn address(urls: &[Url]) -> String {
+    let bare = urls.iter().map(|url| {
+        let mut bare = url.clone();
+        // A URL with a host, as each of them, takes both.
+        bare.set_username("").ok();
+        bare.set_password(None).ok();
+        bare.as_str().trim_end_matches('/').to_owned()
+    });
+    bare.collect::<Vec<_>>().join(", ")
 }
 
 fn base_url(text: &str) -> Result<Url, RegistryClientError> {
@@ -234,6 +355,7 @@ fn http(settings: &RegistrySettings) -> Result<Client, RegistryClientError> {
     let mut builder = Client::builder()
         .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(REQUESTS_MAX)
         .redirect(redirect::Policy::custom(same_origin));
     if let Some(path) = &settings.ca_file {
         let pem = read(path)?;
@@ -270,13 +392,7 @@ async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Refusal> {
             Ok(Some(chunk)) if body.len() + chunk.len() <= BODY_BYTES_MAX => {
                 body.extend_from_slice(&chunk);
             }
-            Ok(Some(_)) => {
-                return Err(Refusal::Final(Fault::refused(
-                    FaultKind::TooLarge,
-                    "body",
-                    "the schema registry's answer is larger than 5 MB",
-                )));
-            }
+            Ok(Some(_)) => return Err(Refusal::TooLarge),
             Ok(None) => return Ok(body),
             Err(error) => return Err(Refusal::Elsewhere(network(error))),
         }

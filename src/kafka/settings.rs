@@ -1,11 +1,11 @@
 //! How to reach Kafka and what the consumer group does.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::secret::Secret;
+use crate::{duration, secret::Secret};
 
 /// The Kafka cluster, the consumer group and its behaviour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +67,13 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 }
 
 mod defaults {
+    use std::time::Duration;
+
+    /// Replicated registries are behind by seconds, those that a job exports to by a few minutes.
+    pub(crate) fn unknown_id_wait() -> Duration {
+        Duration::from_secs(300)
+    }
+
     pub(crate) fn discovery_interval_seconds() -> u32 {
         30
     }
@@ -171,7 +178,7 @@ pub enum Sasl {
 }
 
 /// How to reach the Schema Registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistrySettings {
     /// The registry's URL; several, separated by commas, are tried in turn.
@@ -191,4 +198,24 @@ pub struct RegistrySettings {
     /// PEM file with the client's certificate chain and key, for mutual TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_identity_file: Option<PathBuf>,
+    /// How long a record whose schema id the registry does not know is waited for, counted from when
+    /// the record was written, and at least half a minute: registries replicate with a delay. Then the
+    /// record is refused. Its neighbours go on meanwhile, but no offset behind it is committed.
+    #[serde(default = "defaults::unknown_id_wait", with = "duration")]
+    #[schemars(with = "String")]
+    pub unknown_id_wait: Duration,
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            username: None,
+            password: None,
+            bearer_token: None,
+            ca_file: None,
+            client_identity_file: None,
+            unknown_id_wait: defaults::unknown_id_wait(),
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! and the writer schemas of value and key. Each key has a plan, or a need that is being prepared.
 
 mod destination;
+mod needs;
 pub mod origin;
 pub mod payload;
 pub mod request;
@@ -37,18 +38,11 @@ use crate::{
 
 pub use slot::{Appended, PlanKey, Prepared};
 
+use needs::Need;
 use origin::Origin;
 use payload::{Cut, Payloads, SchemaKey};
-use request::{Request, Samples};
 use slot::Slot;
 use staging::Followed;
-
-struct Need {
-    key: PlanKey,
-    samples: Samples,
-    /// The table is not what was believed: look again.
-    outdated: bool,
-}
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -125,23 +119,6 @@ impl TopicEncoder {
         })
     }
 
-    /// What is to be prepared for `need`; `None` if it was answered.
-    pub fn request(&mut self, need: NeedId) -> Option<Request> {
-        let state = self.needs.get_mut(&need)?;
-        let settings = Arc::clone(self.topics.get(state.key.settings as usize)?);
-        let table = self.tables.get(state.key.table.0 as usize)?.clone();
-        let known = self.plans.get(&state.key).and_then(|slot| self.slots.get(slot.0 as usize));
-        Some(Request {
-            value: self.payloads.source(state.key.value),
-            key: self.payloads.source(state.key.key),
-            settings,
-            table,
-            samples: std::mem::take(&mut state.samples),
-            outdated: std::mem::take(&mut state.outdated),
-            known: known.map(|slot| Arc::clone(&slot.schema)),
-        })
-    }
-
     /// Takes in what was prepared. From now on records of this kind are encoded by the new plan.
     pub fn install(&mut self, need: NeedId, prepared: Prepared) {
         let Some(Need { key, .. }) = self.needs.remove(&need) else { return };
@@ -179,13 +156,6 @@ impl TopicEncoder {
         self.slot(id)?.appended.as_ref()
     }
 
-    /// Forgets a need that can never be met; the next record of its kind asks again.
-    pub fn dismiss(&mut self, need: NeedId) {
-        if let Some(need) = self.needs.remove(&need) {
-            self.needed.remove(&need.key);
-        }
-    }
-
     /// The table of a slot.
     pub fn table_of(&self, slot: SlotId) -> TableRef {
         let ix = self.slot(slot).map_or(TableIx(0), |slot| slot.key.table);
@@ -194,25 +164,6 @@ impl TopicEncoder {
             dataset: "".into(),
             table: "".into(),
         })
-    }
-
-    /// The table of a need, for the status page.
-    pub fn table_of_need(&self, need: NeedId) -> Option<TableRef> {
-        self.tables.get(self.needs.get(&need)?.key.table.0 as usize).cloned()
-    }
-
-    fn need(&mut self, key: PlanKey) -> NeedId {
-        let last_id = &mut self.last_id;
-        let id = *self.needed.entry(key).or_insert_with(|| {
-            *last_id += 1;
-            NeedId(*last_id)
-        });
-        self.needs.entry(id).or_insert_with(|| Need {
-            key,
-            samples: Samples::default(),
-            outdated: false,
-        });
-        id
     }
 
     fn plan_route(&mut self, key: PlanKey) -> Route {
@@ -261,29 +212,15 @@ impl Encoder for TopicEncoder {
     }
 
     fn route(&mut self, origin: &Origin, record: &Record<'_>) -> Route {
-        if record.value.is_none() {
-            match origin.settings.null_value {
-                NullValue::Skip => return Route::Skip,
-                NullValue::Row => {}
-                NullValue::DeadLetter => return Route::Bad(null_value()),
-            }
-        }
-        let (value, key) = match self.payloads.cut(&origin.settings, record, &mut self.cut) {
-            Ok(keys) => keys,
-            Err(reason) => return Route::Bad(reason),
-        };
-        let table = match self.destination(origin, record, value) {
-            Ok(Some(table)) => table,
-            // Any table serves to learn the schema's name; no row is written for this key.
-            Ok(None) => return self.learn_name(origin, value, key),
-            Err(reason) => return Route::Bad(reason),
-        };
-        let plan = PlanKey { settings: origin.settings_ix, table, value, key };
-        let route = self.plan_route(plan);
-        if let (Route::Wait(need), SchemaKey::Json) = (&route, value) {
-            return self.first_json(*need, record);
+        let route = self.find_route(origin, record);
+        if let Route::Wait(need) = &route {
+            self.note_first(*need, origin, record);
         }
         route
+    }
+
+    fn is_blocked(&self, need: NeedId) -> bool {
+        self.obstacle(need).is_some()
     }
 
     fn route_again(&mut self, origin: &Origin, record: &Record<'_>) -> Route {
@@ -415,6 +352,32 @@ impl Encoder for TopicEncoder {
 }
 
 impl TopicEncoder {
+    fn find_route(&mut self, origin: &Origin, record: &Record<'_>) -> Route {
+        if record.value.is_none() {
+            match origin.settings.null_value {
+                NullValue::Skip => return Route::Skip,
+                NullValue::Row => {}
+                NullValue::DeadLetter => return Route::Bad(null_value()),
+            }
+        }
+        let (value, key) = match self.payloads.cut(&origin.settings, record, &mut self.cut) {
+            Ok(keys) => keys,
+            Err(reason) => return Route::Bad(reason),
+        };
+        let table = match self.destination(origin, record, value) {
+            Ok(Some(table)) => table,
+            // Any table serves to learn the schema's name; no row is written for this key.
+            Ok(None) => return self.learn_name(origin, value, key),
+            Err(reason) => return Route::Bad(reason),
+        };
+        let plan = PlanKey { settings: origin.settings_ix, table, value, key };
+        let route = self.plan_route(plan);
+        if let (Route::Wait(need), SchemaKey::Json) = (&route, value) {
+            return self.first_json(*need, record);
+        }
+        route
+    }
+
     /// What records wait for that the slot's plan does not serve; other records go on with it.
     fn look_again(&mut self, slot: SlotId) -> NeedId {
         let key = self.slot(slot).map(|slot| slot.key);

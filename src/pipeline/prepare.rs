@@ -5,13 +5,9 @@
 
 mod samples;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::{
     catalog::Catalog,
@@ -27,14 +23,15 @@ use crate::{
             with_columns,
         },
         now_ms,
+        obstacle::{Obstacle, Way},
         report::cause_of,
         schema_gate::{GateError, ReadyTable, SchemaGate},
         settings::PayloadSettings,
+        writer_schemas::WriterSchemas,
     },
-    registry::{Registry, RegistryError},
     schema::{
         avro,
-        model::{Kind, Type},
+        model::Kind,
         policy::{Permission, Policy},
     },
     table::{TableRef, TableSchema},
@@ -48,20 +45,12 @@ use samples::Wanted;
 const BACKOFF: Backoff =
     Backoff { first: Duration::from_millis(500), max: Duration::from_secs(30) };
 
-/// How long an id that the registry does not know may still turn up: registries replicate with a
-/// delay.
-const UNKNOWN_ID: Duration = Duration::from_secs(300);
-
-/// Schemas kept, parsed. Ids are immutable, so what is dropped can be fetched again.
-const TYPES_MAX: usize = 10_000;
-
 /// Prepares plans. Shared by all workers.
 pub struct Preparer {
-    registry: Option<Arc<dyn Registry>>,
+    schemas: WriterSchemas,
     catalog: Arc<dyn Catalog>,
     gate: Arc<SchemaGate>,
     telemetry: Arc<Telemetry>,
-    types: Mutex<HashMap<u32, Arc<Type>>>,
 }
 
 impl std::fmt::Debug for Preparer {
@@ -73,14 +62,14 @@ impl std::fmt::Debug for Preparer {
 type Refusal = Box<Reason>;
 
 impl Preparer {
-    /// A preparer over these ports. Without a registry, Avro needs local schemas.
+    /// A preparer over these ports.
     pub fn new(
-        registry: Option<Arc<dyn Registry>>,
+        schemas: WriterSchemas,
         catalog: Arc<dyn Catalog>,
         gate: Arc<SchemaGate>,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        Self { registry, catalog, gate, telemetry, types: Mutex::default() }
+        Self { schemas, catalog, gate, telemetry }
     }
 
     /// Prepares `request`, however long it takes.
@@ -89,7 +78,7 @@ impl Preparer {
     /// Why records of this kind can never be rows of this table.
     pub async fn prepare(&self, request: Request) -> Result<Prepared, Refusal> {
         let settings = &request.settings;
-        let value = self.source(&request.value, Some(&settings.value)).await?;
+        let value = self.source(&request, &request.value, Some(&settings.value)).await?;
         let record_name = record_name(&value);
         let schema_id = registry_id(&request.value);
         if &*request.table.table == NAME_ONLY {
@@ -105,7 +94,7 @@ impl Preparer {
         let key = match &settings.key {
             None => None,
             Some(key) => Some(KeySource {
-                source: self.source(&request.key, Some(key)).await?,
+                source: self.source(&request, &request.key, Some(key)).await?,
                 placement: settings.row.key.clone(),
             }),
         };
@@ -158,6 +147,7 @@ impl Preparer {
                     );
                     match ensured.await {
                         Ok(ready) => {
+                            request.way.is_free();
                             self.show_ready(&request.table, &ready);
                             return Ok((ready, wanted));
                         }
@@ -169,6 +159,7 @@ impl Preparer {
                 }
             };
             attempt += 1;
+            tell(&request.way, &request.table, &fault);
             self.show_fault(&request.table, &fault);
             sleep(BACKOFF.wait(attempt, u64::from(attempt))).await;
         }
@@ -205,6 +196,7 @@ impl Preparer {
 
     async fn source(
         &self,
+        request: &Request,
         source: &Source,
         settings: Option<&PayloadSettings>,
     ) -> Result<ValueSource, Refusal> {
@@ -214,7 +206,10 @@ impl Preparer {
             Source::String => ValueSource::String,
             Source::Bytes => ValueSource::Bytes,
             Source::Connect(ty) => ValueSource::ConnectJson(Arc::clone(ty)),
-            Source::Registry(id) => ValueSource::Avro(self.registered(*id).await?),
+            Source::Registry(id) => {
+                let found = self.schemas.avro(*id, request.first.as_ref(), &request.way);
+                ValueSource::Avro(found.await?)
+            }
             Source::Local => {
                 let path = settings.and_then(|settings| settings.schema.as_deref());
                 let path = path.ok_or_else(|| schema_refusal("no local schema".into(), None))?;
@@ -226,54 +221,6 @@ impl Preparer {
                 ValueSource::Avro(Arc::new(ty))
             }
         })
-    }
-
-    async fn registered(&self, id: u32) -> Result<Arc<Type>, Refusal> {
-        if let Some(known) = self.types().get(&id) {
-            return Ok(Arc::clone(known));
-        }
-        let Some(registry) = &self.registry else {
-            let message = "the value names a schema of a registry, but no `schema_registry` is \
-                           configured";
-            return Err(schema_refusal(message.to_owned(), Some(id)));
-        };
-        let started = Instant::now();
-        let mut attempt = 0;
-        let schema = loop {
-            let error = match registry.schema(id).await {
-                Ok(schema) => break schema,
-                Err(error) => error,
-            };
-            if matches!(error, RegistryError::UnknownId { .. }) && started.elapsed() > UNKNOWN_ID {
-                return Err(Box::new(Reason {
-                    stage: Stage::Decode,
-                    message: error.to_string(),
-                    field: None,
-                    schema_id: Some(id),
-                }));
-            }
-            attempt += 1;
-            tracing::warn!(schema_id = id, attempt, error = %error, "waiting for a schema");
-            sleep(BACKOFF.wait(attempt, u64::from(id))).await;
-        };
-        if schema.format != "AVRO" {
-            let message =
-                format!("schema {id} is {}, but the topic's format is avro", schema.format);
-            return Err(schema_refusal(message, Some(id)));
-        }
-        let ty = avro::parse(&schema.text, &schema.references)
-            .map_err(|error| schema_refusal(error.to_string(), Some(id)))?;
-        let ty = Arc::new(ty);
-        let mut types = self.types();
-        if types.len() >= TYPES_MAX {
-            types.clear();
-        }
-        types.insert(id, Arc::clone(&ty));
-        Ok(ty)
-    }
-
-    fn types(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Type>>> {
-        self.types.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn show_ready(&self, table: &TableRef, ready: &ReadyTable) {
@@ -307,6 +254,15 @@ impl Preparer {
             });
         });
     }
+}
+
+/// A table that is not ready may stay so: what waits for it says why.
+fn tell(way: &Way, table: &TableRef, fault: &Fault) {
+    way.is_blocked_by(Arc::new(Obstacle {
+        cause: cause_of(fault),
+        message: format!("{table}: {}", fault.what()),
+        remedy: fault.remedy.as_deref().map(str::to_owned),
+    }));
 }
 
 fn appended(

@@ -1,6 +1,7 @@
 //! What a worker tells the operator: counters at once, states a few times a second.
 
 mod lanes;
+pub mod letters;
 mod loads;
 mod wait;
 
@@ -12,7 +13,7 @@ use std::{
 
 use crate::{
     batch::LaneSlot,
-    dead_letter::{DeadLetter, Stage},
+    dead_letter::DeadLetter,
     delivery::{
         action::{BatchId, LetterId, LoadId, Write},
         core::{Core, Intake},
@@ -99,6 +100,7 @@ struct Behind {
 }
 
 use lanes::Halts;
+use letters::{LetterLog, Sent};
 pub use wait::cause_of;
 use wait::{Wait, Waits};
 
@@ -109,7 +111,8 @@ pub struct Report {
     tables: HashMap<TableRef, (Arc<str>, Arc<TableTelemetry>)>,
     writes: HashMap<BatchId, OnTheWire>,
     loads: HashMap<LoadId, loads::Loading>,
-    letters: HashMap<LetterId, (Arc<TopicTelemetry>, Stage)>,
+    letters: HashMap<LetterId, Sent>,
+    letter_log: Arc<LetterLog>,
     shown: Instant,
     in_flight: InFlight,
     /// Tables that are shown as not taking rows.
@@ -149,11 +152,17 @@ impl Report {
             writes: HashMap::new(),
             loads: HashMap::new(),
             letters: HashMap::new(),
+            letter_log: Arc::default(),
             shown: Instant::now(),
             in_flight: InFlight::default(),
             faulty: HashSet::new(),
             waiting: HashMap::new(),
         }
+    }
+
+    /// The same, with a log of dead letters that others write, too.
+    pub fn with_letter_log(self, letter_log: Arc<LetterLog>) -> Self {
+        Self { letter_log, ..self }
     }
 
     fn topic(&mut self, topic: &Arc<str>) -> Arc<TopicTelemetry> {
@@ -252,26 +261,15 @@ impl Report {
 
     /// A dead letter goes out.
     pub fn lettering(&mut self, id: LetterId, letter: &DeadLetter) {
-        let topic = self.topic(&letter.origin.lane.topic);
-        let reason = &letter.reason;
-        tracing::warn!(
-            topic = %letter.origin.lane.topic,
-            partition = letter.origin.lane.partition,
-            offset = letter.origin.offset,
-            stage = reason.stage.name(),
-            field = reason.field.as_deref(),
-            reason = %reason.message,
-            dead_letter = %letter.topic,
-            "a record goes to the dead-letter topic"
-        );
-        self.letters.insert(id, (topic, reason.stage));
+        self.letters.insert(id, Sent::new(letter));
     }
 
     /// Its answer came.
-    pub fn lettered(&mut self, id: LetterId, stored: bool) {
-        let Some((topic, stage)) = self.letters.remove(&id) else { return };
-        if stored {
-            topic.dead_lettered(stage.name(), 1);
+    pub fn lettered(&mut self, id: LetterId, stored: bool, now: Instant) {
+        let Some(sent) = self.letters.remove(&id).filter(|_| stored) else { return };
+        self.topic(sent.source_topic()).dead_lettered(sent.stage().name(), 1);
+        if let Some(first) = self.letter_log.note(sent, now) {
+            letters::tell(&first);
         }
     }
 
@@ -286,7 +284,10 @@ impl Report {
             return;
         }
         self.shown = now;
-        let mut waits = self.waits(core);
+        for (records, last) in self.letter_log.due(now) {
+            letters::tell_count(records, &last);
+        }
+        let mut waits = self.waits(core, now);
         loads::waits(core, &mut waits, now);
         self.end_table_faults(core);
         self.show_waiting(waiting_rows(core));
@@ -336,7 +337,7 @@ impl Report {
     }
 
     /// What keeps which lane waiting; shows the tables' faults on the way.
-    fn waits(&mut self, core: &mut Core<TopicEncoder>) -> Waits {
+    fn waits(&mut self, core: &mut Core<TopicEncoder>, now: Instant) -> Waits {
         let mut waits = Waits::new();
         let faults: Vec<_> = core
             .faults()
@@ -351,20 +352,31 @@ impl Report {
             waits.extend(lanes.into_iter().map(|lane| (lane, wait.clone())));
             self.show_table_fault(&table, &fault);
         }
+        self.add_needs(core, &mut waits);
+        wait::add_letters(core, &mut waits, now);
+        waits
+    }
+
+    /// What the first record of each lane that is not encoded yet waits for.
+    fn add_needs(&self, core: &Core<TopicEncoder>, waits: &mut Waits) {
+        let mut first: HashMap<LaneSlot, (i64, Wait)> = HashMap::new();
         for (need, rows) in core.needs() {
+            let obstacle = core.encoder().obstacle(need);
             let table = core.encoder().table_of_need(need);
-            let mut wait = None;
-            for row in rows.iter().filter(|row| !waits.contains_key(&row.lane)).collect::<Vec<_>>()
-            {
-                let wait = wait.get_or_insert_with(|| self.unprepared(table.as_ref()));
-                waits.entry(row.lane).or_insert_with(|| wait.clone());
+            for row in rows {
+                if first.get(&row.lane).is_some_and(|(offset, _)| *offset <= row.offset) {
+                    continue;
+                }
+                let wait = match &obstacle {
+                    Some(obstacle) => Wait::obstacle(row.offset, obstacle),
+                    None => self.unprepared(table.as_ref()),
+                };
+                first.insert(row.lane, (row.offset, wait));
             }
         }
-        for (lane, fault) in core.letter_faults() {
-            let what = "the dead-letter topic";
-            waits.insert(lane, Wait::fault(what, fault, Cause::DeadLetter, now_ms()));
+        for (lane, (_, wait)) in first {
+            waits.entry(lane).or_insert(wait);
         }
-        waits
     }
 
     /// What rows wait for whose schema or table is being prepared: for what keeps the table, if anything does.

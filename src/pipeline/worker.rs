@@ -30,7 +30,7 @@ use crate::{
         news,
         paths::Paths,
         prepare::Preparer,
-        report::{Read, Report},
+        report::{Read, Report, letters::LetterLog},
     },
     source::{AssignedLane, Messages, OwnedLane},
     table::TableRef,
@@ -76,6 +76,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// How old what waits is.
     pub ages: Arc<Ages>,
+    /// What the log says of dead letters.
+    pub letter_log: Arc<LetterLog>,
     /// Where the requests run.
     pub runtime: Handle,
 }
@@ -160,7 +162,8 @@ impl<M: Messages> Worker<M> {
                 Arc::clone(&shared.ages),
                 Arc::clone(&shared.paths),
                 Arc::clone(&shared.telemetry),
-            ),
+            )
+            .with_letter_log(Arc::clone(&shared.letter_log)),
             news_seen: 0,
             pressure: Pressure::Free,
             shared,
@@ -311,7 +314,7 @@ impl<M: Messages> Worker<M> {
                 self.core.written(id, outcome, now);
             }
             Done::Lettered(id, result) => {
-                self.report.lettered(id, result.is_ok());
+                self.report.lettered(id, result.is_ok(), now);
                 self.core.lettered(id, result, now);
             }
             Done::Prepared(need, Ok(prepared)) => {

@@ -152,6 +152,11 @@ metrics! {
         pub path_switches: IntCounterVec = "kcbq_path_switches_total" ["table", "path", "cause"],
         /// Changes to tables that BigQuery accepted: `create`, `add_column`, `relax`, `widen`.
         pub schema_changes: IntCounterVec = "kcbq_schema_changes_total" ["table", "kind"],
+        /// Look-ups of schema ids in the registry, by what came of them: `found`, `unknown`, `unusable`
+        /// (beyond a limit) or `failed`, which is tried again.
+        pub registry_lookups: IntCounterVec = "kcbq_registry_lookups_total" ["outcome"],
+        /// Schema ids that records wait for because the registry does not know them, or does not answer.
+        pub waiting_schema_ids: IntGaugeVec = "kcbq_waiting_schema_ids" ["cause"],
         /// Requests sent again, by the fault that made it necessary.
         pub retries: IntCounterVec = "kcbq_retries_total" ["table", "cause"],
         /// Rows that wait for a column, a table or a permission.

@@ -226,7 +226,7 @@ pub(crate) async fn registry(settings: Settings) -> Vec<Finding> {
     };
     vec![match client.schema(1).await {
         // That there is no schema 1 is an answer too.
-        Ok(_) | Err(RegistryError::UnknownId { .. }) => {
+        Ok(_) | Err(RegistryError::UnknownId { .. } | RegistryError::Unusable { .. }) => {
             Finding::ok("registry", "the schema registry answers")
         }
         Err(RegistryError::Fault(fault)) => Finding::problem("registry", fault.to_string())

@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Core, Timer, Way};
+use super::{Core, Timer, Way, waiting::NEEDS_MAX};
 use crate::{
     batch::{LaneSlot, Row},
     delivery::{
@@ -112,7 +112,11 @@ impl<E: Encoder> Core<E> {
             if lane.stuck.is_some_and(has_moved) && lane.bytes <= shares.lane_payload_max {
                 lane.stuck = None;
             }
-            if lane.stuck.is_none() && self.pressure != Pressure::Stop {
+            // Going on throws away what the client has prefetched, so there is to be room for many.
+            if lane.needs <= NEEDS_MAX / 2 {
+                lane.crowded = false;
+            }
+            if lane.stuck.is_none() && !lane.crowded && self.pressure != Pressure::Stop {
                 resume(&mut self.actions, *slot, lane);
             }
         }
@@ -186,6 +190,15 @@ impl<E: Encoder> Core<E> {
             moving: used.saturating_sub(stuck),
             room,
             lane_payload_max: part(payload, room / 4, used),
+        }
+    }
+
+    /// Pauses one lane until its records wait for fewer things. The record that came is not taken in,
+    /// nor what is behind it.
+    pub(super) fn crowd(&mut self, slot: LaneSlot) {
+        if let Some(lane) = self.lanes.get_mut(&slot) {
+            (lane.crowded, lane.deaf) = (true, true);
+            pause(&mut self.actions, slot, lane);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     dead_letter::Reason,
     delivery::{
         encoder::Encoder,
-        lane::{Halt, Lane, Phase, Until},
+        lane::{Halt, Phase, Until},
     },
     record::Record,
 };
@@ -117,13 +117,6 @@ impl<E: Encoder> Core<E> {
             self.place(Place { lane: slot, span: row.span }, &record, route, now);
         }
         self.release_memory(held.memory_bytes());
-    }
-
-    /// Records of a halted lane that are tried again and wait for what has refused them before.
-    pub(super) fn tried_in_vain(&self, slot: LaneSlot, lane: &Lane<E::Origin>) -> u64 {
-        let Some(Halt { until: Until::Tried(_), .. }) = lane.halt else { return 0 };
-        let rows = self.waiting.values().flat_map(|waiting| waiting.batch.rows());
-        rows.filter(|row| row.lane == slot).count() as u64
     }
 
     /// Ends the halt of a lane whose held records were tried and are resolved.

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::{Core, Open, Past, Place, Timer, Way};
+use super::{Core, Open, Past, Place, Timer, Way, waiting::NEEDS_MAX};
 use crate::{
     batch::{Batch, LaneSlot},
     delivery::{
-        action::{Action, BatchId, ChainKey},
+        action::{BatchId, ChainKey},
         chain::Chain,
-        encoder::{BatchLimits, Encoder, NeedId, NotEncoded, Route, SlotId, Staging},
+        encoder::{BatchLimits, Encoder, NotEncoded, Route, SlotId, Staging},
         lane::Phase,
     },
     record::Record,
@@ -51,6 +51,13 @@ impl<E: Encoder> Core<E> {
             return Intake::Ignored;
         }
         let route = self.encoder.route(&lane.origin, record);
+        if let Route::Wait(need) = &route
+            && lane.needs >= NEEDS_MAX
+            && !self.waiting.get(need).is_some_and(|waiting| waiting.lanes.contains(&slot))
+        {
+            self.crowd(slot);
+            return Intake::Ignored;
+        }
         let is_new = |staging: Staging| {
             let chain = self.chains.get(&ChainKey { lane: slot, table: staging.table });
             chain.is_some_and(|chain| chain.is_new(record.offset))
@@ -245,61 +252,6 @@ impl<E: Encoder> Core<E> {
             self.filled.insert(way, size);
         }
         Ok(())
-    }
-
-    /// Puts a record aside until `need` is prepared.
-    pub(super) fn wait(&mut self, need: NeedId, place: Place, record: &Record<'_>, past: Past) {
-        let waiting = self.waiting.entry(need).or_default();
-        let is_new = waiting.batch.is_empty();
-        let before = waiting.batch.memory_bytes();
-        waiting.batch.push_unencoded(place.lane, place.span, record);
-        waiting.past.replans = waiting.past.replans.max(past.replans);
-        waiting.past.is_doubtful |= past.is_doubtful;
-        let after = waiting.batch.memory_bytes();
-        self.recharge(before, after);
-        self.comes_late(place.lane);
-        if is_new && past.replans == 0 {
-            self.prepare(need);
-        }
-    }
-
-    /// What records wait for may be there by now: it is prepared without waiting for its time.
-    pub fn look_again(&mut self, need: NeedId) {
-        self.prepare(need);
-    }
-
-    /// Asks the driver to prepare `need`, once.
-    pub(super) fn prepare(&mut self, need: NeedId) {
-        let Some(waiting) = self.waiting.get_mut(&need).filter(|waiting| !waiting.preparing) else {
-            return;
-        };
-        waiting.preparing = true;
-        self.actions.push_back(Action::Prepare(need));
-    }
-
-    /// `need` is prepared (or can never be): its records are routed and encoded again, into batches
-    /// of their own, so that rows which come back once more do not take others along.
-    pub fn prepared(
-        &mut self,
-        need: NeedId,
-        result: Result<(), Box<crate::dead_letter::Reason>>,
-        now: Instant,
-    ) {
-        let Some(waiting) = self.waiting.remove(&need) else { return };
-        match result {
-            Ok(()) => {
-                self.encode_again(&waiting.batch, waiting.past, now);
-                self.close_owed();
-            }
-            Err(reason) => {
-                for row in waiting.batch.rows() {
-                    let place = Place { lane: row.lane, span: row.span };
-                    self.refuse(place, &waiting.batch.record(row), (*reason).clone(), now);
-                }
-            }
-        }
-        self.release_memory(waiting.batch.memory_bytes());
-        self.flow(now);
     }
 
     pub(super) fn encode_again(&mut self, batch: &Batch, past: Past, now: Instant) {

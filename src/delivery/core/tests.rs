@@ -27,9 +27,11 @@ mod kept;
 mod load;
 mod pending;
 mod revoke;
+mod waiting;
 
 /// A record's first byte says what becomes of it: `s`kip, `b`ad, `w`ait, `o` a row of another table,
-/// `n` one of a new plan for the table as soon as that is ready, anything else a row.
+/// `n` one of a new plan for the table as soon as that is ready, `q` and a number one of so many that each wait
+/// for something else, anything else a row.
 #[derive(Debug)]
 struct Fake {
     policy: BadRecordPolicy,
@@ -40,6 +42,8 @@ struct Fake {
     format: Rc<Cell<LoadFormat>>,
     /// Whether there is no bucket.
     keeps: Rc<Cell<bool>>,
+    /// Whether something is in the way of every need.
+    blocked: Rc<Cell<bool>>,
 }
 
 /// How rows of the new plan might stand in objects.
@@ -59,6 +63,10 @@ impl Encoder for Fake {
             Some(b's') => Route::Skip,
             Some(b'b') => Route::Bad(Box::new(reason())),
             Some(b'w') if !self.ready.get() => Route::Wait(NeedId(7)),
+            Some(b'q') if !self.ready.get() => {
+                let number = std::str::from_utf8(&record.value.unwrap()[1..]).unwrap();
+                Route::Wait(NeedId(100 + number.parse::<u32>().unwrap()))
+            }
             Some(b'o') => Route::Row(SlotId(1)),
             Some(b'n') if self.ready.get() => Route::Row(SlotId(2)),
             _ => Route::Row(SlotId(0)),
@@ -153,6 +161,10 @@ impl Encoder for Fake {
     fn outdated(&mut self, _: SlotId) -> NeedId {
         NeedId(9)
     }
+
+    fn is_blocked(&self, _: NeedId) -> bool {
+        self.blocked.get()
+    }
 }
 
 fn reason() -> Reason {
@@ -165,6 +177,7 @@ struct Bench {
     loads: Rc<Cell<Option<bool>>>,
     format: Rc<Cell<LoadFormat>>,
     keeps: Rc<Cell<bool>>,
+    blocked: Rc<Cell<bool>>,
     now: Instant,
 }
 
@@ -185,15 +198,17 @@ fn bench(memory_bytes_max: usize, run: u32) -> Bench {
     let loads = Rc::new(Cell::new(None));
     let format = Rc::new(Cell::new(LoadFormat::NdjsonGz));
     let keeps = Rc::new(Cell::new(false));
+    let blocked = Rc::new(Cell::new(false));
     let fake = Fake {
         policy,
         ready: Rc::clone(&ready),
         loads: Rc::clone(&loads),
         format: Rc::clone(&format),
         keeps: Rc::clone(&keeps),
+        blocked: Rc::clone(&blocked),
     };
     let core = Core::new(fake, settings);
-    let mut bench = Bench { core, ready, loads, format, keeps, now: Instant::now() };
+    let mut bench = Bench { core, ready, loads, format, keeps, blocked, now: Instant::now() };
     bench.core.assign(LANE, TopicPartition::new("t", 0), 1, 0);
     bench
 }

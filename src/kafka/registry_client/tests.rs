@@ -1,6 +1,9 @@
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -22,12 +25,19 @@ type Asked = (String, Option<String>);
 struct Server {
     pages: Arc<Pages>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    /// Requests at this moment, and the most that there were.
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
 }
 
 async fn answer(State(server): State<Server>, uri: Uri, headers: HeaderMap) -> Response {
     let authorization =
         headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
     server.asked.lock().unwrap().push((uri.path().to_owned(), authorization));
+    let now = server.now.fetch_add(1, Ordering::Relaxed) + 1;
+    server.most.fetch_max(now, Ordering::Relaxed);
+    tokio::task::yield_now().await;
+    server.now.fetch_sub(1, Ordering::Relaxed);
     match server.pages.get(uri.path()) {
         Some((status, body)) if *status == 302 => {
             (StatusCode::FOUND, [("location", body.clone())]).into_response()
@@ -41,7 +51,12 @@ async fn answer(State(server): State<Server>, uri: Uri, headers: HeaderMap) -> R
 
 /// Serves `pages` for the rest of the test.
 async fn serve(pages: Pages) -> (String, Server) {
-    let server = Server { pages: Arc::new(pages), asked: Arc::default() };
+    let server = Server {
+        pages: Arc::new(pages),
+        asked: Arc::default(),
+        now: Arc::default(),
+        most: Arc::default(),
+    };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let app = Router::new().fallback(answer).with_state(server.clone());
@@ -151,11 +166,56 @@ async fn endless_references_and_huge_answers_are_refused() {
     pages.insert("/subjects/cycle/versions/1", page("cycle", &[("cycle", 1)]));
     let (url, _) = serve(pages).await;
     let client = client(&url);
-    for (id, reason) in [(1, "references"), (2, "body")] {
-        let Err(RegistryError::Fault(fault)) = client.schema(id).await else { panic!() };
-        assert_eq!(fault.reason, reason);
+    for (id, why) in [(1, "16 deep"), (2, "larger than 1048576 bytes")] {
+        let Err(RegistryError::Unusable { problem, .. }) = client.schema(id).await else {
+            panic!()
+        };
+        assert!(problem.contains(why), "{problem}");
     }
     assert_eq!(client.schema(3).await.unwrap().references.len(), 1);
+}
+
+#[tokio::test]
+async fn a_walk_ends_at_the_first_byte_too_many_and_few_walks_are_made_at_a_time() {
+    // As a hostile registry answers: each schema is large and refers to hundreds of others.
+    let large = "x".repeat(300_000);
+    let mut pages = HashMap::new();
+    let names: Vec<String> = (0..200).map(|n| format!("s{n}")).collect();
+    let references: Vec<(&str, i32)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    for id in 1..=40 {
+        let path: &'static str = format!("/schemas/ids/{id}").leak();
+        pages.insert(path, page("root", &references));
+    }
+    for name in names.iter().take(8) {
+        let path: &'static str = format!("/subjects/{name}/versions/1").leak();
+        pages.insert(path, page(&large, &references));
+    }
+    let (url, server) = serve(pages).await;
+    let client = client(&url);
+    let walks = futures_util::future::join_all((1..=40).map(|id| client.schema(id))).await;
+    for walk in walks {
+        let Err(RegistryError::Unusable { problem, .. }) = walk else { panic!("{walk:?}") };
+        assert!(problem.contains("larger than 1048576 bytes"), "{problem}");
+    }
+    // Each: the schema twice, and four references, of which the last is one too many.
+    assert_eq!(server.asked.lock().unwrap().len(), 40 * (2 + 4));
+    assert!(server.most.load(Ordering::Relaxed) <= REQUESTS_MAX);
+}
+
+#[tokio::test]
+async fn a_thousand_ids_at_once_are_a_few_requests_at_a_time() {
+    let (url, server) = serve(HashMap::new()).await;
+    let client = client(&url);
+    let asked = futures_util::future::join_all((1..=1_000).map(|id| client.schema(id))).await;
+    assert!(asked.iter().all(|one| matches!(one, Err(RegistryError::UnknownId { .. }))));
+    let most = server.most.load(Ordering::Relaxed);
+    assert!((2..=REQUESTS_MAX).contains(&most), "{most} at a time");
+}
+
+#[test]
+fn the_address_is_shown_without_credentials() {
+    let client = client("http://user:canary@one:8081/, https://two/registry");
+    assert_eq!(client.address(), "http://one:8081, https://two/registry");
 }
 
 #[test]

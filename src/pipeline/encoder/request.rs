@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    pipeline::{encoder::payload::Source, settings::TopicSettings},
+    pipeline::{encoder::payload::Source, obstacle::Way, settings::TopicSettings},
+    record::Coordinates,
     schema::model::Type,
     table::{TableRef, TableSchema},
 };
@@ -27,6 +28,15 @@ impl Samples {
     }
 }
 
+/// The first record that waits for something.
+#[derive(Clone, Debug)]
+pub struct First {
+    /// Where it stands.
+    pub at: Coordinates,
+    /// When it was written.
+    pub timestamp_ms: Option<i64>,
+}
+
 /// One thing to prepare: a plan for records of one kind.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -44,4 +54,8 @@ pub struct Request {
     pub outdated: bool,
     /// The columns that the last plan was compiled for.
     pub known: Option<Arc<TableSchema>>,
+    /// The first record that waits; `None` where rows came back.
+    pub first: Option<First>,
+    /// Where to tell what is in the way.
+    pub way: Way,
 }

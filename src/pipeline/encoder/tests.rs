@@ -24,6 +24,7 @@ use crate::{
         prepare::Preparer,
         report::Report,
         schema_gate::{GateSettings, SchemaGate, Shared},
+        writer_schemas::WriterSchemas,
     },
     record::{Headers, push_header},
     schema::diff::{self, Change},
@@ -131,7 +132,8 @@ impl Rig {
             jitter: Jitter::seeded(1),
             on_event: Arc::new(|_, _| {}),
         }));
-        let preparer = Preparer::new(None, catalog, gate, Arc::clone(&telemetry));
+        let schemas = WriterSchemas::new(None, Duration::ZERO, Arc::clone(&telemetry));
+        let preparer = Preparer::new(schemas, catalog, gate, Arc::clone(&telemetry));
         let report = Report::new(0, Arc::default(), Arc::default(), Arc::clone(&telemetry));
         let wait = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(1) };
         let core = CoreSettings {

@@ -1,10 +1,15 @@
 //! Why a lane is not simply running, and what of that is a trouble.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use crate::{
     batch::LaneSlot,
+    delivery::core::{Core, OpenLetter},
     fault::{Fault, FaultKind},
+    pipeline::{encoder::TopicEncoder, now_ms, obstacle::Obstacle},
     telemetry::{Cause, LaneState, Trouble},
 };
 
@@ -35,6 +40,58 @@ impl Wait {
         let reason = format!("{what}: {fault}");
         Self { state: LaneState::Waiting, reason, trouble: Some(trouble) }
     }
+
+    /// The record at `offset` waits for something that may last.
+    pub(super) fn obstacle(offset: i64, obstacle: &Obstacle) -> Self {
+        let Obstacle { cause, message, remedy } = obstacle;
+        let trouble = Trouble::new(*cause, message, now_ms()).with_remedy(remedy.clone());
+        let remedy = remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        Self {
+            state: LaneState::Waiting,
+            reason: format!("offset {offset}: {message}{remedy}"),
+            trouble: Some(trouble.at(Some(offset))),
+        }
+    }
+}
+
+/// How long a dead letter may be on its way before its lane says that it waits.
+const LETTER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The first dead letter of each lane that is not taken, or is on its way for long.
+pub(super) fn add_letters(core: &Core<TopicEncoder>, waits: &mut Waits, now: Instant) {
+    let mut first: HashMap<LaneSlot, OpenLetter<'_>> = HashMap::new();
+    for letter in core.open_letters() {
+        let wait = now.saturating_duration_since(letter.since);
+        if letter.fault.is_none() && wait < LETTER_PATIENCE {
+            continue;
+        }
+        let known = first.entry(letter.lane).or_insert(letter);
+        if letter.offset < known.offset {
+            *known = letter;
+        }
+    }
+    for (lane, letter) in first {
+        waits.insert(lane, letter_wait(&letter));
+    }
+}
+
+fn letter_wait(letter: &OpenLetter<'_>) -> Wait {
+    let wait = match letter.fault {
+        Some(fault) => {
+            let what = format!("offset {}", letter.offset);
+            Wait::fault(&what, fault, Cause::DeadLetter, now_ms())
+        }
+        None => {
+            let message = format!(
+                "the dead-letter topic {} has not acknowledged the letter of offset {} yet",
+                letter.topic, letter.offset
+            );
+            let trouble = Trouble::new(Cause::DeadLetter, message.clone(), now_ms());
+            Wait { state: LaneState::Waiting, reason: message, trouble: Some(trouble) }
+        }
+    };
+    let trouble = wait.trouble.map(|trouble| trouble.at(Some(letter.offset)));
+    Wait { trouble, ..wait }
 }
 
 /// The kind of trouble that a fault of BigQuery makes.

@@ -157,4 +157,8 @@ impl Registry for Line {
             })
         })
     }
+
+    fn address(&self) -> &str {
+        "the simulated registry"
+    }
 }

@@ -1,7 +1,7 @@
 //! What one process is made of: the production write path, schema gate, preparer and commit loop, over
 //! the history's network.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     bigquery::BUCKET,
@@ -29,6 +29,7 @@ use crate::{
         paths::Paths,
         prepare::Preparer,
         schema_gate::{GateSettings, SchemaGate, Shared},
+        writer_schemas::WriterSchemas,
     },
     rest::Rest,
     rpc::Rpc,
@@ -130,7 +131,9 @@ impl Process {
                 nonce: format!("r{}l{}", who.replica, who.life),
             }),
         );
-        let preparer = Preparer::new(Some(line), catalog, Arc::new(gate), Arc::clone(&telemetry));
+        let wait = Duration::from_secs(300);
+        let schemas = WriterSchemas::new(Some(line), wait, Arc::clone(&telemetry));
+        let preparer = Preparer::new(schemas, catalog, Arc::new(gate), Arc::clone(&telemetry));
         let jitter = Jitter::seeded(env.rng.bits());
         let clock = clock(env);
         let doubts = env.doubts.clone();

@@ -76,8 +76,9 @@ struct Spent {
 pub(crate) enum Left {
     /// Nothing.
     Nothing,
-    /// What a halt holds, or what no job brings any more though rows behind it are stored: nobody waits
-    /// for it, the next owner reads it again with all that is behind it.
+    /// What a halt holds, what waits for something that may last, or what no job brings any more though
+    /// rows behind it are stored: nobody waits for it, the next owner reads it again with all that is
+    /// behind it.
     Held,
     /// What is staged for a job that does not exist yet, and nothing behind it is stored.
     Staged,
@@ -165,7 +166,8 @@ impl Worker {
             false => Left::UnderWay,
             true if lane.is_none_or(|lane| lane.tracker.unresolved() == 0) => Left::Nothing,
             true if lane
-                .is_some_and(|lane| lane.halt.is_none() && !self.repeats(slot, lane.streamed)) =>
+                .is_some_and(|lane| lane.halt.is_none() && !self.repeats(slot, lane.streamed))
+                && self.core.blocked_records(slot) == 0 =>
             {
                 Left::Staged
             }
