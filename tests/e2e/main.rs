@@ -11,6 +11,7 @@ mod kill;
 mod memory;
 mod odd;
 mod real;
+mod registry;
 #[expect(dead_code, reason = "the throughput harness in benches/ uses the rest")]
 mod rig;
 mod secure;
@@ -27,11 +28,12 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink, storage::FakeGcs};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 13] = [
+const SCENARIOS: [&str; 14] = [
     "contract",
     "selftest",
     "odd",
     "isolation",
+    "registry",
     "secure",
     "debezium",
     "flights",
@@ -124,6 +126,7 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         "selftest" => selftest::run(&binary),
         "odd" => odd::run(binary),
         "isolation" => isolation::run(&binary),
+        "registry" => registry::run(&binary),
         "secure" => secure::run(binary),
         "debezium" => real::debezium::run(&binary),
         "flights" => real::flights::run(&binary),

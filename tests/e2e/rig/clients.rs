@@ -12,7 +12,7 @@ use rdkafka::{
         AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
     },
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
     message::BorrowedMessage,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -64,6 +64,16 @@ pub(crate) fn set_batch_bytes_max(address: &str, topic: &str, bytes: u32) -> Res
         result.map_err(|(resource, code)| anyhow::anyhow!("altering {resource:?}: {code}"))?;
     }
     Ok(())
+}
+
+/// Commits offsets for a group that has no member.
+pub(crate) fn commit(address: &str, group: &str, offsets: &BTreeMap<Lane, i64>) -> Result<()> {
+    let consumer: BaseConsumer = config(address).set("group.id", group).create()?;
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), offset) in offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+    }
+    consumer.commit(&list, CommitMode::Sync).context("committing for a group")
 }
 
 /// A producer that waits where its queue is full.

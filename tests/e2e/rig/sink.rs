@@ -278,6 +278,16 @@ impl Sink {
         self.process.tail()
     }
 
+    /// Whether `/livez` answers 200.
+    pub(crate) fn is_live(&self, http: &Http) -> Result<bool> {
+        Ok(http.get(&format!("http://{}/livez", self.admin))?.status == 200)
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// CPU time and peak memory so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
         self.process.usage()
