@@ -31,6 +31,14 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
+    /// How many columns it has, those inside records included.
+    pub fn size(&self) -> usize {
+        fn size(columns: &[Column]) -> usize {
+            columns.iter().map(|column| 1 + size(column.fields())).sum()
+        }
+        size(&self.columns)
+    }
+
     /// The column called `name`; BigQuery's names are case-insensitive.
     pub fn column(&self, name: &str) -> Option<&Column> {
         find(&self.columns, name)

@@ -265,6 +265,12 @@ impl Chain {
             && !matches!(self.place, Place::Sought(_))
     }
 
+    /// The slots of its rows that are staged.
+    pub fn slots(&self) -> impl Iterator<Item = SlotId> {
+        let loading = self.loading.iter().flat_map(|loading| &loading.objects);
+        self.staged.iter().chain(loading).map(|object| object.slot)
+    }
+
     /// A node of the chain: rows below it are in the table.
     pub fn node(&self) -> i64 {
         match self.place {

@@ -353,6 +353,14 @@ impl<E: Encoder> Core<E> {
         self.chains.iter().map(|(key, chain)| (*key, chain))
     }
 
+    /// The slots of all rows that are encoded and not stored.
+    pub fn slots_in_use(&self) -> impl Iterator<Item = SlotId> {
+        let sent = self.sent.values().map(|sent| sent.way);
+        let ways = self.open.keys().copied().chain(sent);
+        let staged = self.chains.values().flat_map(Chain::slots);
+        ways.map(Way::slot).chain(staged)
+    }
+
     /// Whether no request and no dead letter is without an answer, and no record waits.
     pub fn is_idle(&self) -> bool {
         self.sent.is_empty()

@@ -7,6 +7,7 @@ mod destination;
 mod needs;
 pub mod origin;
 pub mod payload;
+mod plans;
 pub mod request;
 mod row;
 mod schemaless;
@@ -14,6 +15,8 @@ mod slot;
 pub mod staging;
 
 use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
 
 use crate::{
     dead_letter::{Reason, Stage},
@@ -41,8 +44,12 @@ pub use slot::{Appended, PlanKey, Prepared};
 use needs::Need;
 use origin::Origin;
 use payload::{Cut, Payloads, SchemaKey};
-use slot::Slot;
+use plans::KeptPlans;
+use slot::{Plans, Slot};
 use staging::Followed;
+
+/// Names of schemas' records. What is dropped is learned again.
+const RECORD_NAMES_MAX: usize = 10_000;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -59,8 +66,9 @@ pub struct TopicEncoder {
     plans: Map<PlanKey, SlotId>,
     /// The last answer of `plans`: most records are like the one before.
     last_plan: Option<(PlanKey, SlotId)>,
-    /// By their ids, which count them. Every row asks for its slot more than once.
-    slots: Vec<Slot>,
+    /// By their ids; `None` where one may be used again. Every row asks for its slot more than once.
+    slots: Vec<Option<Slot>>,
+    kept_plans: KeptPlans,
     needs: Map<NeedId, Need>,
     needed: Map<PlanKey, NeedId>,
     record_names: Map<SchemaKey, Arc<str>>,
@@ -103,6 +111,7 @@ impl TopicEncoder {
             plans: Map::default(),
             last_plan: None,
             slots: Vec::new(),
+            kept_plans: KeptPlans::default(),
             needs: Map::default(),
             needed: Map::default(),
             record_names: Map::default(),
@@ -124,36 +133,32 @@ impl TopicEncoder {
         let Some(Need { key, .. }) = self.needs.remove(&need) else { return };
         self.needed.remove(&key);
         if let Some(name) = prepared.record_name {
+            if self.record_names.len() >= RECORD_NAMES_MAX {
+                self.record_names.clear();
+            }
             self.record_names.insert(key.value, name);
         }
-        let Prepared { plan: Some(plan), appended, schema, refused, satisfied, .. } = prepared
+        let Prepared { plan: Some(plan), appended, schema, refused, satisfied, bytes, .. } =
+            prepared
         else {
             return;
         };
-        // Where the table is as it was, so are the rows: the slot stays, or looking again and again
-        // would leave slots behind without end.
         let format = self.format_of(key, &plan);
-        let known = self.plans.get(&key).copied();
-        let same = |id: &SlotId| self.slot(*id).is_some_and(|slot| slot.schema == schema);
-        let same = known.filter(same).and_then(|id| self.slots.get_mut(id.0 as usize));
-        let slot = Slot { key, plan, appended, format, schema, refused, satisfied };
-        match same {
-            Some(known) => *known = slot,
-            None => {
-                let id = SlotId(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-                self.slots.push(slot);
-                self.plans.insert(key, id);
-                self.last_plan = None;
-            }
-        }
+        let (writer_schema, appended) = match appended {
+            Some(Appended { plan, schema }) => (Some(schema), Some(plan)),
+            None => (None, None),
+        };
+        let plans = Some(Plans { plan, appended });
+        self.put(Slot { key, plans, writer_schema, bytes, format, schema, refused, satisfied });
     }
 
     fn slot(&self, id: SlotId) -> Option<&Slot> {
-        self.slots.get(id.0 as usize)
+        self.slots.get(id.0 as usize)?.as_ref()
     }
 
-    fn appended(&self, id: SlotId) -> Option<&Appended> {
-        self.slot(id)?.appended.as_ref()
+    /// What BigQuery is told of the slot's rows, where they are appended.
+    fn writer_schema(&self, id: SlotId) -> Option<&Bytes> {
+        self.slot(id)?.writer_schema.as_ref()
     }
 
     /// The table of a slot.
@@ -241,15 +246,15 @@ impl Encoder for TopicEncoder {
         record: &Record<'_>,
         body: &mut Vec<u8>,
     ) -> Result<(), NotEncoded> {
-        if self.appended(slot).is_some() {
+        if self.writer_schema(slot).is_some() {
             let start = append::begin_row(body);
-            self.encode_row(slot, origin, record, body, Slot::append)?;
+            self.encode_row(slot, origin, record, body, Plans::append)?;
             append::end_row(body, start);
             return Ok(());
         }
         origin.prefix.begin_row(record.offset, body);
-        self.encode_row(slot, origin, record, body, |slot, record, label, body| {
-            slot.plan.encode(record, label, body)
+        self.encode_row(slot, origin, record, body, |plans, record, label, body| {
+            plans.plan.encode(record, label, body)
         })?;
         framing::end_row(body);
         Ok(())
@@ -273,8 +278,8 @@ impl Encoder for TopicEncoder {
         match format {
             LoadFormat::Pending(_) => self.encode(slot, origin, record, body),
             LoadFormat::NdjsonGz => {
-                self.encode_row(slot, origin, record, body, |slot, record, label, body| {
-                    slot.plan.encode_line(record, label, body)
+                self.encode_row(slot, origin, record, body, |plans, record, label, body| {
+                    plans.plan.encode_line(record, label, body)
                 })
             }
             LoadFormat::Avro(_) => {
@@ -282,8 +287,8 @@ impl Encoder for TopicEncoder {
                     self.slot(slot).is_none_or(|slot| slot.format == format),
                     "another plan's container"
                 );
-                self.encode_row(slot, origin, record, body, |slot, record, label, body| {
-                    slot.plan.encode_datum(record, label, body)
+                self.encode_row(slot, origin, record, body, |plans, record, label, body| {
+                    plans.plan.encode_datum(record, label, body)
                 })
             }
         }
@@ -298,22 +303,22 @@ impl Encoder for TopicEncoder {
     }
 
     fn form(&self, slot: SlotId) -> RowForm {
-        let appended = self.appended(slot);
-        appended.map_or(RowForm::Json, |appended| RowForm::Proto(appended.schema.clone()))
+        let schema = self.writer_schema(slot);
+        schema.map_or(RowForm::Json, |schema| RowForm::Proto(schema.clone()))
     }
 
     fn open_body(&self, slot: SlotId, body: &mut Vec<u8>) {
-        if self.appended(slot).is_none() {
+        if self.writer_schema(slot).is_none() {
             framing::begin_body(body);
         }
     }
 
     fn separator(&self, slot: SlotId) -> &'static [u8] {
-        if self.appended(slot).is_none() { b"," } else { b"" }
+        if self.writer_schema(slot).is_none() { b"," } else { b"" }
     }
 
     fn close_body(&self, slot: SlotId, body: &mut Vec<u8>) {
-        if self.appended(slot).is_none() {
+        if self.writer_schema(slot).is_none() {
             framing::end_body(body);
         }
     }
@@ -344,8 +349,7 @@ impl Encoder for TopicEncoder {
         if let Some(key) = key.filter(|key| key.value != SchemaKey::Json)
             && self.plans.get(&key) == Some(&slot)
         {
-            self.plans.remove(&key);
-            self.last_plan = None;
+            self.give_up(slot);
         }
         self.look_again(slot)
     }

@@ -78,18 +78,17 @@ impl Preparer {
     /// Why records of this kind can never be rows of this table.
     pub async fn prepare(&self, request: Request) -> Result<Prepared, Refusal> {
         let settings = &request.settings;
+        if matches!((&request.value, &request.key), (Source::Gone, _) | (_, Source::Gone)) {
+            if request.outdated {
+                self.gate.invalidate(&request.table);
+            }
+            return Ok(Prepared::name_only(None));
+        }
         let value = self.source(&request, &request.value, Some(&settings.value)).await?;
         let record_name = record_name(&value);
         let schema_id = registry_id(&request.value);
         if &*request.table.table == NAME_ONLY {
-            return Ok(Prepared {
-                plan: None,
-                appended: None,
-                schema: Arc::default(),
-                record_name,
-                refused: Vec::new(),
-                satisfied: Vec::new(),
-            });
+            return Ok(Prepared::name_only(record_name));
         }
         let key = match &settings.key {
             None => None,
@@ -114,6 +113,7 @@ impl Preparer {
             Stream::Inserts => None,
         };
         Ok(Prepared {
+            bytes: plan_bytes(&spec, &ready.schema, appended.is_some()),
             plan: Some(Arc::new(plan)),
             appended,
             schema: ready.schema,
@@ -202,7 +202,7 @@ impl Preparer {
     ) -> Result<ValueSource, Refusal> {
         Ok(match source {
             // A null value: a row of key and metadata only, which takes no column of the value's.
-            Source::None | Source::Json => ValueSource::Json,
+            Source::None | Source::Gone | Source::Json => ValueSource::Json,
             Source::String => ValueSource::String,
             Source::Bytes => ValueSource::Bytes,
             Source::Connect(ty) => ValueSource::ConnectJson(Arc::clone(ty)),
@@ -274,6 +274,20 @@ fn appended(
     let plan = RowPlan::compile(spec, schema, limits)
         .map_err(|error| schema_refusal(error.to_string(), schema_id))?;
     Ok(Appended { plan: Arc::new(plan), schema: descriptor::writer_schema(schema) })
+}
+
+/// About how many bytes the plans take: measured, a type is some 350 bytes of its plan, and a column some
+/// 150 of what is known of the table.
+fn plan_bytes(spec: &RowSpec, schema: &TableSchema, has_two: bool) -> usize {
+    let key = spec.key.as_ref().map(|key| &key.source);
+    let columns = schema.size();
+    let types = [Some(&spec.value), key].into_iter().flatten().map(|source| match source {
+        ValueSource::Avro(ty) | ValueSource::ConnectJson(ty) => ty.size(),
+        // A plan of schemaless records has a place for each column.
+        _ => columns,
+    });
+    let plans = if has_two { 2 } else { 1 };
+    1_024 + types.sum::<usize>() * 350 * plans + columns * 150
 }
 
 fn schema_refusal(message: String, schema_id: Option<u32>) -> Refusal {

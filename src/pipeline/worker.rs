@@ -209,6 +209,10 @@ impl<M: Messages> Worker<M> {
         self.shared.commits.note(progress);
         self.pass_on_pressure();
         self.delete_spent();
+        if self.core.encoder().wants_to_reclaim() {
+            let in_use = self.core.slots_in_use().collect();
+            self.core.encoder_mut().reclaim(&in_use);
+        }
         let core = &self.core;
         self.drains.retain(|drain| {
             let done = drain.slots.iter().all(|slot| core.is_drained(*slot));

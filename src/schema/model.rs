@@ -31,6 +31,17 @@ impl Type {
         Self { logical: Some(logical), ..Self::plain(kind) }
     }
 
+    /// How many types it is made of, itself included; named types count wherever they are used.
+    pub fn size(&self) -> usize {
+        let inside = match &self.kind {
+            Kind::Record(record) => record.fields.iter().map(|field| field.ty.size()).sum(),
+            Kind::Array(inner) | Kind::Map(inner) => inner.size(),
+            Kind::Union(branches) => branches.iter().map(Self::size).sum(),
+            _ => 0,
+        };
+        1 + inside
+    }
+
     /// The same type, or null.
     pub fn nullable(self) -> Self {
         Self::plain(Kind::Union(Arc::from([Self::plain(Kind::Null), self])))

@@ -30,7 +30,8 @@ impl TopicEncoder {
         let state = self.needs.get_mut(&need)?;
         let settings = Arc::clone(self.topics.get(state.key.settings as usize)?);
         let table = self.tables.get(state.key.table.0 as usize)?.clone();
-        let known = self.plans.get(&state.key).and_then(|slot| self.slots.get(slot.0 as usize));
+        let known =
+            self.plans.get(&state.key).and_then(|slot| self.slots.get(slot.0 as usize)?.as_ref());
         Some(Request {
             value: self.payloads.source(state.key.value),
             key: self.payloads.source(state.key.key),

@@ -1,8 +1,8 @@
 //! From a record's bytes to its writer schemas and the payloads that a plan reads.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, Hasher},
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, Hasher, RandomState},
     ops::Range,
     sync::Arc,
 };
@@ -15,9 +15,18 @@ use crate::{
     transcode::{connect, settings::Format, wire},
 };
 
-/// Connect schemas kept by their text: a producer whose schema never repeats must not fill the
-/// memory.
-const CONNECT_SCHEMAS_MAX: usize = 10_000;
+/// Memory for Connect schemas and their texts: a producer whose schema never repeats must not fill it.
+/// What is dropped comes again with the next record.
+const CONNECT_BYTES_MAX: usize = 16 << 20;
+
+/// A Connect schema takes about so many bytes for each byte of its text, the text included.
+const BYTES_PER_TEXT: usize = 9;
+
+/// A Connect schema by what its text says: the same text has the same id for as long as the process
+/// lives, also after it was dropped. Nobody outside can find two texts with one id, because the keys
+/// of the hash are random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectId([u32; 3]);
 
 /// Which writer schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,8 +37,8 @@ pub enum SchemaKey {
     Registry(u32),
     /// The topic's local schema.
     Local,
-    /// A Connect schema, by its number in [`Payloads`].
-    Connect(u32),
+    /// A Connect schema.
+    Connect(ConnectId),
     /// JSON without a schema.
     Json,
     /// Text.
@@ -64,6 +73,8 @@ pub enum Source {
     Local,
     /// It came with the record.
     Connect(Arc<Type>),
+    /// It came with a record, and was dropped since: those that wait for it are read once more.
+    Gone,
     /// There is none.
     Json,
     /// Text.
@@ -91,11 +102,23 @@ impl Cut {
     }
 }
 
-/// The Connect schemas that were seen, by text.
+/// A Connect schema that was seen.
+#[derive(Debug)]
+struct Known {
+    text: Box<[u8]>,
+    ty: Arc<Type>,
+    id: ConnectId,
+}
+
+/// The Connect schemas that were seen last.
 #[derive(Debug, Default)]
 pub struct Payloads {
-    connect: Vec<(Box<[u8]>, Arc<Type>)>,
-    by_hash: HashMap<u64, Vec<u32>>,
+    /// By a quick hash of the text.
+    connect: HashMap<u64, Known>,
+    by_id: HashMap<ConnectId, u64>,
+    order: VecDeque<u64>,
+    bytes: usize,
+    keys: [RandomState; 2],
 }
 
 impl Payloads {
@@ -146,22 +169,56 @@ impl Payloads {
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(schema);
         let hash = hasher.finish();
-        let same =
-            |ix: &&u32| self.connect.get(**ix as usize).is_some_and(|(text, _)| **text == *schema);
-        if let Some(ix) = self.by_hash.get(&hash).and_then(|known| known.iter().find(same)) {
-            return Ok((SchemaKey::Connect(*ix), payload_range));
-        }
-        if self.connect.len() >= CONNECT_SCHEMAS_MAX {
-            return Err(decode(format!(
-                "more than {CONNECT_SCHEMAS_MAX} different Connect schemas were seen"
-            )));
+        if let Some(known) = self.connect.get(&hash).filter(|known| *known.text == *schema) {
+            return Ok((SchemaKey::Connect(known.id), payload_range));
         }
         let text = std::str::from_utf8(schema).map_err(|error| decode(error.to_string()))?;
         let ty = connect_schema::parse_text(text).map_err(|error| decode(error.to_string()))?;
-        let ix = u32::try_from(self.connect.len()).unwrap_or(u32::MAX);
-        self.connect.push((schema.into(), Arc::new(ty)));
-        self.by_hash.entry(hash).or_default().push(ix);
-        Ok((SchemaKey::Connect(ix), payload_range))
+        let id = self.id(schema);
+        self.keep(hash, Known { text: schema.into(), ty: Arc::new(ty), id });
+        Ok((SchemaKey::Connect(id), payload_range))
+    }
+
+    fn id(&self, text: &[u8]) -> ConnectId {
+        let [first, second] = self.keys.each_ref().map(|keys| {
+            let mut hasher = keys.build_hasher();
+            hasher.write(text);
+            hasher.finish()
+        });
+        let [low, high] = [first, first >> 32].map(|part| part as u32);
+        ConnectId([low, high, second as u32])
+    }
+
+    /// Keeps a schema in place of as many old ones as need be, or of the one with the same hash.
+    fn keep(&mut self, hash: u64, known: Known) {
+        self.bytes += known.bytes();
+        let id = known.id;
+        match self.connect.insert(hash, known) {
+            Some(old) => {
+                self.bytes -= old.bytes();
+                self.by_id.remove(&old.id);
+            }
+            None => self.order.push_back(hash),
+        }
+        self.by_id.insert(id, hash);
+        // The last one stays, however large: it is about to be asked for.
+        while self.bytes > CONNECT_BYTES_MAX && self.order.len() > 1 {
+            if let Some(oldest) = self.order.pop_front() {
+                self.drop_schema(oldest);
+            }
+        }
+    }
+
+    fn drop_schema(&mut self, hash: u64) {
+        if let Some(known) = self.connect.remove(&hash) {
+            self.bytes -= known.bytes();
+            self.by_id.remove(&known.id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes_kept(&self) -> usize {
+        self.bytes
     }
 
     /// Where the schema behind `key` is to be had.
@@ -170,10 +227,10 @@ impl Payloads {
             SchemaKey::None => Source::None,
             SchemaKey::Registry(id) => Source::Registry(id),
             SchemaKey::Local => Source::Local,
-            SchemaKey::Connect(ix) => match self.connect.get(ix as usize) {
-                Some((_, ty)) => Source::Connect(Arc::clone(ty)),
-                None => Source::None,
-            },
+            SchemaKey::Connect(id) => {
+                let known = self.by_id.get(&id).and_then(|hash| self.connect.get(hash));
+                known.map_or(Source::Gone, |known| Source::Connect(Arc::clone(&known.ty)))
+            }
             SchemaKey::Json => Source::Json,
             SchemaKey::String => Source::String,
             SchemaKey::Bytes => Source::Bytes,
@@ -181,6 +238,41 @@ impl Payloads {
     }
 }
 
+impl Known {
+    fn bytes(&self) -> usize {
+        self.text.len() * BYTES_PER_TEXT + size_of::<Self>()
+    }
+}
+
 fn decode(message: String) -> Box<Reason> {
     Box::new(Reason { stage: Stage::Decode, message, field: None, schema_id: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(version: usize) -> Vec<u8> {
+        let padding = "x".repeat(100_000);
+        format!(
+            r#"{{"schema":{{"type":"int64","version":{version},"doc":"{padding}"}},"payload":1}}"#
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn a_schema_that_was_dropped_is_the_same_one_when_it_comes_again() {
+        let mut payloads = Payloads::default();
+        let (first, range) = payloads.connect(&envelope(0)).unwrap();
+        assert!(matches!(payloads.source(first), Source::Connect(_)));
+        for version in 1..40 {
+            payloads.connect(&envelope(version)).unwrap();
+            assert!(payloads.bytes <= CONNECT_BYTES_MAX);
+        }
+        assert!(matches!(payloads.source(first), Source::Gone));
+        assert_eq!(payloads.connect(&envelope(0)).unwrap(), (first, range));
+        assert!(matches!(payloads.source(first), Source::Connect(_)));
+        let all = payloads.connect.len();
+        assert_eq!((payloads.by_id.len(), payloads.order.len()), (all, all));
+    }
 }

@@ -1,6 +1,6 @@
 //! A record into its row, and what is said of one that does not become a row.
 
-use super::{Slot, TopicEncoder, origin::Origin};
+use super::{TopicEncoder, origin::Origin, slot::Plans};
 use crate::{
     dead_letter::{Reason, Stage},
     delivery::encoder::{NotEncoded, SlotId},
@@ -16,18 +16,20 @@ impl TopicEncoder {
         origin: &Origin,
         record: &Record<'_>,
         body: &mut Vec<u8>,
-        form: impl FnOnce(&Slot, &Record<'_>, &LaneLabel, &mut Vec<u8>) -> Result<(), RowError>,
+        form: impl FnOnce(&Plans, &Record<'_>, &LaneLabel, &mut Vec<u8>) -> Result<(), RowError>,
     ) -> Result<(), NotEncoded> {
-        let Some(found) = self.slots.get(slot.0 as usize) else { return Ok(()) };
+        let Some(found) = self.slot(slot) else { return Ok(()) };
+        let key = found.key;
+        let Some(plans) = &found.plans else { return Err(NotEncoded::Wait(self.need(key))) };
         let payload = self.cut.payload(record);
-        let Err(error) = form(found, &payload, &origin.label, body) else { return Ok(()) };
+        let Err(error) = form(plans, &payload, &origin.label, body) else { return Ok(()) };
         let reason = Reason {
             stage: match error.kind {
                 RowErrorKind::Decode => Stage::Decode,
                 RowErrorKind::Transcode | RowErrorKind::UnknownColumns => Stage::Transcode,
             },
             field: (!error.path.is_empty()).then(|| error.path.clone()),
-            schema_id: found.key.value.registry_id(),
+            schema_id: key.value.registry_id(),
             message: error.message.to_string(),
         };
         Err(match error.kind {

@@ -51,6 +51,23 @@ pub struct Prepared {
     pub refused: Vec<(Type, Reason)>,
     /// Types of schemaless records that the table has a place for now.
     pub satisfied: Vec<Type>,
+    /// About how many bytes it takes.
+    pub bytes: usize,
+}
+
+impl Prepared {
+    /// Nothing but the name of the value's record, where it has one.
+    pub fn name_only(record_name: Option<Arc<str>>) -> Self {
+        Self {
+            plan: None,
+            appended: None,
+            schema: Arc::default(),
+            record_name,
+            refused: Vec::new(),
+            satisfied: Vec::new(),
+            bytes: 0,
+        }
+    }
 }
 
 impl std::fmt::Debug for Prepared {
@@ -62,9 +79,13 @@ impl std::fmt::Debug for Prepared {
 /// A plan in use.
 pub(super) struct Slot {
     pub(super) key: PlanKey,
-    pub(super) plan: Arc<RowPlan<JsonRow>>,
-    /// How rows are streamed, if not by `plan`.
-    pub(super) appended: Option<Appended>,
+    /// How rows are encoded; `None` once the plan is given up: only rows that were encoded before are
+    /// on their way.
+    pub(super) plans: Option<Plans>,
+    /// What BigQuery is told of rows that are streamed by the Storage Write API.
+    pub(super) writer_schema: Option<Bytes>,
+    /// About how many bytes the plans take.
+    pub(super) bytes: usize,
     /// How rows stand in staged objects.
     pub(super) format: LoadFormat,
     pub(super) schema: Arc<TableSchema>,
@@ -73,7 +94,14 @@ pub(super) struct Slot {
     pub(super) satisfied: Vec<Type>,
 }
 
-impl Slot {
+/// The plans of a slot.
+pub(super) struct Plans {
+    pub(super) plan: Arc<RowPlan<JsonRow>>,
+    /// How rows are streamed, if not by `plan`.
+    pub(super) appended: Option<Arc<RowPlan<ProtoRow>>>,
+}
+
+impl Plans {
     /// Appends a row for the Storage Write API.
     pub(super) fn append(
         &self,
@@ -82,7 +110,7 @@ impl Slot {
         body: &mut Vec<u8>,
     ) -> Result<(), RowError> {
         match &self.appended {
-            Some(appended) => appended.plan.encode(record, label, body),
+            Some(appended) => appended.encode(record, label, body),
             None => Ok(()),
         }
     }

@@ -23,6 +23,9 @@ use crate::{
 /// Bytes of rows in one append at most: BigQuery takes 10 MB.
 const APPEND_BYTES: usize = 9_000_000;
 
+/// Different schemas of Avro containers: the rows of further ones are staged as lines.
+const CONTAINER_SCHEMAS_MAX: usize = 1_000;
+
 /// What the brokers tell of a topic.
 #[derive(Clone, Debug)]
 pub struct KnownTopic {
@@ -93,6 +96,9 @@ impl TopicEncoder {
         };
         let schemas = &mut self.container_schemas;
         let known = schemas.iter().position(|known| known == schema);
+        if known.is_none() && schemas.len() >= CONTAINER_SCHEMAS_MAX {
+            return LoadFormat::NdjsonGz;
+        }
         let number = known.unwrap_or_else(|| {
             schemas.push(Arc::clone(schema));
             schemas.len() - 1

@@ -116,10 +116,14 @@ struct Rig {
 impl Rig {
     /// `topic` are more settings of the one topic.
     fn new(topic: &str) -> Self {
+        Self::of("json", topic)
+    }
+
+    fn of(format: &str, topic: &str) -> Self {
         let text = format!(
             "kafka: {{bootstrap_servers: 'localhost:1', group_id: g}}\n\
              bigquery: {{project: p, dataset: raw}}\n\
-             topics: [{{match: orders, value_format: json, write: streaming, {topic}}}]\n"
+             topics: [{{match: orders, value_format: {format}, write: streaming, {topic}}}]\n"
         );
         let settings = config::parse(&text, &Process).unwrap();
         let table = Arc::new(OneTable::default());
@@ -393,4 +397,37 @@ fn a_header_chooses_only_tables_that_are_allowed_and_only_so_many() {
     assert_eq!(chosen, [true, false, true, false]);
     let topic = "table: 'evt_{header:to}', header_tables: {max: 2}";
     assert_eq!(routes(topic, &["a", "b", "a", "c", "b"]), [true, true, true, false, true]);
+}
+
+/// A record with a Connect schema of 300 fields, whose text is another one for each version.
+fn connect(version: usize) -> String {
+    let field = |n: usize| format!(r#"{{"type":"int64","optional":true,"field":"field_{n}"}}"#);
+    let fields: Vec<String> = (0..300).map(field).collect();
+    let fields = fields.join(",");
+    let payload = format!(r#"{{"field_0":{version}}}"#);
+    format!(
+        r#"{{"schema":{{"type":"struct","version":{version},"fields":[{fields}]}},"payload":{payload}}}"#
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schema_for_each_record_takes_so_many_bytes_and_no_more() {
+    let mut rig = Rig::of("connect_json", "policy: {}");
+    for version in 0..300 {
+        let bodies = rig.take(&connect(version)).await;
+        assert!(bodies.concat().contains(&format!(r#""field_0":{version},"#)), "{bodies:?}");
+        if rig.core.encoder().wants_to_reclaim() {
+            let in_use = rig.core.slots_in_use().collect();
+            rig.core.encoder_mut().reclaim(&in_use);
+        }
+    }
+    let encoder = rig.core.encoder();
+    let [plans, schemas] = encoder.bytes_kept();
+    assert!((1..=48 << 20).contains(&plans) && (1..=16 << 20).contains(&schemas));
+    assert!(encoder.plans.len() < 200, "{} plans", encoder.plans.len());
+    assert!(encoder.slots.len() < 200 + 256, "{} slots", encoder.slots.len());
+    // The first one was dropped, and is prepared again.
+    let bodies = rig.take(&connect(0)).await;
+    assert!(bodies.concat().contains(r#""field_0":0,"#), "{bodies:?}");
+    assert_eq!((rig.halt(), rig.core.progress_of(LANE).unwrap().offset), (None, 301));
 }
