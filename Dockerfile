@@ -6,7 +6,7 @@ ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 FROM ${BUILDER_IMAGE} AS builder
 WORKDIR /build
 # librdkafka and OpenSSL are built from source: a C/C++ compiler, make and perl are in the image.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY src ./src
 COPY schemas ./schemas
 # Targets that the manifest or cargo would look for; the image holds no tests and no benchmarks.

@@ -112,6 +112,17 @@ pub struct LostBroker {
     pub reason: String,
 }
 
+/// A topic, or a pattern of topics, that is configured and of which there is nothing to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingTopic {
+    /// The name, or the pattern.
+    pub wanted: String,
+    /// Why.
+    pub reason: String,
+    /// What a person can do.
+    pub remedy: &'static str,
+}
+
 /// Something that went wrong at the source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceFault {
@@ -187,7 +198,8 @@ pub enum SourceFault {
         /// The offset that was to be read next.
         next: i64,
     },
-    /// The broker or the client reports an error for the lane; fetching goes on at `next`.
+    /// The broker or the client reports an error for the lane; fetching goes on at `next`. Whether one that
+    /// lasts is over, [`SourceHandler::read_again`] says.
     #[error("{lane}: reading at offset {next} failed: {message}; trying again")]
     Read {
         /// Which lane.
@@ -196,12 +208,16 @@ pub enum SourceFault {
         next: i64,
         /// The client's words.
         message: String,
+        /// What a person can do.
+        remedy: String,
+        /// Whether it has failed before, and no record came since.
+        lasts: bool,
     },
 }
 
 impl SourceFault {
     /// What a person can do about it, where it does not pass by itself.
-    pub fn remedy(&self) -> Option<&'static str> {
+    pub fn remedy(&self) -> Option<&str> {
         match self {
             Self::RetentionLoss { halted: true, .. } => Some(
                 "set `on_data_loss: skip_and_report`, or stop all replicas and reset the group's offset",
@@ -213,10 +229,8 @@ impl SourceFault {
                 Some("to read the new topic, stop all replicas and reset the group's offset")
             }
             Self::Fatal { .. } => Some("restart the process"),
-            Self::Unavailable { .. }
-            | Self::Recovering { .. }
-            | Self::RetentionLoss { .. }
-            | Self::Read { .. } => None,
+            Self::Unavailable { .. } | Self::Recovering { .. } | Self::RetentionLoss { .. } => None,
+            Self::Read { remedy, .. } => Some(remedy),
         }
     }
 }
@@ -252,6 +266,9 @@ pub trait SourceHandler<M: Messages>: Send {
     /// other member has them, and this one's recovery of them begins.
     fn restarted(&mut self, lanes: &[OwnedLane]);
 
+    /// A lane of which a fault said that it cannot be read, or that it recovers, is read again.
+    fn read_again(&mut self, _lane: &OwnedLane) {}
+
     /// What to pause and resume; asked once per turn of the loop. Whatever is delivered of a resumed
     /// lane after this call begins at the offset given, also where the lane was not paused: then the
     /// pause was overtaken by its end.
@@ -259,6 +276,9 @@ pub trait SourceHandler<M: Messages>: Send {
 
     /// These brokers do not answer, all others do: called whenever that changes.
     fn brokers(&mut self, _lost: Vec<LostBroker>) {}
+
+    /// These configured topics are not there, all others are: called whenever that changes.
+    fn missing(&mut self, _topics: Vec<MissingTopic>) {}
 
     /// Something went wrong.
     fn fault(&mut self, fault: SourceFault);

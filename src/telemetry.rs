@@ -109,6 +109,30 @@ impl Telemetry {
         news.iter().for_each(trouble::log);
     }
 
+    /// Shows how far each topic is behind; what is unknown is absent. Of a topic that is not named nothing is known.
+    pub fn lags(&self, lags: &HashMap<Arc<str>, Lag>) {
+        // Beyond the cap several topics share a label.
+        let mut shown: HashMap<Box<str>, Lag> = HashMap::new();
+        for (topic, lag) in lags {
+            let label = self.topic(topic).label.clone();
+            shown.entry(label).and_modify(|both| *both = both.and(*lag)).or_insert(*lag);
+        }
+        let metrics = &self.metrics;
+        for topic in lock(&self.topics).values() {
+            let labels = &[&*topic.label];
+            let Lag { records, seconds } = shown.get(&topic.label).copied().unwrap_or_default();
+            // That there is nothing to remove is no error.
+            match records {
+                Some(records) => metrics.lag_records.with_label_values(labels).set(records),
+                None => drop(metrics.lag_records.remove_label_values(labels)),
+            }
+            match seconds {
+                Some(seconds) => metrics.lag_seconds.with_label_values(labels).set(seconds),
+                None => drop(metrics.lag_seconds.remove_label_values(labels)),
+            }
+        }
+    }
+
     /// Sums over all topics and tables; takes locks, for a display once a second.
     pub fn totals(&self) -> Totals {
         let positive = |gauge: i64| u64::try_from(gauge).unwrap_or(0);
@@ -118,12 +142,15 @@ impl Telemetry {
         };
         for topic in lock(&self.topics).values() {
             totals.records_read += topic.records_read.get();
-            totals.lag_records += positive(topic.lag_records.get());
             totals.dead_letters += topic.dead_lettered.load(Ordering::Relaxed);
         }
         for table in lock(&self.tables).values() {
             totals.rows_written += table.rows_written.get();
         }
+        // Unknown until it is known of every lane, and there is one.
+        let lanes = self.status.snapshot().lanes;
+        let lag = lanes.iter().map(|lane| lane.lag).sum::<Option<i64>>();
+        totals.lag_records = lag.filter(|_| !lanes.is_empty()).map(positive);
         for (state, count) in self.status.lane_counts() {
             match state {
                 LaneState::Halted => totals.lanes_halted = positive(count),
@@ -154,6 +181,23 @@ impl fmt::Debug for Telemetry {
     }
 }
 
+/// How far a topic is behind; what is unknown is none, never 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Lag {
+    /// Records that are not committed.
+    pub records: Option<i64>,
+    /// The age of the oldest of them.
+    pub seconds: Option<f64>,
+}
+
+impl Lag {
+    /// That of two topics together.
+    fn and(self, other: Self) -> Self {
+        let seconds = self.seconds.zip(other.seconds).map(|(one, other)| one.max(other));
+        Self { records: self.records.zip(other.records).map(|(one, other)| one + other), seconds }
+    }
+}
+
 /// Sums over all topics, tables and lanes of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -163,8 +207,8 @@ pub struct Totals {
     pub rows_written: u64,
     /// Records that the dead-letter topics have acknowledged.
     pub dead_letters: u64,
-    /// Records between the committed offsets and the ends of the partitions.
-    pub lag_records: u64,
+    /// Records between the committed offsets and the ends of the partitions, once that is known of all.
+    pub lag_records: Option<u64>,
     /// Bytes read and not acknowledged.
     pub in_flight_bytes: u64,
     /// Lanes that are halted.
@@ -201,12 +245,10 @@ pub struct TopicTelemetry {
     pub read_bytes: IntCounter,
     /// See [`Metrics::null_values_skipped`].
     pub null_values_skipped: IntCounter,
+    /// See [`Metrics::read_failures`].
+    pub read_failures: IntCounter,
     /// See [`Metrics::config_changes`].
     pub config_changes: IntCounter,
-    /// See [`Metrics::lag_records`].
-    pub lag_records: IntGauge,
-    /// See [`Metrics::lag_seconds`].
-    pub lag_seconds: SecondsGauge,
     /// See [`Metrics::oldest_unacknowledged_seconds`].
     pub oldest_unacknowledged_seconds: SecondsGauge,
     dead_letters: prometheus::IntCounterVec,
@@ -221,9 +263,8 @@ impl TopicTelemetry {
             records_read: metrics.records_read.with_label_values(labels),
             read_bytes: metrics.read_bytes.with_label_values(labels),
             null_values_skipped: metrics.null_values_skipped.with_label_values(labels),
+            read_failures: metrics.read_failures.with_label_values(labels),
             config_changes: metrics.config_changes.with_label_values(labels),
-            lag_records: metrics.lag_records.with_label_values(labels),
-            lag_seconds: metrics.lag_seconds.with_label_values(labels),
             oldest_unacknowledged_seconds: metrics
                 .oldest_unacknowledged_seconds
                 .with_label_values(labels),
@@ -367,6 +408,26 @@ mod tests {
         let text = telemetry.encode(Instant::now()).unwrap();
         assert!(text.contains("kcbq_records_read_total{topic=\"other\"} 7"), "{text}");
         assert!(text.contains("kcbq_records_read_total{topic=\"topic-0\"} 2"), "{text}");
+    }
+
+    #[test]
+    fn topics_that_share_a_label_have_the_sum_of_their_lags_and_it_is_unknown_if_one_is() {
+        let telemetry = telemetry();
+        for topic in 0..TOPIC_LABELS_MAX {
+            telemetry.topic(&format!("topic-{topic}"));
+        }
+        let lag = |records| Lag { records, seconds: Some(2.0) };
+        let mut lags: HashMap<Arc<str>, Lag> =
+            [("a".into(), lag(Some(3))), ("b".into(), lag(Some(4)))].into();
+        telemetry.lags(&lags);
+        let text = telemetry.encode(Instant::now()).unwrap();
+        assert!(text.contains("kcbq_lag_records{topic=\"other\"} 7"), "{text}");
+        assert!(!text.contains("kcbq_lag_records{topic=\"topic-0\"}"), "{text}");
+        lags.insert("b".into(), lag(None));
+        telemetry.lags(&lags);
+        let text = telemetry.encode(Instant::now()).unwrap();
+        assert!(!text.contains("kcbq_lag_records{topic=\"other\"}"), "{text}");
+        assert!(text.contains("kcbq_lag_seconds{topic=\"other\"} 2"), "{text}");
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Stage {
     /// Waits, for a while at most, until everything is committed.
     async fn settled(&self, service: &Service) {
         for _ in 0..50 {
-            if service.telemetry.totals().lag_records == 0 {
+            if service.telemetry.totals().lag_records == Some(0) {
                 break;
             }
             tokio::time::sleep(LOOK).await;

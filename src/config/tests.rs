@@ -121,6 +121,15 @@ topics:
 }
 
 #[test]
+fn a_record_of_the_largest_size_fits_into_what_may_be_decompressed() {
+    let kafka =
+        "kafka: {bootstrap_servers: 'k:9092', group_id: g, decompressed_bytes_max: 4194303}";
+    let rest = "bigquery: {project: p, dataset: raw}\ntopics: [{match: a, value_format: json}]";
+    let found = mistakes(&format!("{kafka}\n{rest}\n"));
+    assert!(found.contains("kafka.decompressed_bytes_max: is less than"), "{found}");
+}
+
+#[test]
 fn exactly_once_is_promised_only_where_it_is_kept() {
     let text = |topic: &str| {
         let head = format!("{HEAD}gcs: {{bucket: staging}}\n");

@@ -174,6 +174,13 @@ impl Check<'_> {
         if let Err(error) = crate::kafka::properties::consumer(kafka) {
             self.problem("kafka", error.to_string(), None);
         }
+        if kafka.decompressed_bytes_max < u64::from(kafka.record_bytes_max) {
+            self.problem(
+                "kafka.decompressed_bytes_max",
+                "is less than `kafka.record_bytes_max`: the largest record could not be read",
+                Some("raise it"),
+            );
+        }
         if limits.bytes_in_flight < kafka.record_bytes_max as usize {
             self.problem(
                 "limits.bytes_in_flight",

@@ -87,6 +87,7 @@ impl KafkaSource {
         tokens: Option<Arc<dyn TokenSource>>,
     ) -> Result<Self, ConsumeError> {
         let config = properties::consumer(settings)?;
+        ffi::inflate::BUDGET.set_limit(settings.decompressed_bytes_max);
         let client =
             BaseConsumer::from_config_and_context(&config, Context::new("consumer", tokens))
                 .map_err(ConsumeError::Create)?;

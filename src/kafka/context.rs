@@ -184,8 +184,10 @@ impl ClientContext for Context {
             return;
         }
         let mut heard = self.heard();
-        // That all brokers are lost was told broker by broker.
+        // That all brokers are lost was told broker by broker; of topics that are not there the recovery
+        // thread tells, with the remedy.
         let told = error.rdkafka_error_code() == Some(Code::AllBrokersDown)
+            || reason.starts_with("Subscribed topic not available")
             || !heard.shown.is_news(reason, Instant::now());
         if told {
             tracing::debug!(client = self.client, %error, reason, "Kafka client error");

@@ -26,6 +26,7 @@ use rdkafka_sys as sys;
 use super::context::Context;
 
 pub mod describe;
+pub mod inflate;
 
 use crate::{
     record::{Headers, Record, TopicPartition, push_header},
@@ -81,9 +82,10 @@ pub struct PolledLane {
     pub topic: String,
     /// The partition's number.
     pub partition: i32,
-    /// The records, in offset order; may be empty where there are only errors.
+    /// The records before the first error, in offset order; may be empty.
     pub messages: RawMessages,
-    /// What the client reported in place of records.
+    /// What the client reported in place of records. What came behind the first is dropped: it is
+    /// fetched again.
     pub errors: Vec<MessageError>,
 }
 
@@ -180,13 +182,16 @@ impl Groups {
             });
         }
         let Some(lane) = self.lanes.get_mut(self.last) else { return };
-        if head.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        let is_record = head.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        if is_record && lane.errors.is_empty() {
             lane.messages.messages.push(message);
-        } else {
-            lane.errors.push(message_error(head));
-            // SAFETY: the message is ours and is not used again.
-            unsafe { sys::rd_kafka_message_destroy(message.as_ptr()) };
+            return;
         }
+        if !is_record {
+            lane.errors.push(message_error(head));
+        }
+        // SAFETY: the message is ours and is not used again.
+        unsafe { sys::rd_kafka_message_destroy(message.as_ptr()) };
     }
 }
 
@@ -404,8 +409,8 @@ pub fn commit(client: &Client, list: &TopicPartitionList) -> Committed {
     out
 }
 
-/// The last stable offset (or end) of a lane as of its last fetch; no request is made. `None` until
-/// known.
+/// The end of a lane as of its last fetch, the high watermark: in a topic with transactions that is more than
+/// may be read. No request is made. `None` until known.
 pub fn cached_high(client: &Client, lane: &TopicPartition) -> Option<i64> {
     let topic = CString::new(&*lane.topic).ok()?;
     let (mut low, mut high) = (-1, -1);

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use super::read_failure::Failing;
 use crate::{
     committer::Fingerprint,
     record::TopicPartition,
@@ -55,6 +56,15 @@ pub struct Running {
     /// Set after an error: the client's position is not trusted until it was sought back to `next`
     /// at this time; until then all that comes is dropped.
     pub rewind: Option<Instant>,
+    /// Reading has failed since the last record.
+    pub failing: Option<Failing>,
+}
+
+impl Running {
+    /// A lane that begins at `next`.
+    pub fn at(next: i64) -> Self {
+        Self { next, verify: None, paused: false, rewind: None, failing: None }
+    }
 }
 
 /// One assigned lane.
@@ -182,6 +192,20 @@ impl Lanes {
         due
     }
 
+    /// Takes the failures from lanes that were tried again without another one; those among them that
+    /// had been said to stand.
+    pub fn take_read_again(&mut self, now: Instant) -> Vec<OwnedLane> {
+        let over = self.map.iter_mut().filter_map(|(lane, held)| {
+            let State::Running(running) = &mut held.state else { return None };
+            // Of a paused lane nothing is fetched: it cannot fail.
+            let is_over = !running.paused && running.failing.as_ref()?.is_over(now);
+            let failing = if is_over { running.failing.take()? } else { return None };
+            let owned = OwnedLane { lane: lane.clone(), epoch: held.epoch };
+            failing.lasts().then_some(owned)
+        });
+        over.collect()
+    }
+
     /// Running lanes whose rewind is due, with the offset to seek to.
     pub fn rewinds_due(&self, now: Instant) -> Vec<(OwnedLane, i64)> {
         let due = self.map.iter().filter_map(|(lane, held)| match &held.state {
@@ -202,7 +226,7 @@ mod tests {
     fn a_resume_goes_back_even_if_its_pause_never_came() {
         let mut lanes = Lanes::default();
         let [owned] = lanes.assign(vec![TopicPartition::new("t", 0)]).try_into().unwrap();
-        let running = Running { next: 9, verify: None, paused: false, rewind: None };
+        let running = Running::at(9);
         lanes.owned_mut(&owned).unwrap().state = State::Running(running);
         let next = |lanes: &mut Lanes| lanes.running_mut(&owned).map(|running| running.next);
         assert!(lanes.set_flow(&owned, Some(5)));
@@ -220,7 +244,7 @@ mod tests {
         let [first] = lanes.assign(vec![lane.clone()]).try_into().unwrap();
         lanes.remove(std::slice::from_ref(&first));
         let [second] = lanes.assign(vec![lane]).try_into().unwrap();
-        let running = Running { next: 9, verify: None, paused: false, rewind: None };
+        let running = Running::at(9);
         lanes.owned_mut(&second).unwrap().state = State::Running(running.clone());
         // A cooperative rebalance that brings nothing new is an assignment, too.
         assert!(lanes.assign(Vec::new()).is_empty());

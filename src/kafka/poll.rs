@@ -21,14 +21,15 @@ use super::{
     consumer::ConsumeError,
     context::Rebalance,
     deliver::{self, Verdict},
-    ffi::{BatchQueue, Client, PolledLane, RawMessages},
+    ffi::{BatchQueue, Client, PolledLane, RawMessages, inflate::BUDGET},
     lanes::{Lane, Lanes, Own, Recovering, State},
+    read_failure,
     recovery::{Job, Report},
 };
 use crate::{
     committer::{Committer as _, LaneCommit, LaneOutcome, finals::Finals, ownership::Ownership},
     record::TopicPartition,
-    source::{LaneBatch, OwnedLane, SourceFault, SourceHandler},
+    source::{LaneBatch, MissingTopic, OwnedLane, SourceFault, SourceHandler},
 };
 
 mod recover;
@@ -41,7 +42,7 @@ const HOLD_WAIT: Duration = Duration::from_millis(2);
 const EVENTS_MAX: usize = 64;
 /// How often what is due by time is looked for.
 const DUE_INTERVAL: Duration = Duration::from_millis(100);
-/// How long to wait after an error before fetching again.
+/// How long to wait before a seek that failed is tried again.
 const REWIND_WAIT: Duration = Duration::from_millis(500);
 /// How long a seek may take.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,7 +53,7 @@ const FINAL_COMMIT_WAIT: Duration = Duration::from_millis(200);
 /// How long stopping may take beyond the handler's own drain deadline.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// The longest wait between two tries of a lane's recovery.
-const RECOVERY_WAIT_MAX: Duration = Duration::from_secs(30);
+const RECOVERY_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// To and from the recovery thread.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub struct PollLoop<'h, H> {
     subscribed: Vec<String>,
     /// Whether the last look for topics failed: one outage is one fault.
     undiscovered: bool,
+    /// The configured topics that were not there at the last look.
+    missing: Vec<MissingTopic>,
     due_next: Instant,
     stopping: bool,
 }
@@ -104,6 +107,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             handler,
             subscribed: Vec::new(),
             undiscovered: false,
+            missing: Vec::new(),
             due_next: Instant::now(),
             stopping: false,
         }
@@ -187,7 +191,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
                 Some(Ok(message)) => {
                     let lane = TopicPartition::new(message.topic(), message.partition());
                     self.queue.attach(&lane);
-                    self.rewind(&lane, "a record came through the event queue");
+                    self.rewind(&lane, Code::Fail, "a record came through the event queue");
                 }
             }
             if self.queue.events_pending() == 0 {
@@ -317,6 +321,9 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         if !rewinds.is_empty() {
             self.seek(&rewinds);
         }
+        for lane in self.lanes.take_read_again(now) {
+            self.handler.read_again(&lane);
+        }
     }
 
     /// Carries out restarts, pauses and resumes; whether to hold.
@@ -359,52 +366,68 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         };
         for (owned, _) in lanes {
             if let Some(running) = self.lanes.running_mut(owned) {
-                running.rewind =
-                    refused.contains(&owned.lane).then(|| Instant::now() + REWIND_WAIT);
+                let now = Instant::now();
+                running.rewind = refused.contains(&owned.lane).then(|| now + REWIND_WAIT);
+                if let Some(failing) = running.failing.as_mut().filter(|_| running.rewind.is_none())
+                {
+                    failing.tried(now);
+                }
             }
         }
     }
 
-    fn rewind(&mut self, lane: &TopicPartition, message: &str) {
+    /// Reads a lane again from its next offset, after a wait that grows while no record comes.
+    fn rewind(&mut self, lane: &TopicPartition, code: Code, message: &str) {
         let Some(Lane { state: State::Running(running), .. }) = self.lanes.get_mut(lane) else {
             return;
         };
-        running.rewind = Some(Instant::now() + REWIND_WAIT);
-        let next = running.next;
-        let message = message.to_owned();
-        self.handler.fault(SourceFault::Read { lane: lane.clone(), next, message });
+        if running.rewind.is_some() {
+            return;
+        }
+        let refusal = BUDGET.refusal(message);
+        let failing = running.failing.get_or_insert_default();
+        running.rewind = Some(Instant::now() + failing.again(refusal));
+        let (next, lasts, lane) = (running.next, failing.lasts(), lane.clone());
+        let (message, remedy) = read_failure::told(&lane.topic, code, message, refusal);
+        self.handler.fault(SourceFault::Read { lane, next, message, remedy, lasts });
     }
 
     fn deliver(&mut self, polled: Vec<PolledLane>) {
         let mut batches = Vec::with_capacity(polled.len());
         for polled in polled {
             let lane = TopicPartition::new(polled.topic, polled.partition);
-            let mut messages = polled.messages;
+            // The records came before the errors.
+            batches.extend(self.admit(&lane, polled.messages));
             for error in polled.errors {
                 self.read_error(&lane, error.code, &error.message);
-            }
-            let verdict = match self.lanes.get_mut(&lane) {
-                Some(Lane { epoch, state: State::Running(running) }) if !self.stopping => {
-                    let epoch = *epoch;
-                    (deliver::admit(running, &mut messages), epoch)
-                }
-                _ => continue,
-            };
-            match verdict {
-                (Verdict::Deliver, epoch) => {
-                    batches.push(LaneBatch {
-                        lane: OwnedLane { lane: lane.clone(), epoch },
-                        messages,
-                    });
-                }
-                (Verdict::Nothing, _) => {}
-                (Verdict::Foreign(offset), _) => {
-                    self.halt_running(&lane, SourceFault::Recreated { lane: lane.clone(), offset });
-                }
             }
         }
         if !batches.is_empty() {
             self.handler.records(batches);
+        }
+    }
+
+    /// What is to be delivered of one lane's records.
+    fn admit(
+        &mut self,
+        lane: &TopicPartition,
+        mut messages: RawMessages,
+    ) -> Option<LaneBatch<RawMessages>> {
+        let held = self.lanes.get_mut(lane).filter(|_| !self.stopping)?;
+        let State::Running(running) = &mut held.state else { return None };
+        let owned = OwnedLane { lane: lane.clone(), epoch: held.epoch };
+        match deliver::admit(running, &mut messages) {
+            Verdict::Nothing => None,
+            Verdict::Foreign(offset) => {
+                self.halt_running(lane, SourceFault::Recreated { lane: lane.clone(), offset });
+                None
+            }
+            Verdict::Deliver => {
+                if running.failing.take().is_some_and(|failing| failing.lasts()) {
+                    self.handler.read_again(&owned);
+                }
+                Some(LaneBatch { lane: owned, messages })
+            }
         }
     }
 
@@ -416,7 +439,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
         self.handler.fault(fault);
     }
 
-    /// Records that came with an error are dropped with it: they are fetched again.
+    /// What came behind an error was dropped: it is fetched again.
     fn read_error(&mut self, lane: &TopicPartition, code: Code, message: &str) {
         if self.lanes.get_mut(lane).is_none() {
             let message = format!("{lane}: {message}");
@@ -424,7 +447,7 @@ impl<'h, H: SourceHandler<RawMessages>> PollLoop<'h, H> {
             return;
         }
         if !matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange) {
-            self.rewind(lane, message);
+            self.rewind(lane, code, message);
             return;
         }
         // The offset is gone, or was never there: what to do is decided as at an assignment.

@@ -178,7 +178,7 @@ pub fn consumer(settings: &KafkaSettings) -> Result<ClientConfig, PropertyError>
     config.set("fetch.message.max.bytes", settings.record_bytes_max.min(1 << 20).to_string());
     let fetch = settings.record_bytes_max.max(4 << 20);
     config.set("fetch.max.bytes", fetch.to_string());
-    config.set("receive.message.max.bytes", (u64::from(fetch) + 1024 * 1024).to_string());
+    config.set("receive.message.max.bytes", receive_bytes_max(settings, fetch).to_string());
     for (name, value) in &settings.properties {
         config.set(name, value.expose());
     }
@@ -190,6 +190,15 @@ pub fn consumer(settings: &KafkaSettings) -> Result<ClientConfig, PropertyError>
         }
     }
     Ok(config)
+}
+
+/// It bounds more than an answer: librdkafka (2.12.1, `rdkafka_zstd.c`) triples the buffer for a zstd batch until
+/// the content fits, and does not read the batch where that would exceed this property. So a third of it is what
+/// is surely read.
+fn receive_bytes_max(settings: &KafkaSettings, fetch: u32) -> u64 {
+    const MOST: u64 = i32::MAX as u64;
+    let answer = u64::from(fetch).saturating_add(1 << 20);
+    settings.decompressed_bytes_max.saturating_mul(3).max(answer).min(MOST)
 }
 
 fn refuse(settings: &KafkaSettings) -> Result<(), PropertyError> {
@@ -334,6 +343,21 @@ mod tests {
             config.get("queued.max.messages.kbytes").unwrap().to_owned()
         };
         assert_eq!([queue(16 << 20), queue(0)], ["16384", "64"]);
+    }
+
+    #[test]
+    fn what_may_be_decompressed_is_a_third_of_what_bounds_librdkafka() {
+        let receive = |decompressed, record| {
+            let mut settings = settings("");
+            settings.decompressed_bytes_max = decompressed;
+            settings.record_bytes_max = record;
+            let config = consumer(&settings).unwrap();
+            config.create_native_config().unwrap();
+            config.get("receive.message.max.bytes").unwrap().parse::<u64>().unwrap()
+        };
+        assert_eq!(receive(128 << 20, 4 << 20), 3 * (128 << 20));
+        assert_eq!(receive(1 << 20, 16 << 20), 17 << 20, "an answer fits");
+        assert_eq!(receive(4 << 30, 4 << 20), i32::MAX as u64);
     }
 
     #[test]

@@ -7,11 +7,14 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{TopicPartitionList, consumer::Consumer as _, error::KafkaResult};
-use rdkafka::{error::KafkaError, topic_partition_list::Offset};
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    topic_partition_list::Offset,
+};
 
 use super::{
     commit::SyncCommitter,
@@ -24,11 +27,14 @@ use super::{
 use crate::{
     committer::{CommitMetadata, Committer, LaneCommit, LaneOutcome},
     record::TopicPartition,
-    source::{OwnedLane, SourceFault},
+    source::{MissingTopic, OwnedLane, SourceFault},
 };
 
 /// How long one question may take. A failed one is asked again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a topic is looked for that is configured and not there.
+const MISSED_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A lane to recover.
 #[derive(Clone, Debug)]
@@ -48,6 +54,8 @@ pub enum Report {
     Topics(Vec<String>),
     /// The topics could not be listed.
     DiscoveryFailed(String),
+    /// The topics that are configured and not there.
+    Missing(Vec<MissingTopic>),
     /// These topics were deleted and made again.
     Recreated(BTreeSet<Arc<str>>),
 }
@@ -79,6 +87,8 @@ pub struct Recovery {
     discovery_interval: Duration,
     ids: TopicIds,
     committer: SyncCommitter,
+    /// Whether a configured topic was not there at the last look.
+    is_missed: bool,
 }
 
 impl std::fmt::Debug for Recovery {
@@ -97,34 +107,44 @@ impl Recovery {
         discovery_interval: Duration,
     ) -> Self {
         let (start, on_data_loss) = policy;
-        Self { client, start, on_data_loss, topics, discovery_interval, ids, committer }
+        let is_missed = false;
+        Self { client, start, on_data_loss, topics, discovery_interval, ids, committer, is_missed }
     }
 
     /// Works until the other end of either channel is dropped.
     pub fn run(mut self, jobs: &Receiver<Vec<Job>>, reports: &SyncSender<Report>) {
-        if self.topics.has_patterns() && reports.send(self.discover()).is_err() {
-            return;
-        }
+        let mut answers = self.discover();
+        let mut next_look = Instant::now() + self.pause();
         loop {
-            let answers = match jobs.recv_timeout(self.discovery_interval) {
-                Ok(jobs) => self.recover(&jobs),
-                Err(RecvTimeoutError::Timeout) => self.look(),
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
             for answer in answers {
                 if reports.send(answer).is_err() {
                     return;
                 }
             }
+            let wait = next_look.saturating_duration_since(Instant::now());
+            answers = match jobs.recv_timeout(wait) {
+                Ok(jobs) => self.recover(&jobs),
+                Err(RecvTimeoutError::Timeout) => {
+                    let found = self.look();
+                    next_look = Instant::now() + self.pause();
+                    found
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+        }
+    }
+
+    /// How long until the next look: a topic that is missed is looked for oftener.
+    fn pause(&self) -> Duration {
+        match self.is_missed {
+            true => self.discovery_interval.min(MISSED_INTERVAL),
+            false => self.discovery_interval,
         }
     }
 
     /// What is looked for from time to time.
     fn look(&mut self) -> Vec<Report> {
-        let mut found = Vec::new();
-        if self.topics.has_patterns() {
-            found.push(self.discover());
-        }
+        let mut found = self.discover();
         let replaced = self.ids.look(&self.client);
         if !replaced.is_empty() {
             found.push(Report::Recreated(replaced));
@@ -132,14 +152,37 @@ impl Recovery {
         found
     }
 
-    fn discover(&self) -> Report {
-        match self.client.fetch_metadata(None, REQUEST_TIMEOUT) {
-            Ok(metadata) => {
-                let names = metadata.topics().iter().map(|topic| topic.name());
-                Report::Topics(self.topics.matching(names))
-            }
-            Err(error) => Report::DiscoveryFailed(error.to_string()),
+    /// Which of the configured topics there are.
+    fn discover(&mut self) -> Vec<Report> {
+        let mut found = Vec::new();
+        let mut missing = match self.unavailable() {
+            Ok(missing) => missing,
+            Err(error) => return vec![Report::DiscoveryFailed(error.to_string())],
+        };
+        if self.topics.has_patterns() {
+            let metadata = match self.client.fetch_metadata(None, REQUEST_TIMEOUT) {
+                Ok(metadata) => metadata,
+                Err(error) => return vec![Report::DiscoveryFailed(error.to_string())],
+            };
+            let names: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
+            found.push(Report::Topics(self.topics.matching(names.iter().copied())));
+            missing.extend(self.topics.idle_patterns(names).into_iter().map(no_match));
         }
+        self.is_missed = !missing.is_empty();
+        found.push(Report::Missing(missing));
+        found
+    }
+
+    /// The topics that are configured by name and that the brokers do not tell the partitions of.
+    fn unavailable(&self) -> KafkaResult<Vec<MissingTopic>> {
+        let mut missing = Vec::new();
+        for name in self.topics.names() {
+            let metadata = self.client.fetch_metadata(Some(name), REQUEST_TIMEOUT)?;
+            let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+            let error = topic.map(|topic| topic.error().map(Code::from));
+            missing.extend(unavailable(name, error.unwrap_or(Some(Code::UnknownTopic))));
+        }
+        Ok(missing)
     }
 
     fn recover(&mut self, jobs: &[Job]) -> Vec<Report> {
@@ -230,6 +273,30 @@ impl Recovery {
             .max();
         Ok(Known { partitions, committed: !committed.is_empty(), at_genesis })
     }
+}
+
+/// A pattern that no topic fits.
+fn no_match(pattern: String) -> MissingTopic {
+    let reason = "no topic's whole name matches the pattern".to_owned();
+    let remedy = "correct `match` (dead-letter topics and names that begin with `__` never match), create \
+                  the topic, or allow the service's Kafka user to see it (ACL `DESCRIBE`)";
+    MissingTopic { wanted: pattern, reason, remedy }
+}
+
+/// A topic that is configured by name, if what the brokers answer is no passing trouble.
+fn unavailable(name: &str, error: Option<Code>) -> Option<MissingTopic> {
+    let (reason, remedy) = match error? {
+        Code::TopicAuthorizationFailed => (
+            "the brokers do not let the service see the topic",
+            "allow the service's Kafka user to see and to read it (ACLs `DESCRIBE` and `READ`)",
+        ),
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic => {
+            ("the topic does not exist", "create it, or correct `match`")
+        }
+        // The leader is being elected, for instance.
+        _ => return None,
+    };
+    Some(MissingTopic { wanted: name.to_owned(), reason: reason.to_owned(), remedy })
 }
 
 type Elements = HashMap<TopicPartition, Element>;

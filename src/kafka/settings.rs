@@ -41,6 +41,11 @@ pub struct KafkaSettings {
     /// The largest record, bytes: raise it with the topics' `max.message.bytes`.
     #[serde(default = "defaults::record_bytes_max")]
     pub record_bytes_max: u32,
+    /// Bytes that batches may take which producers have compressed and the Kafka client has decompressed, all
+    /// together, with 320 bytes for each of their records. One that takes more alone is not read, and its
+    /// partition says so.
+    #[serde(default = "defaults::decompressed_bytes_max")]
+    pub decompressed_bytes_max: u64,
     /// Further librdkafka properties, for the consumer and the dead-letter producer alike. Those on
     /// which the delivery guarantee rests are refused, each with its reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -80,6 +85,10 @@ mod defaults {
 
     pub(crate) fn prefetch_bytes() -> u64 {
         4 * 1024 * 1024
+    }
+
+    pub(crate) fn decompressed_bytes_max() -> u64 {
+        128 * 1024 * 1024
     }
 
     pub(crate) fn record_bytes_max() -> u32 {

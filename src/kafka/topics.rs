@@ -65,12 +65,33 @@ impl Topics {
         self.names.iter().cloned().chain(matched).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    /// The topics that are selected by name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    /// The patterns, as they were given, that none of the topics fits.
+    pub fn idle_patterns<'a>(&self, existing: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        let mut idle: Vec<&Regex> = self.patterns.iter().collect();
+        for name in existing.into_iter().filter(|name| self.is_open(name)) {
+            idle.retain(|pattern| !pattern.is_match(name));
+        }
+        let given = |pattern: &&Regex| {
+            let given = pattern.as_str().strip_prefix("^(?:");
+            given.and_then(|given| given.strip_suffix(")$")).unwrap_or_default().to_owned()
+        };
+        idle.iter().map(given).collect()
+    }
+
+    /// Whether a pattern may select the topic.
+    fn is_open(&self, name: &str) -> bool {
+        !name.starts_with("__") && !self.excluded.contains(name)
+    }
+
     /// Whether a topic is selected.
     pub fn matches(&self, name: &str) -> bool {
         self.names.contains(name)
-            || (!name.starts_with("__")
-                && !self.excluded.contains(name)
-                && self.patterns.iter().any(|pattern| pattern.is_match(name)))
+            || (self.is_open(name) && self.patterns.iter().any(|pattern| pattern.is_match(name)))
     }
 }
 
@@ -86,5 +107,14 @@ mod tests {
         let all = Topics::new(vec![], vec![".*"], vec!["dead"]).unwrap();
         assert_eq!(all.matching(["__x", "dead", "z", "a"]), ["a", "z"]);
         assert!(Topics::new(vec![], vec!["("], vec![]).is_err());
+    }
+
+    #[test]
+    fn a_pattern_is_idle_while_only_topics_exist_that_it_must_not_read() {
+        let topics = Topics::new(vec![], vec![r"shop\..+", "__.*", "b|c"], vec!["shop.dead"]);
+        let topics = topics.unwrap();
+        let existing = ["shop.dead", "__consumer_offsets", "c", "xshop.a"];
+        assert_eq!(topics.idle_patterns(existing), [r"shop\..+", "__.*"]);
+        assert_eq!(topics.idle_patterns(["shop.orders"]), ["__.*", "b|c"]);
     }
 }

@@ -59,7 +59,7 @@ pub fn line(before: &Totals, now: &Totals, elapsed: Duration) -> String {
         grouped(rate(before.records_read, now.records_read)),
         grouped(now.rows_written),
         grouped(rate(before.rows_written, now.rows_written)),
-        grouped(now.lag_records),
+        now.lag_records.map_or_else(|| "unknown".to_owned(), grouped),
         now.in_flight_bytes as f64 / f64::from(1 << 20),
     );
     for (count, what) in [
@@ -97,7 +97,7 @@ mod tests {
         let now = Totals {
             records_read: 13_345,
             rows_written: 2_000,
-            lag_records: 1_234_567,
+            lag_records: Some(1_234_567),
             in_flight_bytes: 3 << 19,
             lanes_halted: 1,
             ..Totals::default()
@@ -107,6 +107,8 @@ mod tests {
             "read 13,345 (6,172/s) · written 2,000 (1,000/s) · lag 1,234,567 · in flight 1.5 MiB \
              · 1 halted"
         );
+        let unknown = line(&before, &Totals { lag_records: None, ..now }, Duration::from_secs(2));
+        assert!(unknown.contains(" · lag unknown · "), "{unknown}");
     }
 
     #[test]

@@ -23,12 +23,13 @@ use crate::{
     },
     record::TopicPartition,
     source::{
-        AssignedLane, Flow, LaneBatch, LostBroker, Messages, OwnedLane, SourceFault, SourceHandler,
+        AssignedLane, Flow, LaneBatch, LostBroker, Messages, MissingTopic, OwnedLane, SourceFault,
+        SourceHandler,
     },
-    telemetry::{
-        BrokerStatus, Cause, LaneState, LaneStatus, LastError, Telemetry, Teller, Trouble,
-    },
+    telemetry::{BrokerStatus, LaneState, LaneStatus, Telemetry, Teller},
 };
+
+mod board;
 
 /// What a worker is told. Its inbox is bounded.
 #[derive(Debug)]
@@ -237,25 +238,6 @@ impl<M: Messages> Dispatcher<M> {
             .filter_map(|owned| status.lane(&owned.lane.topic, owned.lane.partition))
             .collect()
     }
-
-    fn show_fault(&self, lane: &TopicPartition, stage: &str, fault: &SourceFault, halted: bool) {
-        let at_ms = now_ms();
-        let (stage, message) = (stage.to_owned(), fault.to_string());
-        let remedy = fault.remedy().map(str::to_owned);
-        self.show(lane, |status| {
-            if halted {
-                status.enter(LaneState::Halted, Some(message.clone()), at_ms);
-                status.held_by_source = true;
-                let trouble = Trouble::new(Cause::Offset, message.clone(), at_ms);
-                let trouble = trouble.with_remedy(remedy.clone()).at(status.next_offset);
-                status.troubles.tell(Teller::Source, Some(trouble));
-            } else if status.state == LaneState::Recovering {
-                let trouble = Trouble::new(Cause::Recover, message.clone(), at_ms);
-                status.troubles.tell(Teller::Source, Some(trouble));
-            }
-            status.last_error = Some(LastError { stage, field: None, message, remedy, at_ms });
-        });
-    }
 }
 
 impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
@@ -304,12 +286,14 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
             let before = assigned.metadata.as_ref().and_then(|before| before.config.clone());
             self.show(&assigned.lane.lane, |status| {
                 status.next_offset = Some(assigned.start);
+                status.start_offset = Some(assigned.start);
                 status.high_watermark = Some(assigned.high);
                 status.committed_offset = (!assigned.genesis).then_some(assigned.start);
                 status.lag = Some((assigned.high - assigned.start).max(0));
                 status.config_before =
                     before.filter(|before| facts.config.as_ref() != Some(before));
                 status.config = facts.config.clone();
+                status.held_by_source = false;
                 status.enter(LaneState::Running, None, now_ms());
                 status.troubles.tell(Teller::Source, None);
             });
@@ -358,6 +342,10 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         self.commits.give_up(lanes);
     }
 
+    fn read_again(&mut self, lane: &OwnedLane) {
+        self.show_read_again(&lane.lane);
+    }
+
     fn flow(&mut self) -> Flow {
         let flow = self.flow.take();
         // Behind what was delivered before it, ahead of what comes of it.
@@ -379,19 +367,25 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
         self.telemetry.status.unreachable(lost.into_iter().map(status).collect());
     }
 
+    fn missing(&mut self, topics: Vec<MissingTopic>) {
+        self.show_missing(topics);
+    }
+
     fn fault(&mut self, fault: SourceFault) {
         match &fault {
             SourceFault::Unavailable { .. } => {
                 tracing::warn!(error = %fault, "a request to Kafka failed")
             }
             SourceFault::Fatal { .. } => tracing::error!(error = %fault, "Kafka has failed"),
-            SourceFault::Recovering { lane, .. } => self.show_fault(lane, "recover", &fault, false),
-            SourceFault::Read { lane, .. } => self.show_fault(lane, "read", &fault, false),
+            SourceFault::Recovering { lane, .. } => {
+                self.show_fault(lane, "recover", &fault, Some(LaneState::Recovering));
+            }
+            SourceFault::Read { lane, lasts, .. } => self.show_read_failure(lane, &fault, *lasts),
             SourceFault::RetentionLoss { lane, halted, .. } => {
                 tracing::error!(error = %fault, remedy = fault.remedy(), "records were lost to retention");
                 let topic: &str = &lane.topic;
                 self.telemetry.metrics.retention_losses.with_label_values(&[topic]).inc();
-                self.show_fault(lane, "recover", &fault, *halted);
+                self.show_fault(lane, "recover", &fault, halted.then_some(LaneState::Halted));
             }
             SourceFault::Truncated { lane, .. }
             | SourceFault::Recreated { lane, .. }
@@ -400,7 +394,7 @@ impl<M: Messages> SourceHandler<M> for Dispatcher<M> {
                     error = %fault, remedy = fault.remedy(),
                     "the partition is not the one that was committed"
                 );
-                self.show_fault(lane, "recover", &fault, true);
+                self.show_fault(lane, "recover", &fault, Some(LaneState::Halted));
             }
         }
     }

@@ -105,16 +105,20 @@ metrics! {
         pub null_values_skipped: IntCounterVec = "kcbq_null_values_skipped_total" ["topic"],
         /// Times that records were deleted by retention before they were read.
         pub retention_losses: IntCounterVec = "kcbq_retention_losses_total" ["topic"],
+        /// Times that records of a partition could not be read: a batch that cannot be decompressed or is
+        /// damaged, a right that is missing.
+        pub read_failures: IntCounterVec = "kcbq_read_failures_total" ["topic"],
         /// Partitions taken over whose last commit was made under another configuration of the
         /// topic.
         pub config_changes: IntCounterVec = "kcbq_config_changes_total" ["topic"],
         /// Records that the dead-letter topic has acknowledged, by the stage that refused them.
         pub dead_letters: IntCounterVec = "kcbq_dead_letters_total" ["topic", "stage"],
         /// Records between the committed offset and the end of the partition, summed over the
-        /// partitions that this process owns.
+        /// partitions that this process owns; absent until it is known of all of them.
         pub lag_records: IntGaugeVec = "kcbq_lag_records" ["topic"],
         /// Age of the oldest record that is not committed yet, the greatest among the partitions
-        /// that this process owns; 0 when everything is committed.
+        /// that this process owns; 0 when everything is committed. Absent while it is unknown; where
+        /// nothing can be read, the time since then.
         pub lag_seconds: GaugeVec = "kcbq_lag_seconds" ["topic"],
         /// Time since the oldest record was read that neither BigQuery nor the dead-letter topic has
         /// acknowledged; 0 when there is none.

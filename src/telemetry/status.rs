@@ -133,11 +133,14 @@ pub struct LaneStatus {
     pub epoch: u64,
     /// The offset that is read next.
     pub next_offset: Option<i64>,
+    /// Where this assignment began to read: until the first commit it stands for it.
+    #[serde(skip)]
+    pub start_offset: Option<i64>,
     /// The offset that Kafka has accepted.
     pub committed_offset: Option<i64>,
     /// The end of the partition as last seen.
     pub high_watermark: Option<i64>,
-    /// Records between the committed offset and the end.
+    /// Records between the committed offset and the end; none while that is unknown.
     pub lag: Option<i64>,
     /// Records read and not acknowledged.
     pub in_flight_records: u64,
@@ -152,8 +155,7 @@ pub struct LaneStatus {
     /// When it tries again by itself, in milliseconds since the epoch: where it is halted for a
     /// cause that can pass.
     pub next_try_ms: Option<i64>,
-    /// Whether the source holds it back for good: then nothing that is still in flight changes its
-    /// state.
+    /// Whether the source holds it back: then nothing that is still in flight changes its state.
     #[serde(skip)]
     pub held_by_source: bool,
     /// Why it is in this state, where that is not plain.
@@ -173,6 +175,7 @@ impl LaneStatus {
             state: LaneState::Recovering,
             epoch,
             next_offset: None,
+            start_offset: None,
             committed_offset: None,
             high_watermark: None,
             lag: None,

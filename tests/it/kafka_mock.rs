@@ -16,7 +16,10 @@ use kcbq::{
         topics::Topics,
     },
     record::TopicPartition,
-    source::{AssignedLane, Flow, LaneBatch, Messages, OwnedLane, SourceFault, SourceHandler},
+    source::{
+        AssignedLane, Flow, LaneBatch, Messages, MissingTopic, OwnedLane, SourceFault,
+        SourceHandler,
+    },
 };
 use rdkafka::{
     ClientConfig,
@@ -82,6 +85,8 @@ pub(crate) struct Seen {
     pub(crate) lost: Vec<OwnedLane>,
     pub(crate) restarted: Vec<OwnedLane>,
     pub(crate) faults: Vec<SourceFault>,
+    pub(crate) read_again: Vec<OwnedLane>,
+    pub(crate) missing: Vec<Vec<MissingTopic>>,
     pub(crate) ticks: u64,
     pub(crate) flow: Flow,
     /// The lanes held.
@@ -149,6 +154,14 @@ impl<M: Messages> SourceHandler<M> for Recorder {
         self.0.lock().unwrap().restarted.extend_from_slice(lanes);
     }
 
+    fn read_again(&mut self, lane: &OwnedLane) {
+        self.0.lock().unwrap().read_again.push(lane.clone());
+    }
+
+    fn missing(&mut self, topics: Vec<MissingTopic>) {
+        self.0.lock().unwrap().missing.push(topics);
+    }
+
     fn flow(&mut self) -> Flow {
         std::mem::take(&mut self.0.lock().unwrap().flow)
     }
@@ -198,7 +211,11 @@ impl Running {
             if let Some(found) = until(&mut self.seen.lock().unwrap()) {
                 return found;
             }
-            assert!(Instant::now() < deadline, "never: {what}; {:?}", self.seen.lock().unwrap());
+            if Instant::now() > deadline {
+                // The lock must not be held by a panic: the handler could not end in good order.
+                let seen = format!("{:?}", self.seen.lock().unwrap());
+                panic!("never: {what}; {seen}");
+            }
             thread::sleep(Duration::from_millis(20));
         }
     }

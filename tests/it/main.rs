@@ -12,6 +12,8 @@ mod kafka_consume;
 #[cfg(test)]
 mod kafka_dead_letter;
 #[cfg(test)]
+mod kafka_input;
+#[cfg(test)]
 mod kafka_metadata;
 #[cfg(test)]
 mod kafka_mock;

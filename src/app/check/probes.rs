@@ -183,7 +183,9 @@ fn arithmetic(settings: &Settings, partitions: usize, replicas: usize) -> Vec<Fi
     let mut findings: Vec<Finding> = shares.collect();
     let lanes = partitions.div_ceil(replicas);
     let bytes = (60 << 20) + lanes * 4096 + settings.limits.bytes_in_flight;
-    let total = (bytes as u64).saturating_add(settings.kafka.prefetch_bytes) >> 20;
+    let kafka = &settings.kafka;
+    let fetched = kafka.prefetch_bytes.saturating_add(kafka.decompressed_bytes_max);
+    let total = (bytes as u64).saturating_add(fetched) >> 20;
     let message =
         format!("about {total} MiB for a replica at {lanes} partitions, plus 32 KiB per table");
     findings.push(Finding::ok("memory", message));

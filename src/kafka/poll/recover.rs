@@ -18,7 +18,7 @@ use crate::{
         recovery::{Job, Outcome, Report},
         start::Start,
     },
-    source::{AssignedLane, OwnedLane, SourceFault, SourceHandler},
+    source::{AssignedLane, MissingTopic, OwnedLane, SourceFault, SourceHandler},
 };
 
 impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
@@ -48,6 +48,7 @@ impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
                     self.log_failure("subscribe", subscribed);
                 }
                 Report::Topics(_) => {}
+                Report::Missing(topics) => self.missing(topics),
                 Report::Recreated(topics) => self.halt_replaced(&topics),
                 Report::DiscoveryFailed(_) if self.undiscovered => {}
                 Report::DiscoveryFailed(message) => {
@@ -69,10 +70,21 @@ impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
             }
             return;
         }
-        let new: Vec<_> =
-            assigned.into_iter().filter_map(|(lane, again)| (!again).then_some(lane)).collect();
+        let (again, new): (Vec<_>, Vec<_>) = assigned.into_iter().partition(|(_, again)| *again);
+        for (lane, _) in again {
+            self.handler.read_again(&lane.lane);
+        }
+        let new: Vec<_> = new.into_iter().map(|(lane, _)| lane).collect();
         if !new.is_empty() {
             self.handler.assigned(new);
+        }
+    }
+
+    fn missing(&mut self, topics: Vec<MissingTopic>) {
+        self.undiscovered = false;
+        if topics != self.missing {
+            self.missing.clone_from(&topics);
+            self.handler.missing(topics);
         }
     }
 
@@ -162,5 +174,5 @@ impl<H: SourceHandler<RawMessages>> PollLoop<'_, H> {
 /// told at once, and what it fetches before is dropped.
 fn running(start: &Start, own: Option<Own>) -> Running {
     let paused = own.is_some_and(|own| own.paused);
-    Running { next: start.offset, verify: start.verify, paused, rewind: None }
+    Running { verify: start.verify, paused, ..Running::at(start.offset) }
 }

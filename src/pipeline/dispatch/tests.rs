@@ -12,8 +12,11 @@ use crate::{
     config::{self, Process},
     pipeline::{commit::Commits, fingerprint::Fingerprints},
     record::{Record, TopicPartition},
-    source::{AssignedLane, LostBroker, Messages, OwnedLane, SourceFault, SourceHandler as _},
-    telemetry::{Cause, LaneState, LaneStatus, Telemetry},
+    source::{
+        AssignedLane, LostBroker, Messages, MissingTopic, OwnedLane, SourceFault,
+        SourceHandler as _,
+    },
+    telemetry::{Cause, LaneState, LaneStatus, Telemetry, Teller},
 };
 
 #[derive(Debug)]
@@ -248,4 +251,77 @@ fn what_the_next_owner_reads_again_is_told_by_partition() {
     let told: Vec<_> =
         unfinished(&left, &finals).map(|(lane, offset)| (lane.partition, offset)).collect();
     assert_eq!(told, [(0, Some(7)), (2, None)]);
+}
+
+fn unreadable(lasts: bool) -> SourceFault {
+    let (message, remedy) = ("not authorized".to_owned(), "allow it".to_owned());
+    SourceFault::Read { lane: lane(1).lane, next: 7, message, remedy, lasts }
+}
+
+#[test]
+fn a_lane_that_cannot_be_read_waits_with_the_remedy_until_it_is_read_again() {
+    let mut rig = Rig::new();
+    rig.assign(assigned(1, None));
+    rig.dispatcher.fault(unreadable(false));
+    assert_eq!(rig.lane().state, LaneState::Running, "the first failure may pass");
+    rig.dispatcher.fault(unreadable(true));
+    rig.telemetry.status.update_lane(&"orders".into(), 0, |status| {
+        // As a worker's report does a few times a second.
+        status.enter(LaneState::Running, None, 1);
+    });
+    let status = rig.lane();
+    assert_eq!(status.state, LaneState::Waiting);
+    assert!(status.reason.unwrap().contains("reading at offset 7 failed: not authorized"));
+    assert_eq!(status.last_error.unwrap().remedy.as_deref(), Some("allow it"));
+    let told = status.troubles.of(Teller::Source).unwrap();
+    assert_eq!(
+        (told.cause, told.remedy.as_deref(), told.offset),
+        (Cause::Read, Some("allow it"), Some(7))
+    );
+    assert_eq!(rig.telemetry.topic("orders").read_failures.get(), 2);
+    rig.dispatcher.read_again(&lane(1));
+    assert_eq!(rig.lane().state, LaneState::Running);
+    assert!(rig.lane().troubles.of(Teller::Source).is_none());
+}
+
+#[test]
+fn a_topic_that_is_missing_is_a_trouble_of_the_process_until_it_is_there() {
+    let mut rig = Rig::new();
+    let missing = |wanted: &str| MissingTopic {
+        wanted: wanted.to_owned(),
+        reason: "it does not exist".to_owned(),
+        remedy: "create it",
+    };
+    rig.dispatcher.missing(vec![missing("absent"), missing("later.*")]);
+    let troubles = rig.telemetry.status.process().troubles;
+    assert_eq!(troubles.len(), 2);
+    assert_eq!(troubles["absent"].cause, Cause::TopicMissing);
+    assert_eq!(troubles["absent"].remedy.as_deref(), Some("create it"));
+    rig.dispatcher.missing(vec![missing("later.*")]);
+    let troubles = rig.telemetry.status.process().troubles;
+    assert_eq!(troubles.keys().map(String::as_str).collect::<Vec<_>>(), ["later.*"]);
+}
+
+#[test]
+fn a_lane_that_recovers_in_place_says_so_until_it_is_read_again() {
+    let mut rig = Rig::new();
+    rig.assign(assigned(1, None));
+    let message = "the offset is out of range".to_owned();
+    rig.dispatcher.fault(SourceFault::Recovering { lane: lane(1).lane, message });
+    rig.telemetry.status.update_lane(&"orders".into(), 0, |status| {
+        status.enter(LaneState::Running, None, 1);
+    });
+    assert_eq!(rig.lane().state, LaneState::Recovering);
+    rig.dispatcher.read_again(&lane(1));
+    assert_eq!(rig.lane().state, LaneState::Running);
+}
+
+#[test]
+fn a_lane_that_the_source_halts_is_not_read_again() {
+    let mut rig = Rig::new();
+    rig.assign(assigned(1, None));
+    rig.dispatcher.fault(unreadable(true));
+    rig.dispatcher.fault(SourceFault::OtherTopic { lane: lane(1).lane, next: 7 });
+    rig.dispatcher.read_again(&lane(1));
+    assert_eq!(rig.lane().state, LaneState::Halted);
 }
