@@ -6,6 +6,7 @@
 mod backlog;
 mod contract;
 mod freshness;
+mod input;
 mod isolation;
 mod kill;
 mod memory;
@@ -16,6 +17,9 @@ mod registry;
 mod rig;
 mod secure;
 mod selftest;
+
+// librdkafka is linked with functions of this crate (`build.rs`).
+use kcbq as _;
 
 use std::{
     path::PathBuf,
@@ -28,10 +32,11 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::rig::{bigquery::LocalBigQuery, broker::Broker, place, sink, storage::FakeGcs};
 
 /// In the order of a full run: cheap ones first.
-const SCENARIOS: [&str; 14] = [
+const SCENARIOS: &[&str] = &[
     "contract",
     "selftest",
     "odd",
+    "input",
     "isolation",
     "registry",
     "secure",
@@ -125,6 +130,10 @@ fn run(name: &str, arguments: &[String]) -> Result<()> {
         "contract" => contract::run(),
         "selftest" => selftest::run(&binary),
         "odd" => odd::run(binary),
+        "input" => {
+            let bomb_mb = option(arguments, "--bomb-mb", 300)?;
+            input::run(&input::Options { binary, bomb_mb })
+        }
         "isolation" => isolation::run(&binary),
         "registry" => registry::run(&binary),
         "secure" => secure::run(binary),

@@ -127,6 +127,31 @@ impl Sender {
     }
 }
 
+/// Sends `values` to partition 0 of `topic` in one batch, however large.
+pub(crate) fn send_batch(
+    address: &str,
+    topic: &str,
+    codec: &str,
+    values: impl IntoIterator<Item = Vec<u8>>,
+) -> Result<()> {
+    let producer: BaseProducer = config(address)
+        .set("compression.codec", codec)
+        .set("message.max.bytes", "1000000000")
+        .set("batch.size", "1000000000")
+        .set("queue.buffering.max.kbytes", "2000000")
+        .set("queue.buffering.max.messages", "1000000")
+        .set("batch.num.messages", "1000000")
+        // A flush sends what waits at once.
+        .set("linger.ms", "60000")
+        .create()
+        .context("creating the producer of one batch")?;
+    for value in values {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(&value);
+        producer.send(record).map_err(|(error, _)| error).context("producing")?;
+    }
+    producer.flush(Duration::from_secs(120)).context("flushing the producer of one batch")
+}
+
 /// An observer of topics and of a group's offsets. It never joins the group.
 pub(crate) struct Observer {
     consumer: BaseConsumer,

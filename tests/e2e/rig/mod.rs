@@ -11,6 +11,7 @@ pub(crate) mod certificates;
 pub(crate) mod clients;
 pub(crate) mod connect;
 pub(crate) mod http;
+pub(crate) mod jvm;
 pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod proxy;
