@@ -9,6 +9,7 @@ pub mod duration;
 pub mod failpoint;
 pub mod fault;
 pub mod jitter;
+pub mod printable;
 pub mod record;
 pub mod secret;
 pub mod table;

@@ -109,7 +109,7 @@ pub enum RestError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No credentials could be had.
-    #[error("no access token")]
+    #[error("{0}")]
     NoToken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The request was sent, at least in part, and no whole answer came back.
     #[error("no answer from {endpoint}")]

@@ -41,7 +41,7 @@ pub enum RpcError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// No credentials could be had.
-    #[error("no access token")]
+    #[error("{0}")]
     NoToken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The service has ended the call.
     #[error("{0}")]

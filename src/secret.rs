@@ -63,9 +63,41 @@ impl JsonSchema for Secret {
     }
 }
 
+/// Whether the text of a URL, or of several with commas between them, may hold a user name or a password.
+///
+/// `@` ends them (RFC 3986, section 3.2.1). One further on would be harmless, but no address that this service
+/// asks for has one, and a password with `/` or `,` in it makes all that follows look like something else.
+pub fn may_hold_user_info(urls: &str) -> bool {
+    urls.contains('@')
+}
+
+/// The text of a URL, or of several, as a message may show it: without what stands before the last `@`.
+pub fn without_user_info(urls: &str) -> Cow<'_, str> {
+    let Some((before, after)) = urls.rsplit_once('@') else { return Cow::Borrowed(urls) };
+    let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+    let is_scheme = !scheme.is_empty() && scheme.chars().all(|char| char.is_ascii_alphabetic());
+    let begin = if is_scheme { format!("{scheme}://") } else { String::new() };
+    Cow::Owned(format!("{begin}{REDACTED}@{after}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_user_and_password() {
+        for (url, shown) in [
+            ("https://registry:8081/a", "https://registry:8081/a"),
+            ("https://ann:canary@registry:8081", "https://[redacted]@registry:8081"),
+            ("https://ann:ca/nary,@registry", "https://[redacted]@registry"),
+            ("http://a:1,http://ann:canary@b:2", "http://[redacted]@b:2"),
+            ("ann:canary@registry", "[redacted]@registry"),
+            ("canary://ann@registry", "canary://[redacted]@registry"),
+        ] {
+            assert_eq!(without_user_info(url), shown);
+            assert_eq!(may_hold_user_info(url), url != shown);
+        }
+    }
 
     #[test]
     fn a_secret_is_never_shown() {

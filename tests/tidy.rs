@@ -24,6 +24,7 @@ mod tidy {
         ("failpoint", &[]),
         ("fault", &[]),
         ("jitter", &[]),
+        ("printable", &[]),
         ("record", &[]),
         ("secret", &[]),
         ("table", &[]),
@@ -40,13 +41,24 @@ mod tidy {
         ("batch", &["record", "table"]),
         ("path", &[]),
         ("delivery", &["batch", "dead_letter", "fault", "path", "record", "table", "write"]),
-        ("schema", &["table"]),
-        ("transcode", &["record", "schema", "table"]),
+        ("schema", &["printable", "table"]),
+        ("transcode", &["printable", "record", "schema", "table"]),
         // Write paths: their port, and REST as a port. `gcp::classify` reads Google's error
         // envelope and `gcp::tables::names` writes paths: every Google API shares them.
         (
             "write",
-            &["failpoint", "fault", "gcp", "jitter", "record", "rest", "rpc", "table", "transcode"],
+            &[
+                "failpoint",
+                "fault",
+                "gcp",
+                "jitter",
+                "printable",
+                "record",
+                "rest",
+                "rpc",
+                "table",
+                "transcode",
+            ],
         ),
         // The driver.
         (
@@ -61,6 +73,7 @@ mod tidy {
                 "fault",
                 "jitter",
                 "path",
+                "printable",
                 "record",
                 "registry",
                 "schema",
@@ -75,8 +88,17 @@ mod tidy {
         (
             "gcp",
             &[
-                "catalog", "duration", "fault", "jitter", "rest", "rpc", "schema", "secret",
-                "table", "write",
+                "catalog",
+                "duration",
+                "fault",
+                "jitter",
+                "printable",
+                "rest",
+                "rpc",
+                "schema",
+                "secret",
+                "table",
+                "write",
             ],
         ),
         (
@@ -87,6 +109,7 @@ mod tidy {
                 "duration",
                 "failpoint",
                 "fault",
+                "printable",
                 "record",
                 "registry",
                 "secret",
@@ -112,7 +135,7 @@ mod tidy {
                 "write",
             ],
         ),
-        ("ops", &["record", "secret", "telemetry"]),
+        ("ops", &["printable", "record", "secret", "telemetry"]),
         ("cli", &["app", "config", "ops", "sim"]),
     ];
 

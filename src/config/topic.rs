@@ -54,7 +54,7 @@ pub struct TopicConfig {
     /// not made more often, and less often where the table's daily quota of jobs asks for it.
     /// Default: `1m`.
     #[serde(default = "freshness", with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::SpanText")]
     pub freshness: Duration,
     /// Part of every load job's id. After a deliberate rewind of the group's offsets count it up:
     /// records that were loaded under the same number are not loaded again.

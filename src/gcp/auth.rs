@@ -54,8 +54,23 @@ pub enum AuthError {
     #[error("the Google credentials cannot be used; is the file complete?")]
     Build(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The token endpoint, or the metadata server, gave no token.
-    #[error("Google gave no access token")]
-    Fetch(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no access token was given {origin}")]
+    Fetch {
+        /// Who was asked, for whom.
+        origin: String,
+        /// The error underneath.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The token would go to an address where anyone on the way may read it.
+    #[error(
+        "Google's access tokens would go to {endpoint} over a connection that anyone may read; write https://, an \
+         address of this machine, or leave bigquery.credentials.file out"
+    )]
+    InTheClear {
+        /// The address.
+        endpoint: String,
+    },
     /// The token holds characters that no header can.
     #[error("the access token is malformed")]
     Malformed,

@@ -12,13 +12,15 @@ use serde::Deserialize;
 
 use crate::{
     fault::{Certainty, Fault, FaultKind},
+    printable,
     rest::{Rest, RestError, RestRequest, RestResponse},
 };
 
-/// A message is cut to this many characters.
-const MESSAGE_CHARS_MAX: usize = 300;
-/// A reason is cut to this many characters.
-const REASON_CHARS_MAX: usize = 60;
+/// What this identity needs in the project to make a job, also for a statement.
+pub const JOB_ROLE: &str = "grant roles/bigquery.jobUser on the project";
+/// What it needs to read, make, change and fill tables.
+const DATA_ROLE: &str =
+    "grant roles/bigquery.dataEditor on the dataset, and check the project's billing";
 /// A longer `Retry-After` is taken for this one.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -56,8 +58,17 @@ pub struct Item {
 ///
 /// The message is the remote's own: only for calls whose errors cannot hold a row's value.
 pub fn answer_fault(answer: &RestResponse) -> Fault {
-    let fault = plain_fault(answer);
-    Fault { remedy: remedy(fault.kind), ..fault }
+    advised(plain_fault(answer), DATA_ROLE)
+}
+
+/// The same of a call that makes a job.
+pub fn job_call_fault(answer: &RestResponse) -> Fault {
+    advised(plain_fault(answer), JOB_ROLE)
+}
+
+/// The fault with what to do; `role` is what a refusal asks for that does not say what is missing.
+fn advised(fault: Fault, role: &'static str) -> Fault {
+    Fault { remedy: remedy(fault.kind, &fault.message, role), ..fault }
 }
 
 /// The same without a word on what to do: for services that share BigQuery's envelope and not its roles.
@@ -68,16 +79,15 @@ pub fn plain_fault(answer: &RestResponse) -> Fault {
     // Proxies in front of BigQuery answer without `errors[]`, but with a gRPC-like status.
     let reason = if item.reason.is_empty() { envelope.status } else { item.reason };
     let (kind, certainty) = kind_of(&reason, answer.status, &message);
-    let reason = if reason.is_empty() {
-        format!("http {}", answer.status)
-    } else {
-        cut(&reason, REASON_CHARS_MAX)
+    let reason = match reason.is_empty() {
+        true => format!("http {}", answer.status),
+        false => printable::name(&reason).into_owned(),
     };
     Fault {
         kind,
         certainty,
         reason,
-        message: cut(&message, MESSAGE_CHARS_MAX),
+        message: printable::text(&message).into_owned(),
         remedy: None,
         retry_after: retry_after(&answer.headers),
         source: None,
@@ -89,8 +99,20 @@ pub fn plain_fault(answer: &RestResponse) -> Fault {
 /// # Errors
 /// As [`call_fault`] and [`answer_fault`] say.
 pub async fn succeed(rest: &dyn Rest, request: RestRequest) -> Result<RestResponse, Fault> {
+    succeed_or(rest, request, answer_fault).await
+}
+
+/// The same, where `fault` reads what is no success.
+///
+/// # Errors
+/// As [`call_fault`] and `fault` say.
+pub async fn succeed_or(
+    rest: &dyn Rest,
+    request: RestRequest,
+    fault: fn(&RestResponse) -> Fault,
+) -> Result<RestResponse, Fault> {
     let answer = rest.call(request).await.map_err(call_fault)?;
-    if (200..300).contains(&answer.status) { Ok(answer) } else { Err(answer_fault(&answer)) }
+    if (200..300).contains(&answer.status) { Ok(answer) } else { Err(fault(&answer)) }
 }
 
 /// The fault behind a call without an answer.
@@ -98,24 +120,21 @@ pub fn call_fault(error: RestError) -> Fault {
     let message = error.to_string();
     let fault = match &error {
         RestError::NotSent { .. } => Fault::refused(FaultKind::Transient, "notSent", message),
-        RestError::NoToken(_) => Fault {
-            remedy: remedy(FaultKind::Unauthenticated),
-            ..Fault::refused(FaultKind::Unauthenticated, "noToken", message)
-        },
+        RestError::NoToken(_) => {
+            let fault = Fault::refused(FaultKind::Unauthenticated, "noToken", message);
+            fault.with_remedy(TOKEN_REMEDY)
+        }
         RestError::NoAnswer { .. } => Fault::unknown(FaultKind::Transient, "noAnswer", message),
     };
     fault.with_source(error)
 }
 
-/// The fault behind one error of a job, which comes with status 200.
-pub fn job_fault(item: &Item) -> Fault {
+/// The fault behind one error of a statement, which comes with status 200. The message is BigQuery's own: only
+/// for statements that hold and read no row's value.
+pub fn statement_fault(item: &Item) -> Fault {
     let (kind, certainty) = kind_of(&item.reason, 400, &item.message);
-    let reason = cut(&item.reason, REASON_CHARS_MAX);
-    Fault {
-        certainty,
-        remedy: remedy(kind),
-        ..Fault::refused(kind, reason, cut(&item.message, MESSAGE_CHARS_MAX))
-    }
+    let reason = printable::name(&item.reason).into_owned();
+    Fault { certainty, ..told(kind, reason, &item.message) }
 }
 
 /// Reason first, HTTP status second; the message only where both are ambiguous.
@@ -227,25 +246,42 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// A refusal in the remote's own words, cut, with what to do. Only of what cannot hold a row's value.
 pub fn told(kind: FaultKind, reason: String, message: &str) -> Fault {
-    let fault = Fault::refused(kind, reason, cut(message, MESSAGE_CHARS_MAX));
-    Fault { remedy: remedy(kind), ..fault }
+    advised(Fault::refused(kind, reason, printable::text(message)), DATA_ROLE)
 }
 
-/// What a person can do about a refusal of BigQuery.
-fn remedy(kind: FaultKind) -> Option<Cow<'static, str>> {
+/// What to do where there is no access token.
+pub const TOKEN_REMEDY: &str = "set `bigquery.credentials.file` or GOOGLE_APPLICATION_CREDENTIALS, run \
+                                `gcloud auth application-default login`, or run where Google's metadata \
+                                server answers";
+
+/// What a refusal names, and who grants it. Permissions and roles:
+/// <https://docs.cloud.google.com/bigquery/docs/access-control>.
+const GRANTS: [(&str, &str); 6] = [
+    ("bigquery.jobs.", JOB_ROLE),
+    (
+        "serviceusage.services.use",
+        "grant roles/serviceusage.serviceUsageConsumer on the quota project",
+    ),
+    ("bigquery.datasets.create", "grant roles/bigquery.user on the project, or create the dataset"),
+    (
+        "bigquerystorage.googleapis.com",
+        "enable it: `gcloud services enable bigquerystorage.googleapis.com`",
+    ),
+    ("bigquery.googleapis.com", "enable it: `gcloud services enable bigquery.googleapis.com`"),
+    ("bigquery.", DATA_ROLE),
+];
+
+/// What a person can do about a refusal of BigQuery; `role` is what it asks for that does not say what is missing.
+fn remedy(kind: FaultKind, message: &str, role: &'static str) -> Option<Cow<'static, str>> {
     Some(Cow::Borrowed(match kind {
         FaultKind::PermissionDenied => {
-            "grant roles/bigquery.dataEditor on the dataset, and check the project's billing"
+            let named = GRANTS.iter().find(|(named, _)| contains_ignoring_case(message, named));
+            named.map_or(role, |(_, remedy)| *remedy)
         }
         FaultKind::Unauthenticated => "check the service's Google credentials",
         FaultKind::QuotaExceeded => "raise the quota or lower this service's share of it",
         _ => return None,
     }))
-}
-
-/// At most `chars_max` characters of `text`, control characters replaced.
-fn cut(text: &str, chars_max: usize) -> String {
-    text.chars().take(chars_max).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -329,6 +365,39 @@ mod tests {
     fn an_answer_that_is_no_envelope_is_judged_by_its_status() {
         let fault = answer_fault(&answer(502, "<html>Bad gateway</html>"));
         assert_eq!((fault.kind, fault.reason.as_str()), (FaultKind::Transient, "http 502"));
+    }
+
+    #[test]
+    fn a_refusal_names_the_role_that_is_missing() {
+        let message = |text: &str| {
+            let error =
+                serde_json::json!({"errors": [{"reason": "accessDenied", "message": text}]});
+            answer(403, &serde_json::json!({ "error": error }).to_string())
+        };
+        let jobs = "Access Denied: Project p: User does not have bigquery.jobs.create permission in project p.";
+        let table = "Access Denied: Table p:d.t: Permission bigquery.tables.updateData denied on table p:d.t";
+        for (read, text, role) in [
+            (
+                answer_fault as fn(&RestResponse) -> Fault,
+                jobs,
+                "roles/bigquery.jobUser on the project",
+            ),
+            (job_call_fault, jobs, "roles/bigquery.jobUser on the project"),
+            (job_call_fault, "", "roles/bigquery.jobUser on the project"),
+            (job_call_fault, table, "roles/bigquery.dataEditor on the dataset"),
+            (answer_fault, "", "roles/bigquery.dataEditor on the dataset"),
+            (
+                answer_fault,
+                "BigQuery API has not been used in project 1 before or it is disabled. Enable it by visiting \
+                 https://console.developers.google.com/apis/api/bigquery.googleapis.com/overview",
+                "`gcloud services enable bigquery.googleapis.com`",
+            ),
+        ] {
+            let told = read(&message(text)).to_string();
+            assert!(told.contains(role), "{told}");
+        }
+        let none = call_fault(RestError::NoToken("none".into())).to_string();
+        assert!(none.contains("`gcloud auth application-default login`"), "{none}");
     }
 
     #[test]

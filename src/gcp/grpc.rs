@@ -19,6 +19,7 @@ use crate::{
     gcp::auth::{Token, TokenProvider},
     rest::Body,
     rpc::{Rpc, RpcError, RpcRequest, RpcStatus, RpcStream},
+    secret::without_user_info,
 };
 
 /// Google's own endpoint.
@@ -76,7 +77,8 @@ impl GrpcRpc {
         tokens: std::sync::Arc<dyn TokenProvider>,
     ) -> Result<Self, GrpcError> {
         let name = endpoint.unwrap_or(ENDPOINT);
-        let wrong = |source| GrpcError::Endpoint { endpoint: name.to_owned(), source };
+        let wrong =
+            |source| GrpcError::Endpoint { endpoint: without_user_info(name).into_owned(), source };
         let mut endpoint = Endpoint::from_shared(name.to_owned())
             .map_err(wrong)?
             .connect_timeout(CONNECT_TIMEOUT)

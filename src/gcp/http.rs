@@ -10,6 +10,7 @@ use url::Url;
 use crate::{
     gcp::auth::{Token, TokenProvider},
     rest::{Rest, RestError, RestRequest, RestResponse},
+    secret::without_user_info,
 };
 
 mod body;
@@ -168,8 +169,8 @@ fn no_token(error: crate::gcp::auth::AuthError) -> RestError {
 }
 
 /// The endpoint without a trailing slash, proven to be an origin.
-fn origin(endpoint: &str) -> Result<Arc<str>, HttpRestError> {
-    let wrong = || HttpRestError::Endpoint(endpoint.to_owned());
+pub(super) fn origin(endpoint: &str) -> Result<Arc<str>, HttpRestError> {
+    let wrong = || HttpRestError::Endpoint(without_user_info(endpoint).into_owned());
     let url = Url::parse(endpoint).map_err(|_| wrong())?;
     let plain = url.host_str().is_some()
         && matches!(url.scheme(), "http" | "https")

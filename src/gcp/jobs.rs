@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     fault::{Fault, FaultKind},
     gcp::{
-        classify::{Item, job_fault, succeed},
+        classify::{Item, job_call_fault, succeed, succeed_or},
         tables::names,
     },
     rest::{Rest, RestRequest, RestResponse},
@@ -23,9 +23,11 @@ use crate::{
     },
 };
 
+mod failed;
 mod location;
 mod upload;
 
+use failed::failed;
 use location::{Learned, Locations};
 
 /// [`LoadJobs`] over a REST endpoint.
@@ -66,7 +68,7 @@ impl Jobs {
         let created = match job.rows_here.is_empty() {
             true => {
                 let request = RestRequest::json(Method::POST, path, Some(&document));
-                succeed(&*self.rest, request).await.map(|_| ())
+                succeed_or(&*self.rest, request, job_call_fault).await.map(|_| ())
             }
             false => upload::upload(&*self.rest, &path, document.to_string().into(), media).await,
         };
@@ -121,7 +123,7 @@ fn view(answer: &RestResponse, id: &str) -> Result<JobView, Fault> {
     let status = document.get("status").cloned().unwrap_or_default();
     let status: Status = serde_json::from_value(status).map_err(|_| unreadable(id))?;
     let state = match (status.state.as_str(), status.error_result) {
-        ("DONE", Some(error)) => JobState::Failed(job_fault(&error)),
+        ("DONE", Some(error)) => JobState::Failed(failed(&error, id)),
         ("DONE", None) => JobState::Loaded { output_rows: output_rows(&document) },
         ("RUNNING", _) => JobState::Active { running: true },
         ("PENDING", _) => JobState::Active { running: false },

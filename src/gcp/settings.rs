@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
 use crate::duration;
 use crate::gcp::{
@@ -12,6 +13,7 @@ use crate::gcp::{
     http::{self, HttpRest, HttpRestError},
     objects,
 };
+use crate::secret::without_user_info;
 use crate::write::{
     insert_all::settings::InsertAllSettings, load::settings::LoadSettings,
     storage::settings::StorageSettings,
@@ -93,7 +95,7 @@ pub struct GcsSettings {
     /// behind, such as `3d`; at least a day more than any `freshness` of topics that are loaded.
     /// Services that share the prefix sweep each other's: give them the same age. Default: `7d`.
     #[serde(default = "orphan_age", with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::SpanText")]
     pub orphan_age: Duration,
     /// Only for emulators: scheme, host and port to use in place of
     /// `https://storage.googleapis.com`. No credentials are sent to it unless
@@ -125,20 +127,38 @@ pub enum ConnectError {
 }
 
 impl BigQuerySettings {
-    /// Where this service's tokens come from: anonymous only with an endpoint of its own and no
-    /// credentials file. Must run inside a tokio runtime.
-    pub fn tokens(&self) -> Result<Arc<dyn TokenProvider>, AuthError> {
-        if self.endpoint.is_some() && self.credentials.file.is_none() {
-            return Ok(Arc::new(Anonymous));
+    /// Where the tokens for `endpoint`, Google's own if none is named, come from: none go to an endpoint of one's
+    /// own without a credentials file. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The credentials are refused, or would go over plain HTTP.
+    fn tokens_for(&self, endpoint: Option<&str>) -> Result<Arc<dyn TokenProvider>, AuthError> {
+        match endpoint {
+            Some(_) if self.credentials.file.is_none() => Ok(Arc::new(Anonymous)),
+            Some(endpoint) if self.is_token_in_the_clear(endpoint) => {
+                Err(AuthError::InTheClear { endpoint: without_user_info(endpoint).into_owned() })
+            }
+            _ => Ok(Arc::new(GoogleTokens::new(self.credentials.clone())?)),
         }
-        Ok(Arc::new(GoogleTokens::new(self.credentials.clone())?))
+    }
+
+    /// Whether access tokens would go to `endpoint` where anyone on the way may read them: over plain HTTP to
+    /// another machine.
+    pub fn is_token_in_the_clear(&self, endpoint: &str) -> bool {
+        let is_here = |url: &Url| match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        let is_safe = |url: Url| url.scheme() == "https" || is_here(&url);
+        self.credentials.file.is_some() && !Url::parse(endpoint).is_ok_and(is_safe)
     }
 
     /// The transport to BigQuery, keeping at most `connections_max` idle connections. Must run
     /// inside a tokio runtime.
     pub fn connect(&self, connections_max: usize) -> Result<HttpRest, ConnectError> {
-        let endpoint = self.endpoint.as_deref().unwrap_or(http::ENDPOINT);
-        self.connect_to(endpoint, self.tokens()?, connections_max)
+        self.connect_to(self.endpoint.as_deref(), http::ENDPOINT, connections_max)
     }
 
     /// The transport to the bucket, as the same identity. Otherwise as [`connect`](Self::connect).
@@ -147,12 +167,7 @@ impl BigQuerySettings {
         gcs: &GcsSettings,
         connections_max: usize,
     ) -> Result<HttpRest, ConnectError> {
-        let tokens: Arc<dyn TokenProvider> = match &self.credentials.file {
-            None if gcs.endpoint.is_some() => Arc::new(Anonymous),
-            _ => Arc::new(GoogleTokens::new(self.credentials.clone())?),
-        };
-        let endpoint = gcs.endpoint.as_deref().unwrap_or(objects::ENDPOINT);
-        self.connect_to(endpoint, tokens, connections_max)
+        self.connect_to(gcs.endpoint.as_deref(), objects::ENDPOINT, connections_max)
     }
 
     /// Whether the Storage Write API can be reached: where all else is an emulator, it must be named, too.
@@ -162,20 +177,17 @@ impl BigQuerySettings {
 
     /// The transport to the Storage Write API. Otherwise as [`connect`](Self::connect).
     pub fn connect_storage(&self) -> Result<GrpcRpc, ConnectError> {
-        let tokens: Arc<dyn TokenProvider> = match &self.credentials.file {
-            None if self.storage_endpoint.is_some() => Arc::new(Anonymous),
-            _ => Arc::new(GoogleTokens::new(self.credentials.clone())?),
-        };
         let endpoint = self.storage_endpoint.as_deref();
-        Ok(GrpcRpc::new(endpoint, self.quota_project.as_deref(), tokens)?)
+        Ok(GrpcRpc::new(endpoint, self.quota_project.as_deref(), self.tokens_for(endpoint)?)?)
     }
 
     fn connect_to(
         &self,
-        endpoint: &str,
-        tokens: Arc<dyn TokenProvider>,
+        own: Option<&str>,
+        googles: &str,
         connections_max: usize,
     ) -> Result<HttpRest, ConnectError> {
+        let (tokens, endpoint) = (self.tokens_for(own)?, own.unwrap_or(googles));
         let quota_project = self.quota_project.as_deref();
         Ok(HttpRest::new(Some(endpoint), quota_project, tokens, connections_max)?)
     }
@@ -185,11 +197,44 @@ impl BigQuerySettings {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn tokens_never_go_over_plain_http_except_to_this_machine() {
+        let document =
+            r#"{"type":"authorized_user","client_id":"c","client_secret":"s","refresh_token":"r"}"#;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), document).unwrap();
+        let mut settings: BigQuerySettings =
+            serde_json::from_str(r#"{"project":"p","dataset":"d"}"#).unwrap();
+        let mut gcs: GcsSettings = serde_json::from_str(r#"{"bucket":"staging"}"#).unwrap();
+        for (endpoint, sent) in [
+            ("http://bigquery.example:9050", false),
+            ("http://10.0.0.1:9050", false),
+            ("http://localhost.example:9050", false),
+            ("http://localhost:9050", true),
+            ("http://127.0.0.1:9050", true),
+            ("http://[::1]:9050", true),
+            ("https://bigquery.example", true),
+        ] {
+            settings.credentials.file = Some(file.path().to_owned());
+            settings.endpoint = Some(endpoint.to_owned());
+            settings.storage_endpoint = Some(endpoint.to_owned());
+            gcs.endpoint = Some(endpoint.to_owned());
+            let made = [
+                settings.connect(1).is_ok(),
+                settings.connect_storage().is_ok(),
+                settings.connect_bucket(&gcs, 1).is_ok(),
+            ];
+            assert_eq!(made, [sent; 3], "{endpoint}");
+            settings.credentials.file = None;
+            assert!(settings.connect(1).is_ok(), "without credentials: {endpoint}");
+        }
+    }
+
     #[test]
     fn an_emulator_needs_three_lines_and_no_credentials() {
         let text = r#"{"project":"acme","dataset":"raw","endpoint":"http://localhost:9050"}"#;
         let settings: BigQuerySettings = serde_json::from_str(text).unwrap();
-        assert!(settings.tokens().is_ok());
+        assert!(settings.connect(1).is_ok());
         assert!(
             serde_json::from_str::<BigQuerySettings>(r#"{"project":"p","dataset":"d","x":1}"#)
                 .is_err()

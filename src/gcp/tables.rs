@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     catalog::{Catalog, TableDescription},
     fault::{Fault, FaultKind},
-    gcp::classify::{Item, job_fault, succeed},
+    gcp::classify::{Item, statement_fault, succeed},
     rest::{Rest, RestRequest, RestResponse},
     schema::diff::Change,
     table::{ColumnKind, TableLayout, TableRef, TableSchema},
@@ -177,7 +177,7 @@ impl Tables {
         let answer = self.send(Method::POST, path, Some(&body), None).await?;
         let answer: QueryAnswer = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
         match answer.errors.first() {
-            Some(error) => Err(job_fault(error)),
+            Some(error) => Err(statement_fault(error)),
             None if answer.job_complete => Ok(()),
             None => Err(Fault::unknown(
                 FaultKind::Transient,

@@ -117,7 +117,7 @@ impl Cluster {
         config.set("group.id", &settings.group_id).set("isolation.level", "read_committed");
         let client =
             BaseConsumer::from_config_and_context(&config, Context::new("questions", tokens))
-                .map_err(ConsumeError::Create)?;
+                .map_err(ConsumeError::create)?;
         // Nobody polls it: its callbacks (a token, for one) are served here, on demand.
         drop(client.poll(Duration::ZERO));
         Ok(Self { client, group: settings.group_id.clone() })

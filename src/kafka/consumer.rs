@@ -60,6 +60,16 @@ pub enum ConsumeError {
     Fatal(String),
 }
 
+impl ConsumeError {
+    /// Why a client could not be made. rdkafka's error over a property shows the value, which may be a secret.
+    pub fn create(error: KafkaError) -> Self {
+        match properties::refused(&error) {
+            Some(refused) => Self::Property(refused),
+            None => Self::Create(error),
+        }
+    }
+}
+
 /// A consumer that is connected but not yet polled.
 pub struct KafkaSource {
     client: Arc<Client>,
@@ -90,7 +100,7 @@ impl KafkaSource {
         ffi::inflate::BUDGET.set_limit(settings.decompressed_bytes_max);
         let client =
             BaseConsumer::from_config_and_context(&config, Context::new("consumer", tokens))
-                .map_err(ConsumeError::Create)?;
+                .map_err(ConsumeError::create)?;
         Ok(Self {
             client: Arc::new(client),
             ownership: Arc::default(),

@@ -186,7 +186,7 @@ fn producer(
     tokens: Option<Arc<dyn TokenSource>>,
 ) -> Result<Producer, ConsumeError> {
     let context = Context::new("dead letters", tokens);
-    FutureProducer::from_config_and_context(config, context).map_err(ConsumeError::Create)
+    FutureProducer::from_config_and_context(config, context).map_err(ConsumeError::create)
 }
 
 fn is_too_large(error: &KafkaError) -> bool {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, error::KafkaError, types::RDKafkaConfRes};
 
 use super::settings::{KafkaSettings, Sasl};
+use crate::printable;
 
 /// A property that the settings must not contain, or a combination that is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,11 +26,54 @@ pub enum PropertyError {
         /// The setting.
         setting: &'static str,
     },
+    /// librdkafka has no such property.
+    #[error(
+        "kafka.properties.{name} is no property of librdkafka; its CONFIGURATION.md lists them"
+    )]
+    Unknown {
+        /// The property.
+        name: String,
+    },
+    /// librdkafka does not take the value, which may be a secret and is not shown.
+    #[error(
+        "kafka.properties.{name} has a value that librdkafka does not take; its CONFIGURATION.md says what it \
+         takes"
+    )]
+    Value {
+        /// The property.
+        name: String,
+    },
     /// Credentials would travel in the clear.
     #[error(
         "kafka.security.sasl without kafka.security.tls sends credentials over a connection that anyone may read; configure tls, or set kafka.security.allow_insecure: true"
     )]
     Insecure,
+}
+
+impl PropertyError {
+    /// Where in the configuration the mistake stands.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Owned { name, .. }
+            | Self::HasSetting { name, .. }
+            | Self::Unknown { name }
+            | Self::Value { name } => format!("kafka.properties.{name}"),
+            Self::Insecure => "kafka.security.sasl".to_owned(),
+        }
+    }
+}
+
+/// Why rdkafka made no client, where it is for a property: without the value, which rdkafka's own error shows.
+pub fn refused(error: &KafkaError) -> Option<PropertyError> {
+    match error {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+            Some(PropertyError::Unknown { name: printable::name(name).into_owned() })
+        }
+        KafkaError::ClientConfig(_, _, name, _) => {
+            Some(PropertyError::Value { name: printable::name(name).into_owned() })
+        }
+        _ => None,
+    }
 }
 
 /// How often a client tells the state of its connections. The statistics of thousands of partitions
@@ -89,6 +133,10 @@ const ENFORCED: &[(&str, Option<&str>, &str)] = &[
     ("offset_commit_cb", None, "commits are made by one module only"),
     ("rebalance_cb", None, "rebalances are handled by one module only"),
     ("plugin.library.paths", None, "no foreign code is loaded into the process"),
+    ("ssl.engine.location", None, "no foreign code is loaded into the process"),
+    ("ssl.engine.id", None, "no foreign code is loaded into the process"),
+    ("ssl.providers", None, "no foreign code is loaded into the process"),
+    ("sasl.kerberos.kinit.cmd", None, "no program is run"),
     ("sasl.oauthbearer.config", None, "tokens come from the process's own identity"),
     ("log.queue", None, "the client's log is part of the service's log"),
 ];
@@ -201,20 +249,32 @@ fn receive_bytes_max(settings: &KafkaSettings, fetch: u32) -> u64 {
     settings.decompressed_bytes_max.saturating_mul(3).max(answer).min(MOST)
 }
 
-fn refuse(settings: &KafkaSettings) -> Result<(), PropertyError> {
-    for name in settings.properties.keys() {
-        if let Some((_, _, reason)) = ENFORCED.iter().find(|(owned, ..)| owned == name) {
-            return Err(PropertyError::Owned { name: name.clone(), reason });
-        }
-        if let Some((_, setting)) = SETTINGS.iter().find(|(owned, _)| owned == name) {
-            return Err(PropertyError::HasSetting { name: name.clone(), setting });
-        }
-    }
+/// All that the settings must not contain.
+pub fn problems(settings: &KafkaSettings) -> Vec<PropertyError> {
+    let properties = settings.properties.iter();
+    let mut found: Vec<_> =
+        properties.filter_map(|(name, value)| problem(name, value.expose())).collect();
     let security = &settings.security;
     if security.sasl.is_some() && security.tls.is_none() && !security.allow_insecure {
-        return Err(PropertyError::Insecure);
+        found.push(PropertyError::Insecure);
     }
-    Ok(())
+    found
+}
+
+fn problem(name: &str, value: &str) -> Option<PropertyError> {
+    let owned = || name.to_owned();
+    if let Some((_, _, reason)) = ENFORCED.iter().find(|(enforced, ..)| *enforced == name) {
+        return Some(PropertyError::Owned { name: owned(), reason });
+    }
+    if let Some((_, setting)) = SETTINGS.iter().find(|(known, _)| *known == name) {
+        return Some(PropertyError::HasSetting { name: owned(), setting });
+    }
+    let tried = ClientConfig::new().set(name, value).create_native_config();
+    tried.err().as_ref().and_then(refused)
+}
+
+fn refuse(settings: &KafkaSettings) -> Result<(), PropertyError> {
+    problems(settings).into_iter().next().map_or(Ok(()), Err)
 }
 
 /// How long the group waits for a member that says nothing.
@@ -307,6 +367,55 @@ mod tests {
             settings.properties.insert((*name).into(), Secret::new("x"));
             let refused = consumer(&settings).unwrap_err().to_string();
             assert!(refused.contains(setting), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_loads_code_or_runs_a_program_is_refused() {
+        for name in [
+            "plugin.library.paths",
+            "ssl.engine.location",
+            "ssl.engine.id",
+            "ssl.providers",
+            "sasl.kerberos.kinit.cmd",
+        ] {
+            let refused = problem(name, "x").unwrap();
+            assert!(matches!(refused, PropertyError::Owned { .. }), "{refused}");
+        }
+    }
+
+    #[test]
+    fn every_property_that_is_refused_is_told_and_no_value_is() {
+        let settings = settings(
+            "properties: {enable.auto.commit: canary, group.id: canary, sasl.pasword: canary, \
+             socket.nagle.disable: canary, socket.timeout.ms: '99999999999', client.id: canary, \
+             sasl.kerberos.min.time.before.relogin: canary, fetch.wait.max.ms: '10'}",
+        );
+        let found: Vec<String> = problems(&settings).iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 6, "{found:#?}");
+        let wanted = [
+            "enable.auto.commit is set by the service",
+            "group.id: use the setting",
+            "sasl.kerberos.min.time.before.relogin has a value",
+            "sasl.pasword is no property",
+            "socket.nagle.disable has a value",
+            "socket.timeout.ms has a value",
+        ];
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert!(found.contains(wanted) && !found.contains("canary"), "{found}");
+        }
+        let shown = format!("{:?}", problems(&settings));
+        assert!(!shown.contains("canary") && !shown.contains("99999999999"), "{shown}");
+    }
+
+    #[test]
+    fn what_rdkafka_refuses_is_told_without_the_value() {
+        for name in ["no.such.property", "socket.timeout.ms"] {
+            let error =
+                ClientConfig::new().set(name, "canary").create_native_config().err().unwrap();
+            let shown = crate::kafka::consumer::ConsumeError::create(error);
+            let shown = format!("{shown} {shown:?}");
+            assert!(shown.contains(name) && !shown.contains("canary"), "{shown}");
         }
     }
 

@@ -16,7 +16,9 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::settings::RegistrySettings;
 use crate::{
     fault::{Fault, FaultKind},
+    printable,
     registry::{RegisteredSchema, Registry, RegistryError, TEXT_BYTES_MAX},
+    secret::{may_hold_user_info, without_user_info},
 };
 
 /// How long one request may take.
@@ -42,6 +44,18 @@ pub enum RegistryClientError {
     /// The URL is not an http or https URL.
     #[error("schema_registry.url: `{0}` is not an http:// or https:// URL")]
     Url(String),
+    /// A URL holds a user name or a password.
+    #[error(
+        "schema_registry.url holds a user name or a password; write them as `schema_registry.username` and \
+         `schema_registry.password`"
+    )]
+    UserInfo,
+    /// Credentials would travel in the clear.
+    #[error(
+        "schema_registry sends its credentials over a connection that anyone may read; write https://, or set \
+         schema_registry.allow_insecure: true"
+    )]
+    Insecure,
     /// A file cannot be read.
     #[error("schema_registry: the file {path} cannot be read")]
     File {
@@ -112,11 +126,7 @@ impl RegistryClient {
     ///
     /// [`RegistryClientError`] if a URL or a TLS file is not usable.
     pub fn new(settings: &RegistrySettings) -> Result<Self, RegistryClientError> {
-        let urls = settings.url.split(',').map(str::trim).filter(|url| !url.is_empty());
-        let urls = urls.map(base_url).collect::<Result<Vec<_>, _>>()?;
-        if urls.is_empty() {
-            return Err(RegistryClientError::Url(settings.url.clone()));
-        }
+        let urls = urls(settings)?;
         Ok(Self {
             http: http(settings)?,
             address: address(&urls),
@@ -183,7 +193,7 @@ impl RegistryClient {
     async fn reference(&self, reference: &Reference, id: u32) -> Result<Answer, RegistryError> {
         let version = reference.version.to_string();
         let path = ["subjects", &reference.subject, "versions", &version];
-        let what = format!("version {version} of subject {}", reference.subject);
+        let what = format!("version {version} of subject {}", printable::name(&reference.subject));
         self.ask(&path).await.map_err(|refusal| self.error(refusal, id, &what))
     }
 
@@ -301,7 +311,7 @@ impl Gathered {
     fn into_schema(self, root: Answer) -> RegisteredSchema {
         RegisteredSchema {
             id: self.id,
-            format: root.format.unwrap_or_else(|| "AVRO".to_owned()),
+            format: printable::name(root.format.as_deref().unwrap_or("AVRO")).into_owned(),
             text: root.schema.into(),
             references: self.texts,
         }
@@ -344,8 +354,30 @@ fn address(urls: &[Url]) -> String {
     bare.collect::<Vec<_>>().join(", ")
 }
 
+/// The registry's addresses, where its credentials may go to all of them.
+///
+/// # Errors
+///
+/// [`RegistryClientError`] if one is no address, holds credentials, or would get them in the clear.
+pub fn urls(settings: &RegistrySettings) -> Result<Vec<Url>, RegistryClientError> {
+    if may_hold_user_info(&settings.url) {
+        return Err(RegistryClientError::UserInfo);
+    }
+    let texts = settings.url.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let urls = texts.map(base_url).collect::<Result<Vec<_>, _>>()?;
+    if urls.is_empty() {
+        return Err(RegistryClientError::Url(String::new()));
+    }
+    let has_credentials = settings.username.is_some() || settings.bearer_token.is_some();
+    let is_plain = urls.iter().any(|url| url.scheme() == "http");
+    match has_credentials && is_plain && !settings.allow_insecure {
+        true => Err(RegistryClientError::Insecure),
+        false => Ok(urls),
+    }
+}
+
 fn base_url(text: &str) -> Result<Url, RegistryClientError> {
-    let refused = || RegistryClientError::Url(text.to_owned());
+    let refused = || RegistryClientError::Url(without_user_info(text).into_owned());
     let url = Url::parse(text).map_err(|_| refused())?;
     let usable = matches!(url.scheme(), "http" | "https") && url.has_host();
     if usable { Ok(url) } else { Err(refused()) }

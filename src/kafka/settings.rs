@@ -190,8 +190,12 @@ pub enum Sasl {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistrySettings {
-    /// The registry's URL; several, separated by commas, are tried in turn.
+    /// The registry's URL; several, separated by commas, are tried in turn. It holds no user name and no
+    /// password: `username` and `password` are for that.
     pub url: String,
+    /// Lets the password or the token travel to an `http://` URL, where anyone on the way may read it.
+    #[serde(default)]
+    pub allow_insecure: bool,
     /// User name for HTTP basic authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
@@ -224,6 +228,7 @@ impl Default for RegistrySettings {
             bearer_token: None,
             ca_file: None,
             client_identity_file: None,
+            allow_insecure: false,
             unknown_id_wait: defaults::unknown_id_wait(),
         }
     }

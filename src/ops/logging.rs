@@ -1,6 +1,9 @@
 //! The `log` section of the configuration, and setting logging up.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal as _, Write},
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +53,9 @@ pub enum LogFormat {
 }
 
 /// Standard error; on a terminal, each line first clears the progress line.
+///
+/// An event is one line, whatever its fields hold: what escapes [`printable`](crate::printable) where a
+/// fault is made ends here.
 struct Stderr {
     terminal: bool,
 }
@@ -66,7 +72,7 @@ impl Write for Stderr {
         if self.terminal {
             out.write_all(CLEAR_LINE.as_bytes())?;
         }
-        out.write_all(line)?;
+        out.write_all(&one_line(line, self.terminal))?;
         Ok(line.len())
     }
 
@@ -75,11 +81,30 @@ impl Write for Stderr {
     }
 }
 
+/// An event's text with its control characters escaped, but for the end of the line and, on a terminal, what
+/// colours it.
+fn one_line(event: &[u8], terminal: bool) -> Cow<'_, [u8]> {
+    let is_plain = |byte: u8| !byte.is_ascii_control() || (terminal && byte == b'\x1b');
+    let text = event.strip_suffix(b"\n").unwrap_or(event);
+    if text.iter().copied().all(is_plain) {
+        return Cow::Borrowed(event);
+    }
+    let mut line = Vec::with_capacity(event.len() + 16);
+    for byte in text {
+        match is_plain(*byte) {
+            true => line.push(*byte),
+            false => line.extend(byte.escape_ascii()),
+        }
+    }
+    line.push(b'\n');
+    Cow::Owned(line)
+}
+
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// The filter is malformed.
-    #[error("the log filter `{filter}` is malformed: write a level or target=level pairs")]
+    #[error("the log filter `{filter}` is malformed")]
     Filter {
         /// The filter.
         filter: String,
@@ -178,6 +203,16 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_holds() {
+        let shown = |text: &str, terminal| {
+            String::from_utf8(one_line(text.as_bytes(), terminal).into_owned()).unwrap()
+        };
+        assert_eq!(shown("INFO größe\n", false), "INFO größe\n");
+        assert_eq!(shown("a\nERROR \x1b[2Jb\r\n", false), "a\\nERROR \\x1b[2Jb\\r\n");
+        assert_eq!(shown("\x1b[32mINFO\x1b[0m a\nb\n", true), "\x1b[32mINFO\x1b[0m a\\nb\n");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Why a schema cannot be used.
 
+use std::fmt;
+
+use crate::printable;
+
 /// A schema, or a place in it, that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("schema at {}: {problem}", if path.is_empty() { "the top" } else { path })]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaError {
     /// Where: a JSON pointer into the schema's text (`/fields/3/type`) for a parser, field names
     /// (`order.lines[].price`) for everything else; empty for the whole.
@@ -11,10 +14,24 @@ pub struct SchemaError {
     pub problem: Problem,
 }
 
+impl fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.problem, self.path.as_str()) {
+            // No schema is at fault.
+            (problem @ Problem::ValueNotJson { .. }, _) => write!(f, "{problem}"),
+            (problem, "") => write!(f, "schema at the top: {problem}"),
+            (problem, path) => write!(f, "schema at {path}: {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for SchemaError {}
+
 impl SchemaError {
     /// An error at `path`.
     pub fn new(path: impl Into<String>, problem: Problem) -> Self {
-        Self { path: path.into(), problem }
+        let path = path.into();
+        Self { path: printable::text(&path).into_owned(), problem }
     }
 }
 
@@ -24,6 +41,16 @@ pub enum Problem {
     /// The text is not JSON.
     #[error("not valid JSON, line {line} column {column}")]
     NotJson {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+    /// A record's value is not JSON.
+    #[error(
+        "the value is not JSON, line {line} column {column}; if it is Avro, the topic's format is `avro`"
+    )]
+    ValueNotJson {
         /// Line, from 1.
         line: usize,
         /// Column, from 1.
@@ -42,19 +69,19 @@ pub enum Problem {
         attribute: &'static str,
     },
     /// A type name that is neither built in nor defined anywhere.
-    #[error("unknown type `{name}`; is a schema reference missing?")]
+    #[error("unknown type `{}`; is a schema reference missing?", printable::name(name))]
     UnknownType {
         /// The name as resolved, namespace included.
         name: String,
     },
     /// One name with two different definitions.
-    #[error("type `{name}` is defined twice, differently")]
+    #[error("type `{}` is defined twice, differently", printable::name(name))]
     Redefined {
         /// The full name.
         name: String,
     },
     /// Two fields of one record have the same name, or the same column.
-    #[error("two fields are called `{name}` (BigQuery ignores case)")]
+    #[error("two fields are called `{}` (BigQuery ignores case)", printable::name(name))]
     DuplicateField {
         /// The second field's name.
         name: String,
@@ -68,7 +95,10 @@ pub enum Problem {
         limit: usize,
     },
     /// The type contains itself; BigQuery has no such column.
-    #[error("type `{name}` contains itself, and BigQuery has no recursive columns")]
+    #[error(
+        "type `{}` contains itself, and BigQuery has no recursive columns",
+        printable::name(name)
+    )]
     Recursive {
         /// The full name.
         name: String,

@@ -28,6 +28,7 @@ use serde::de::{
 };
 
 use crate::{
+    printable,
     schema::{
         columns::ARRAY_ELEMENT,
         diff::{Change, Difference},
@@ -75,7 +76,7 @@ pub fn infer_beside(json: &[u8], known: &[Column]) -> Result<Type, SchemaError> 
         .and_then(|ty| deserializer.end().map(|()| ty));
     ty.map_err(|error| {
         walk.error.take().unwrap_or_else(|| {
-            let problem = Problem::NotJson { line: error.line(), column: error.column() };
+            let problem = Problem::ValueNotJson { line: error.line(), column: error.column() };
             SchemaError::new("", problem)
         })
     })
@@ -246,7 +247,10 @@ fn shown(path: &[String]) -> String {
         if !shown.is_empty() && segment != ELEMENTS {
             shown.push('.');
         }
-        shown.push_str(segment);
+        match segment == ELEMENTS {
+            true => shown.push_str(segment),
+            false => shown.push_str(&printable::key(segment)),
+        }
     }
     shown
 }
@@ -384,7 +388,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
             walk.enter(&name)?;
             walk.count()?;
             if !columns.insert(column_of(&name)) {
-                return Err(walk.fail(Problem::DuplicateField { name }));
+                return Err(
+                    walk.fail(Problem::DuplicateField { name: printable::key(&name).into_owned() })
+                );
             }
             let column = known.find(&json_column_name(&name));
             let ty = match column.filter(|column| column.kind == ColumnKind::Json) {

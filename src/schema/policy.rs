@@ -1,6 +1,7 @@
 //! Which changes to a table a topic allows.
 
 use crate::{
+    printable,
     schema::{
         columns::COLUMNS_MAX,
         diff::{Change, Difference},
@@ -161,7 +162,8 @@ fn refusal(refused: &[(&Change, &str)]) -> String {
 
 /// The first few of `items`, and how many there are beside.
 fn list(items: &[impl ToString]) -> String {
-    let mut listed: Vec<String> = items.iter().take(LISTED_MAX).map(ToString::to_string).collect();
+    let shown = |item: &_| printable::text(&ToString::to_string(item)).into_owned();
+    let mut listed: Vec<String> = items.iter().take(LISTED_MAX).map(shown).collect();
     if items.len() > LISTED_MAX {
         listed.push(format!("and {} more", items.len() - LISTED_MAX));
     }

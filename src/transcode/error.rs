@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::schema::error::SchemaError;
+use crate::{printable, schema::error::SchemaError};
 
 /// Why a table cannot take rows of this specification.
 ///
@@ -126,14 +126,23 @@ impl RowError {
         Self::boxed(RowErrorKind::UnknownColumns, Cow::Borrowed(message))
     }
 
-    /// The same error, one level further out.
+    /// The same error, one level further out: in the field called `name`.
     #[cold]
-    pub fn within(mut self: Box<Self>, name: &str) -> Box<Self> {
+    pub fn within(self: Box<Self>, name: &str) -> Box<Self> {
+        self.inside(&printable::name(name))
+    }
+
+    /// The same error, one level further out: at a key that nothing declares, see [`printable::key`].
+    #[cold]
+    pub fn at_key(self: Box<Self>, key: &str) -> Box<Self> {
+        self.inside(&printable::key(key))
+    }
+
+    fn inside(mut self: Box<Self>, name: &str) -> Box<Self> {
         if self.path.is_empty() {
             self.path.push_str(name);
         } else if !name.is_empty() {
-            self.path.insert(0, '.');
-            self.path.insert_str(0, name);
+            self.path = printable::text(&format!("{name}.{}", self.path)).into_owned();
         }
         self
     }

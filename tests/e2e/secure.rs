@@ -151,6 +151,7 @@ impl Scene {
             },
             "schema_registry": {
                 "url": self.registry(),
+                "allow_insecure": true,
                 "username": USER,
                 "password": secret(REGISTRY),
             },

@@ -34,6 +34,8 @@ pub struct GoogleTokens {
 #[derive(Debug)]
 struct Current {
     credentials: AccessTokenCredentials,
+    /// Where they are from, for people.
+    origin: String,
     generation: u64,
     renewed: Option<Instant>,
 }
@@ -42,8 +44,8 @@ impl GoogleTokens {
     /// Finds and checks the credentials; asks for no token yet. Must run inside a tokio runtime,
     /// because the library renews tokens in the background.
     pub fn new(settings: CredentialSettings) -> Result<Self, AuthError> {
-        let credentials = build(&settings)?;
-        let current = Mutex::new(Current { credentials, generation: 0, renewed: None });
+        let (credentials, origin) = build(&settings)?;
+        let current = Mutex::new(Current { credentials, origin, generation: 0, renewed: None });
         Ok(Self { settings, current })
     }
 
@@ -53,12 +55,12 @@ impl GoogleTokens {
     }
 
     async fn fetch(&self) -> Result<(String, u64), AuthError> {
-        let (credentials, generation) = {
+        let (credentials, origin, generation) = {
             let current = self.current.lock().await;
-            (current.credentials.clone(), current.generation)
+            (current.credentials.clone(), current.origin.clone(), current.generation)
         };
-        let token =
-            credentials.access_token().await.map_err(|error| AuthError::Fetch(Box::new(error)))?;
+        let asked = credentials.access_token().await;
+        let token = asked.map_err(|error| AuthError::Fetch { origin, source: Box::new(error) })?;
         Ok((token.token, generation))
     }
 
@@ -71,8 +73,9 @@ impl GoogleTokens {
         }
         current.renewed = Some(now);
         match build(&self.settings) {
-            Ok(credentials) => {
+            Ok((credentials, origin)) => {
                 current.credentials = credentials;
+                current.origin = origin;
                 current.generation += 1;
             }
             // The old credentials stay; the caller's second attempt shows the refusal.
@@ -94,16 +97,19 @@ impl TokenProvider for GoogleTokens {
     }
 }
 
-fn build(settings: &CredentialSettings) -> Result<AccessTokenCredentials, AuthError> {
+/// The credentials, and where they are from.
+fn build(settings: &CredentialSettings) -> Result<(AccessTokenCredentials, String), AuthError> {
     let Some(path) = settings.file.clone().or_else(default_file) else {
-        return built(mds::Builder::default().with_scopes(SCOPES).build_access_token_credentials());
+        let builder = mds::Builder::default().with_scopes(SCOPES);
+        let server = "by the metadata server, and there is no credentials file".to_owned();
+        return Ok((built(builder.build_access_token_credentials())?, server));
     };
     let document = source::read(&path, &settings.external_sources)?;
     #[cfg(unix)]
     if source::readable_by_others(&path) && holds_key(&document) {
         tracing::warn!(path = %path.display(), "the Google credentials file is readable by others; chmod it to 0600");
     }
-    from_document(document)
+    Ok((from_document(document)?, format!("for the credentials in {}", path.display())))
 }
 
 fn from_document(document: Value) -> Result<AccessTokenCredentials, AuthError> {

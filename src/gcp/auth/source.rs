@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 use url::Url;
 
-use crate::gcp::settings::ExternalSources;
+use crate::{gcp::settings::ExternalSources, secret::without_user_info};
 
 /// Impersonation may name another document as its source; no deeper than this.
 const DEPTH_MAX: u8 = 3;
@@ -133,7 +133,7 @@ fn external(source: Option<&Value>, allowed: &ExternalSources) -> Result<(), Sou
     for address in addresses.iter().filter_map(|field| source.get(*field)) {
         let address = address.as_str().unwrap_or_default();
         if !allowed.urls.iter().any(|allowed| allowed == address) {
-            return Err(SourceError::Url(address.to_owned()));
+            return Err(SourceError::Url(without_user_info(address).into_owned()));
         }
         named = true;
     }

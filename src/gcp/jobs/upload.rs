@@ -12,7 +12,7 @@ use http::{
 
 use crate::{
     fault::{Fault, FaultKind},
-    gcp::classify::{answer_fault, call_fault, succeed},
+    gcp::classify::{call_fault, job_call_fault, succeed_or},
     rest::{Body, Rest, RestRequest, RestResponse},
 };
 
@@ -77,7 +77,7 @@ async fn start(
     headers.insert(MEDIA_LENGTH, bytes.into());
     let path = format!("/upload{path}?uploadType=resumable");
     let request = RestRequest { method: Method::POST, path, headers, body: document.into() };
-    let answer = succeed(rest, request).await?;
+    let answer = succeed_or(rest, request, job_call_fault).await?;
     let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok());
     location.and_then(below_endpoint).ok_or_else(no_location)
 }
@@ -119,7 +119,7 @@ async fn send(rest: &dyn Rest, session: &str, range: &str, body: Body) -> Result
             "uploadGone",
             "BigQuery has forgotten the upload",
         )),
-        _ => Err(answer_fault(&answer)),
+        _ => Err(job_call_fault(&answer)),
     }
 }
 

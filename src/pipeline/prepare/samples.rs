@@ -3,11 +3,13 @@
 use crate::{
     dead_letter::{Reason, Stage},
     pipeline::encoder::with_columns,
+    printable,
     schema::{
         columns::{ColumnRules, derive},
         diff::{apply, diff},
         infer,
-        model::Type,
+        model::{Kind, Type},
+        names::json_column_name,
         policy::{Policy, Verdict, judge},
     },
     table::{Column, TableSchema},
@@ -70,7 +72,7 @@ impl Wanted {
             }
             Verdict::Refuse(message) => {
                 self.columns = schema.columns;
-                self.refuse(ty, message);
+                self.refuse(ty, without_keys(message, settled));
             }
         }
     }
@@ -78,6 +80,21 @@ impl Wanted {
     fn refuse(&mut self, ty: &Type, message: String) {
         let reason = Reason { stage: Stage::Schema, message, field: None, schema_id: None };
         self.refused.push((ty.clone(), reason));
+    }
+}
+
+/// The message without the columns of keys that are not shown, see [`printable::key`].
+fn without_keys(message: String, ty: &Type) -> String {
+    match &ty.kind {
+        Kind::Record(record) => record.fields.iter().fold(message, |message, field| {
+            let message = without_keys(message, &field.ty);
+            match printable::key(&field.name) {
+                shown if shown == *field.name => message,
+                shown => message.replace(&*json_column_name(&field.name), &shown),
+            }
+        }),
+        Kind::Array(items) => without_keys(message, items),
+        _ => message,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         chain::Chain,
         core::Core,
     },
-    fault::{Fault, FaultKind},
+    fault::{Certainty, Fault, FaultKind},
     pipeline::{encoder::TopicEncoder, now_ms},
     telemetry::{Cause, LaneState},
     write::{
@@ -103,7 +103,14 @@ impl Report {
             Err(fault) => {
                 sent.table.load_job("unknown");
                 self.paths.not_loaded(&sent.name, fault);
-                tracing::warn!(table, %fault, "what became of a load job is not known yet; asking again");
+                match fault.certainty {
+                    Certainty::Refused => {
+                        tracing::warn!(table, %fault, "a call about a load job is refused; trying again");
+                    }
+                    Certainty::Unknown => {
+                        tracing::warn!(table, %fault, "what became of a load job is not known yet; asking again");
+                    }
+                }
             }
         }
     }

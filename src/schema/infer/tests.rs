@@ -114,7 +114,7 @@ fn conflicts_name_the_place() {
     );
     for text in ["", "{", "{}{}", "nul", r#"{"a":1e999}"#] {
         let problem = infer(text.as_bytes()).unwrap_err().problem;
-        assert!(matches!(problem, Problem::NotJson { .. }), "{text}");
+        assert!(matches!(problem, Problem::ValueNotJson { .. }), "{text}");
     }
 }
 
@@ -247,7 +247,7 @@ proptest! {
         let problem = infer(text.as_bytes()).err().map(|error| error.problem);
         // Only what is not JSON is called so; what is not JSON may be refused earlier for something
         // else, such as `[0,""`, but it is refused.
-        let called_so = matches!(problem, Some(Problem::NotJson { .. }));
+        let called_so = matches!(problem, Some(Problem::ValueNotJson { .. }));
         prop_assert!(!(called_so && is_json), "{}", text);
         prop_assert!(is_json || problem.is_some(), "{}", text);
     }

@@ -125,7 +125,7 @@ impl Decimal {
 
     fn parse_any(text: &str) -> Step<Self> {
         let parts =
-            Parts::split(text).ok_or_else(|| RowError::transcode("not a decimal number"))?;
+            Parts::split(text).ok_or_else(|| RowError::transcode("the text is not a number"))?;
         let fraction = parts.fraction.trim_end_matches('0');
         let mut magnitude = Wide::default();
         for digit in parts.whole.bytes().chain(fraction.bytes()) {

@@ -58,7 +58,7 @@ pub fn fields<W: RowWriter>(
 #[inline(never)]
 fn look_up(index: &NameIndex, tokens: &mut Tokens<'_>, hint: usize) -> Step<usize> {
     let key = tokens.key_text()?.value()?;
-    index.find(&key, hint).ok_or_else(|| unknown().within(&key))
+    index.find(&key, hint).ok_or_else(|| unknown().at_key(&key))
 }
 
 /// An entry of a map whose keys are not text: `[key, value]`.

@@ -207,7 +207,7 @@ impl JsonColumns {
         if carries_nothing(tokens.raw_value()?) {
             return Ok(None);
         }
-        Err(RowError::unknown("the table has no column for this field").within(&key))
+        Err(RowError::unknown("the table has no column for this field").at_key(&key))
     }
 
     fn find(&self, key: &str, hint: usize) -> Option<usize> {

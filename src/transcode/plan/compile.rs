@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    printable,
     schema::{
         columns::{ARRAY_ELEMENT, DURATION_FIELDS, MAP_KEY, MAP_VALUE},
         connect::MAP_ENTRY,
@@ -223,7 +224,10 @@ impl Compiler {
     /// How a type without columns is passed over; `None` if the type has columns.
     fn skip(&mut self, ty: &Type) -> Result<Option<Skip>, PlanError> {
         if let Kind::Recursive(name) = &ty.kind {
-            return Err(PlanError::Recursive { path: self.path(), name: name.to_string() });
+            return Err(PlanError::Recursive {
+                path: self.path(),
+                name: printable::name(name).into_owned(),
+            });
         }
         if self.path.len() > DEPTH_MAX {
             return Err(PlanError::TooDeep { path: self.path() });
@@ -290,12 +294,12 @@ impl Compiler {
     }
 
     fn path(&self) -> String {
-        self.path.join(".")
+        printable::text(&self.path.join(".")).into_owned()
     }
 
     fn path_of(&self, name: &str) -> String {
         let path = self.path.iter().map(String::as_str).chain([name]);
-        path.collect::<Vec<_>>().join(".")
+        printable::text(&path.collect::<Vec<_>>().join(".")).into_owned()
     }
 }
 

@@ -240,3 +240,13 @@ proptest! {
         prop_assert!(row.is_err() || serde_json::from_slice::<Json>(&bytes).is_ok());
     }
 }
+
+#[test]
+fn names_out_of_a_record_are_escaped_cut_and_hidden() {
+    let path = |text: &str| untyped(text).unwrap_err().path;
+    assert_eq!(path(r#"{"id": 1, "no\nsuch\u001b": 1}"#), "(key)");
+    assert_eq!(path(r#"{"id": 1, "r": {"alice@example.com": 1}}"#), "r.(key)");
+    assert_eq!(path(r#"{"id": 1, "r": {"+49 151 1234567": 1}}"#), "r.(key)");
+    assert_eq!(path(r#"{"id": 1, "r": {"price": 1}}"#), "r.price");
+    assert_eq!(path(&format!(r#"{{"id": 1, "{}": 1}}"#, "x".repeat(100_000))), "(key)");
+}

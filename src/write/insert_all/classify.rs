@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::{
     fault::{Certainty, Fault, FaultKind},
     gcp::classify::{Item, answer_fault, call_fault, contains_ignoring_case, kind_of},
+    printable,
     rest::{RestError, RestResponse},
     table::ColumnKind,
     write::{RowFault, WriteOutcome},
@@ -163,7 +164,7 @@ fn row_fault(row: u32, errors: &[Item]) -> Option<RowFault> {
         Some(field) => format!("{class}: {field}"),
         None => class.to_owned(),
     };
-    let fault = Fault::refused(kind, error.reason.clone(), message);
+    let fault = Fault::refused(kind, printable::name(&error.reason), message);
     Some(RowFault { row, fault, field, taken_for: taken_for(&error.message) })
 }
 

@@ -18,7 +18,7 @@ use prost::Message as _;
 
 use crate::{
     fault::{Certainty, Fault, FaultKind},
-    gcp::classify::{contains_ignoring_case, told},
+    gcp::classify::{TOKEN_REMEDY, contains_ignoring_case, told},
     rpc::{RpcError, RpcStatus},
     write::{RowFault, WriteOutcome},
 };
@@ -43,6 +43,10 @@ const ROW_TEXTS: &[(&str, FaultKind, &str)] = &[
         "the partition is outside the window of streaming",
     ),
 ];
+
+/// What is told of a request that BigQuery does not take.
+const UNREADABLE: &str =
+    "BigQuery does not take the request; its words are left out, for they may quote a value";
 
 /// What an answer says.
 #[derive(Debug)]
@@ -116,7 +120,21 @@ fn fault_of(status: &Status) -> Fault {
         StorageErrorCode::Unspecified => format!("gRPC {}", status.code),
         known => known.as_str_name().to_owned(),
     };
-    told(kind, reason, text)
+    match kind {
+        FaultKind::TableNotFound
+        | FaultKind::SchemaMismatch
+        | FaultKind::TooLarge
+        | FaultKind::Throttled
+        | FaultKind::QuotaExceeded
+        | FaultKind::PermissionDenied
+        | FaultKind::Unauthenticated => told(kind, reason, text),
+        _ if contains_ignoring_case(text, "invalid proto schema") => told(kind, reason, text),
+        // What BigQuery says of a request whose rows it cannot read may quote a value of one.
+        FaultKind::Transient => {
+            Fault::refused(kind, reason, "the stream does not take the request now")
+        }
+        _ => Fault::refused(kind, reason, UNREADABLE),
+    }
 }
 
 fn kind_of(code: i32, detail: StorageErrorCode, text: &str) -> FaultKind {
@@ -210,7 +228,7 @@ fn not_sent(error: RpcError) -> Fault {
 
 fn no_token(error: RpcError) -> Fault {
     Fault::refused(FaultKind::Unauthenticated, "noToken", error.to_string())
-        .with_remedy("check the service's Google credentials")
+        .with_remedy(TOKEN_REMEDY)
         .with_source(error)
 }
 
@@ -251,4 +269,50 @@ pub fn uncommitted(error: &StorageError) -> Fault {
 /// Whether the connection's access token is why it ended.
 pub fn is_token_refused(outcome: &WriteOutcome) -> bool {
     matches!(outcome, WriteOutcome::Refused(fault) if fault.kind == FaultKind::Unauthenticated)
+}
+
+#[cfg(test)]
+mod tests {
+    use googleapis_tonic_google_cloud_bigquery_storage_v1::google::cloud::bigquery::storage::v1::RowError;
+
+    use super::*;
+
+    fn shown(answer: AppendRowsResponse) -> String {
+        format!("{:?}", outcome(answer, 3))
+    }
+
+    #[test]
+    fn no_value_of_a_row_gets_into_a_message() {
+        let texts = [
+            "Errors found while processing rows: Field n: cannot convert 'canary' to INT64",
+            "Invalid value canary",
+            "something new about canary",
+        ];
+        for text in texts {
+            for code in [INVALID_ARGUMENT, FAILED_PRECONDITION, 2, 13] {
+                let status = Status { code, message: text.to_owned(), details: Vec::new() };
+                let response = Some(Response::Error(status.clone()));
+                let whole = AppendRowsResponse { response, ..AppendRowsResponse::default() };
+                let ended = RpcStatus {
+                    code,
+                    message: text.to_owned(),
+                    details: status.encode_to_vec().into(),
+                };
+                let row = RowError { index: 1, message: text.to_owned(), ..RowError::default() };
+                let rows = AppendRowsResponse { row_errors: vec![row], ..whole.clone() };
+                let fault = fault_of_end(RpcError::Ended(ended));
+                for shown in [shown(whole), shown(rows), fault.to_string()] {
+                    assert!(!shown.contains("canary"), "{code}: {shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_speaks_of_the_table_is_told_as_it_is() {
+        let text = "Permission 'TABLES_UPDATE_DATA' denied on resource 't' (or it may not exist).";
+        let status =
+            Status { code: PERMISSION_DENIED, message: text.to_owned(), details: Vec::new() };
+        assert!(fault_of(&status).message.starts_with(text));
+    }
 }

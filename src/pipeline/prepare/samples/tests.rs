@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     record::{Headers, Record},
-    schema::infer::infer_beside,
+    schema::{infer::infer_beside, policy::Permission},
     table::{ColumnKind, Mode},
     transcode::{
         LaneLabel, Limits, RowErrorKind, RowPlan, RowSpec, ValueSource, writer::json::JsonRow,
@@ -200,4 +200,19 @@ fn records_whose_keys_no_longer_fit_the_table_are_refused_and_the_first_ones_are
     assert_eq!(wanted.columns.len(), 10_000);
     let reason = &wanted.refused[0].1.message;
     assert!(reason.contains("10500 columns, and BigQuery takes 10000"), "{reason}");
+}
+
+#[test]
+fn a_refusal_does_not_show_keys_that_may_be_data() {
+    let record =
+        json!({"price": 1, "alice@example.com": {"+49 151": 1}, "l": [{"Ann Example": 1}]});
+    let ty = infer_beside(record.to_string().as_bytes(), &[]).unwrap();
+    let policy = Policy { add_columns: Permission::Refuse, ..Policy::default() };
+    let wanted = Wanted::for_samples(Vec::new(), &[ty], &ColumnRules::default(), &policy);
+    let [(_, reason)] = &wanted.refused[..] else { panic!("{wanted:?}") };
+    let message = &reason.message;
+    assert!(message.contains("price") && message.contains("(key)"), "{message}");
+    for data in ["alice", "151", "Ann"] {
+        assert!(!message.contains(data), "{message}");
+    }
 }
