@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, Request, State},
-    http::{StatusCode, header},
+    http::{StatusCode, header, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::{
     ops::{LaneControl, ReleaseError, settings::AdminSettings},
+    printable,
     record::TopicPartition,
     secret::Secret,
     telemetry::{LaneStatus, ProcessStatus, TableStatus, Telemetry, Thresholds},
@@ -35,6 +37,7 @@ pub struct Admin {
     control: Arc<dyn LaneControl>,
     thresholds: Thresholds,
     token: Option<Secret>,
+    host_names: Arc<[String]>,
 }
 
 impl fmt::Debug for Admin {
@@ -55,6 +58,7 @@ impl Admin {
             control,
             thresholds: settings.thresholds(),
             token: settings.token.clone(),
+            host_names: settings.host_names.clone().into(),
         }
     }
 
@@ -64,7 +68,8 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/status", get(status))
             .route("/lanes/{topic}/{partition}/release", post(release))
-            .route_layer(middleware::from_fn_with_state(self.clone(), authorise));
+            .route_layer(middleware::from_fn_with_state(self.clone(), authorise))
+            .route_layer(middleware::from_fn_with_state(self.clone(), called_by_name));
         Router::new()
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
@@ -86,6 +91,31 @@ async fn in_time(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "no answer in time\n").into_response(),
     }
+}
+
+/// A web page may point a name of its own at this machine and ask as its visitor (DNS rebinding). Its browser then
+/// says that name; nothing that may ask does.
+async fn called_by_name(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let named = request.uri().authority().map(|authority| authority.as_str()).or(header);
+    // No browser leaves the header out.
+    match named.is_none_or(|host| is_own_name(host, &admin.host_names)) {
+        true => next.run(request).await,
+        false => {
+            let remedy = "requests must name this endpoint by its IP address, `localhost`, or a name in \
+                          admin.host_names\n";
+            (StatusCode::MISDIRECTED_REQUEST, remedy).into_response()
+        }
+    }
+}
+
+/// Whether `host`, with its port or without, is an address, `localhost` or one of `names`.
+fn is_own_name(host: &str, names: &[String]) -> bool {
+    let Ok(host) = host.parse::<Authority>() else { return false };
+    let name = host.host();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    address.parse::<IpAddr>().is_ok() || is("localhost") || names.iter().any(|known| is(known))
 }
 
 async fn authorise(State(admin): State<Admin>, request: Request, next: Next) -> Response {
@@ -199,6 +229,8 @@ async fn release(
 ) -> Response {
     let lane = TopicPartition::new(topic, partition);
     let outcome = admin.control.release(lane.clone()).await;
+    // Anyone may have written the path.
+    let lane = printable::name(&lane.to_string()).into_owned();
     match outcome {
         Ok(()) => {
             tracing::warn!(%lane, "halted lane released by an operator");
@@ -308,6 +340,44 @@ mod tests {
         let page = Request::post("/lanes/shop.orders/3/release").header("Origin", "http://evil");
         assert_eq!(ask(&admin, page).await.0, 403);
         assert_eq!(get(&admin, "/lanes/shop.orders/3/release").await.0, 405);
+    }
+
+    #[tokio::test]
+    async fn only_a_name_of_its_own_is_answered() {
+        let mut admin = admin(None);
+        admin.host_names = Arc::new(["kcbq.data.svc".to_owned()]);
+        for (host, path, status) in [
+            ("127.0.0.1:8080", "/status", 200),
+            ("[::1]:8080", "/metrics", 200),
+            ("10.1.2.3", "/status", 200),
+            ("LOCALHOST:8080", "/status", 200),
+            ("kcbq.data.svc:8080", "/status", 200),
+            ("evil.example", "/status", 421),
+            ("evil.example:8080", "/metrics", 421),
+            ("127.0.0.1.evil.example", "/status", 421),
+            ("localhost.evil.example", "/status", 421),
+            ("", "/status", 421),
+            ("a b", "/status", 421),
+            // They tell nothing, and a probe by name must not restart the pod.
+            ("evil.example", "/livez", 200),
+        ] {
+            let (found, _) = ask(&admin, Request::get(path).header("Host", host)).await;
+            assert_eq!(found, status, "{host} {path}");
+        }
+        let absolute = Request::get("http://evil.example/status").header("Host", "localhost");
+        assert_eq!(ask(&admin, absolute).await.0, 421);
+        let release = Request::post("/lanes/shop.orders/3/release").header("Host", "evil.example");
+        assert_eq!(ask(&admin, release).await.0, 421);
+    }
+
+    #[tokio::test]
+    async fn a_path_cannot_forge_a_line() {
+        let admin = admin(None);
+        let forged = format!("/lanes/a%0aERROR%1b{}/0/release", "x".repeat(1_000));
+        let (status, body) = ask(&admin, Request::post(forged)).await;
+        assert_eq!(status, 404);
+        assert!(body.starts_with("a\\nERROR\\u{1b}xxx") && body.len() < 200, "{body}");
+        assert_eq!(body.lines().count(), 1, "{body}");
     }
 
     #[tokio::test]
