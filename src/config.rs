@@ -100,10 +100,7 @@ pub fn parse(text: &str, sources: &dyn Sources) -> Result<Settings, ConfigError>
     let mut tree = yaml::parse(text)?;
     let secrets = expand::expand(&mut tree, sources, &mut problems);
     let value = shape::check(&tree, &schema(), &mut problems);
-    let settings = match problems.is_empty() {
-        true => validate::config(value, &tree, &mut problems),
-        false => None,
-    };
+    let settings = validate::config(value, &tree, &mut problems);
     match settings {
         Some(settings) if problems.is_empty() => Ok(settings),
         _ => Err(ConfigError::Invalid(problems.finish(&secrets))),

@@ -59,6 +59,16 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// Whether one was told of `path`, or of what it stands in.
+    pub fn is_told(&self, path: &str) -> bool {
+        self.0.iter().any(|told| is_within(path, &told.path))
+    }
+
+    /// Whether one was told of `path`, or of something in it.
+    pub fn is_told_within(&self, path: &str) -> bool {
+        self.0.iter().any(|told| is_within(&told.path, path))
+    }
+
     /// The mistakes in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
@@ -74,6 +84,12 @@ impl Problems {
         self.0.sort_by_key(|problem| problem.line.unwrap_or(u64::MAX));
         self
     }
+}
+
+/// Whether `path` is `outer` or a place in it.
+fn is_within(path: &str, outer: &str) -> bool {
+    let rest = path.strip_prefix(outer);
+    rest.is_some_and(|rest| rest.is_empty() || (!outer.is_empty() && rest.starts_with(['.', '['])))
 }
 
 impl fmt::Display for Problems {

@@ -3,9 +3,12 @@
 //!
 //! Only the part of JSON Schema is read that `schemars` writes for our settings; a test keeps the
 //! two in step. What a value turns into is returned for deserialising, with expanded text turned
-//! into a number or boolean where one is expected.
+//! into a number or boolean where one is expected. A value that is wrong is told and replaced by one that could
+//! stand there, so that the rest is checked in the same pass.
 
 use serde_json::{Map, Value as Json};
+
+mod advice;
 
 use crate::config::{
     problem::Problems,
@@ -27,19 +30,24 @@ struct Shape<'a> {
 
 impl<'a> Shape<'a> {
     fn node(&mut self, node: &Node, schema: &'a Json, path: &str) -> Json {
-        let schema = self.resolve(schema);
+        let found = self.checked(node, schema, path);
+        found.unwrap_or_else(|| advice::stand_in(self.root, schema))
+    }
+
+    /// The value, if it is as the schema asks for; otherwise a mistake was told.
+    fn checked(&mut self, node: &Node, schema: &'a Json, path: &str) -> Option<Json> {
+        let schema = resolve(self.root, schema);
         if let Some(alternatives) = alternatives(schema) {
             return self.one_of(node, alternatives, path);
         }
         match &node.value {
             Value::Map(entries) if accepts(schema, "object") => {
-                self.object(entries, node.line, schema, path)
+                Some(self.object(entries, node.line, schema, path))
             }
-            Value::List(items) if accepts(schema, "array") => self.array(items, schema, path),
+            Value::List(items) if accepts(schema, "array") => Some(self.array(items, schema, path)),
             Value::Text { text, expanded } => self.text(text, *expanded, node.line, schema, path),
             Value::Plain(value) if plain_fits(value, schema) => {
-                self.range(value, node.line, schema, path);
-                value.clone()
+                self.in_range(value, node.line, schema, path).then(|| value.clone())
             }
             _ => self.mismatch(node, schema, path),
         }
@@ -56,29 +64,53 @@ impl<'a> Shape<'a> {
                 (Some(schema), _) | (None, Some(schema)) => {
                     object.insert(entry.key.clone(), self.node(&entry.node, schema, &path));
                 }
-                (None, None) if closed => self.unknown(entry, known, &path),
+                (None, None) if closed => {
+                    // A value that goes to the key that is meant: neither is missing then.
+                    let meant = self.unknown(entry, known, &path);
+                    let free = meant.filter(|key| !entries.iter().any(|other| other.key == *key));
+                    if let Some((key, schema)) = free.and_then(|key| Some((key, known?.get(key)?)))
+                    {
+                        object.insert(key.to_owned(), self.node(&entry.node, schema, &path));
+                    }
+                }
                 (None, None) => {
                     object.insert(entry.key.clone(), plain(&entry.node));
                 }
             }
         }
         let required = schema.get("required").and_then(Json::as_array).into_iter().flatten();
-        for key in required.filter_map(Json::as_str).filter(|key| !object.contains_key(*key)) {
-            if !entries.iter().any(|entry| entry.key == key) {
-                let remedy = Some("add it; `kcbq config reference` describes every key");
-                self.problems.push(below(path, key), Some(line), "is missing", remedy);
+        for key in required.filter_map(Json::as_str) {
+            if object.contains_key(key) {
+                continue;
+            }
+            let remedy = Some("add it; `kcbq config reference` describes every key");
+            self.problems.push(below(path, key), Some(line), "is missing", remedy);
+            if let Some(schema) = known.and_then(|known| known.get(key)) {
+                object.insert(key.to_owned(), advice::stand_in(self.root, schema));
             }
         }
         Json::Object(object)
     }
 
-    fn unknown(&mut self, entry: &Entry, known: Option<&Map<String, Json>>, path: &str) {
+    /// Tells a key that is none, and returns the one that may be meant.
+    fn unknown(
+        &mut self,
+        entry: &Entry,
+        known: Option<&'a Map<String, Json>>,
+        path: &str,
+    ) -> Option<&'a str> {
+        if let Some(remedy) = advice::gone(path) {
+            self.problems.push(path, Some(entry.line), "is no longer a key", Some(remedy));
+            return None;
+        }
         let names = known.into_iter().flat_map(Map::keys).map(String::as_str);
-        let remedy = match closest(&entry.key, names.clone()) {
+        let meant = closest(&entry.key, names.clone());
+        let remedy = match meant {
             Some(name) => format!("did you mean `{name}`?"),
             None => format!("possible here: {}", names.collect::<Vec<_>>().join(", ")),
         };
         self.problems.push(path, Some(entry.line), "is not a key", Some(&remedy));
+        meant
     }
 
     fn array(&mut self, items: &[Node], schema: &'a Json, path: &str) -> Json {
@@ -96,47 +128,64 @@ impl<'a> Shape<'a> {
         line: u64,
         schema: &'a Json,
         path: &str,
-    ) -> Json {
+    ) -> Option<Json> {
         if let Some(choices) = choices(schema) {
-            if !choices.contains(&text) {
-                self.wrong_choice(text, expanded, line, &choices, path);
+            if choices.contains(&text) {
+                return Some(text.into());
             }
-            return text.into();
+            let options = advice::options(&[], &choices, text);
+            return self.wrong_choice(text, expanded, line, &options, path);
         }
         if accepts(schema, "string") {
-            return text.into();
+            let Some((message, remedy)) = advice::wrong_form(schema, text, expanded) else {
+                return Some(text.into());
+            };
+            self.problems.push(path, Some(line), message, Some(&remedy));
+            return None;
         }
         let parsed = if expanded { serde_json::from_str::<Json>(text.trim()).ok() } else { None };
         if let Some(value) = parsed.filter(|value| plain_fits(value, schema)) {
-            self.range(&value, line, schema, path);
-            return value;
+            return self.in_range(&value, line, schema, path).then_some(value);
         }
         let found = Value::Text { text: text.to_owned(), expanded };
         self.mismatch(&Node { line, value: found }, schema, path)
     }
 
-    fn wrong_choice(&mut self, text: &str, hide: bool, line: u64, choices: &[&str], path: &str) {
+    fn wrong_choice(
+        &mut self,
+        text: &str,
+        hide: bool,
+        line: u64,
+        options: &[String],
+        path: &str,
+    ) -> Option<Json> {
         let message = match hide {
             true => "is not one of the choices".to_owned(),
             false => format!("`{text}` is not one of the choices"),
         };
-        let remedy = match closest(text, choices.iter().copied()).filter(|_| !hide) {
-            Some(choice) => format!("did you mean `{choice}`? Choices: {}", choices.join(", ")),
-            None => format!("choices: {}", choices.join(", ")),
+        let words = options.iter().map(String::as_str).filter(|option| !option.starts_with('`'));
+        let listed = options.join(", ");
+        let remedy = match closest(text, words).filter(|_| !hide) {
+            Some(choice) => format!("did you mean `{choice}`? Choices: {listed}"),
+            None => format!("choices: {listed}"),
         };
         self.problems.push(path, Some(line), message, Some(&remedy));
+        None
     }
 
     /// One of several shapes: a choice of words, an option, or an enum with data.
-    fn one_of(&mut self, node: &Node, alternatives: &'a [Json], path: &str) -> Json {
-        let resolved: Vec<&'a Json> = alternatives.iter().map(|one| self.resolve(one)).collect();
+    fn one_of(&mut self, node: &Node, alternatives: &'a [Json], path: &str) -> Option<Json> {
+        let root = self.root;
+        let resolved: Vec<&'a Json> = alternatives.iter().map(|one| resolve(root, one)).collect();
         let words: Vec<&str> = resolved.iter().filter_map(|one| choices(one)).flatten().collect();
         match &node.value {
             Value::Text { text, expanded } if !words.is_empty() => {
-                if !words.contains(&text.as_str()) {
-                    self.wrong_choice(text, *expanded, node.line, &words, path);
+                if words.contains(&text.as_str()) {
+                    return Some(text.as_str().into());
                 }
-                text.as_str().into()
+                let shown = if *expanded { "…" } else { text };
+                let options = advice::options(&resolved, &words, shown);
+                self.wrong_choice(text, *expanded, node.line, &options, path)
             }
             Value::Map(entries) => {
                 let objects: Vec<&'a Json> =
@@ -149,12 +198,12 @@ impl<'a> Shape<'a> {
                     entries.iter().any(|entry| known.is_some_and(|k| k.contains_key(&entry.key)))
                 };
                 match objects.iter().find(has).or_else(|| objects.first()) {
-                    Some(schema) => self.node(node, schema, path),
+                    Some(schema) => self.checked(node, schema, path),
                     None => self.mismatch_words(node, &resolved, &words, path),
                 }
             }
             value => match resolved.iter().find(|one| fits(value, one)) {
-                Some(schema) => self.node(node, schema, path),
+                Some(schema) => self.checked(node, schema, path),
                 None => self.mismatch_words(node, &resolved, &words, path),
             },
         }
@@ -168,26 +217,26 @@ impl<'a> Shape<'a> {
         variants: &[&'a Json],
         (tag, tags): (&str, &[&str]),
         path: &str,
-    ) -> Json {
+    ) -> Option<Json> {
         let entry = entries.iter().find(|entry| entry.key == tag);
         match entry.map(|entry| (entry, &entry.node.value)) {
             Some((_, Value::Text { text, .. })) if tags.contains(&text.as_str()) => {
                 let index = tags.iter().position(|tag| tag == text).unwrap_or_default();
                 let schema = variants.get(index).copied().unwrap_or(self.root);
-                self.node(node, schema, path)
+                self.checked(node, schema, path)
             }
             Some((entry, Value::Text { text, expanded })) => {
-                self.wrong_choice(text, *expanded, entry.line, tags, &below(path, tag));
-                Json::Null
+                let options = advice::options(&[], tags, text);
+                self.wrong_choice(text, *expanded, entry.line, &options, &below(path, tag))
             }
             Some((entry, _)) => {
                 let wanted = format!("one of {}", tags.join(", "));
-                self.expected(&entry.node, &wanted, &below(path, tag))
+                self.expected(&entry.node, &Json::Null, &wanted, &below(path, tag))
             }
             None => {
                 let remedy = format!("choices: {}", tags.join(", "));
                 self.problems.push(below(path, tag), Some(node.line), "is missing", Some(&remedy));
-                Json::Null
+                None
             }
         }
     }
@@ -198,36 +247,30 @@ impl<'a> Shape<'a> {
         shapes: &[&Json],
         words: &[&str],
         path: &str,
-    ) -> Json {
+    ) -> Option<Json> {
         let mut wanted: Vec<String> =
             shapes.iter().filter(|one| choices(one).is_none()).map(|one| expected(one)).collect();
         if !words.is_empty() {
             wanted.push(format!("one of {}", words.join(", ")));
         }
         wanted.retain(|one| one != "null");
-        self.expected(node, &wanted.join(" or "), path)
+        let shape = shapes.iter().find(|one| advice::wrong_type(one, &node.value, "").is_some());
+        self.expected(node, shape.unwrap_or(&&Json::Null), &wanted.join(" or "), path)
     }
 
-    fn mismatch(&mut self, node: &Node, schema: &Json, path: &str) -> Json {
-        self.expected(node, &expected(schema), path)
+    fn mismatch(&mut self, node: &Node, schema: &Json, path: &str) -> Option<Json> {
+        self.expected(node, schema, &expected(schema), path)
     }
 
-    fn expected(&mut self, node: &Node, wanted: &str, path: &str) -> Json {
-        let remedy = match (&node.value, wanted) {
-            (Value::Plain(Json::Number(_) | Json::Bool(_)), "text") => Some("put it in quotes"),
-            (Value::Plain(Json::Null), _) => Some("give it a value, or leave the key out"),
-            (Value::Text { .. }, "a number" | "a whole number" | "true or false") => {
-                Some("write it without quotes")
-            }
-            _ => None,
-        };
+    fn expected(&mut self, node: &Node, schema: &Json, wanted: &str, path: &str) -> Option<Json> {
+        let remedy = advice::wrong_type(schema, &node.value, wanted);
         let message = format!("expected {wanted}, found {}", found(&node.value));
-        self.problems.push(path, Some(node.line), message, remedy);
-        Json::Null
+        self.problems.push(path, Some(node.line), message, remedy.as_deref());
+        None
     }
 
-    fn range(&mut self, value: &Json, line: u64, schema: &Json, path: &str) {
-        let Some(number) = value.as_f64() else { return };
+    fn in_range(&mut self, value: &Json, line: u64, schema: &Json, path: &str) -> bool {
+        let Some(number) = value.as_f64() else { return true };
         let bound = |key| schema.get(key).filter(|bound| bound.is_number());
         let below = bound("minimum").filter(|min| min.as_f64().is_some_and(|min| number < min));
         let above = bound("maximum").filter(|max| max.as_f64().is_some_and(|max| number > max));
@@ -237,19 +280,21 @@ impl<'a> Shape<'a> {
         if let Some(max) = above {
             self.problems.push(path, Some(line), format!("must be at most {max}"), None);
         }
+        below.is_none() && above.is_none()
     }
+}
 
-    fn resolve(&self, schema: &'a Json) -> &'a Json {
-        let mut schema = schema;
-        while let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
-            let pointer = reference.strip_prefix('#').unwrap_or(reference);
-            match self.root.pointer(pointer) {
-                Some(target) => schema = target,
-                None => break,
-            }
+/// The schema itself, where `schema` only refers to it.
+fn resolve<'s>(root: &'s Json, schema: &'s Json) -> &'s Json {
+    let mut schema = schema;
+    while let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
+        let pointer = reference.strip_prefix('#').unwrap_or(reference);
+        match root.pointer(pointer) {
+            Some(target) => schema = target,
+            None => break,
         }
-        schema
     }
+    schema
 }
 
 fn below(path: &str, key: &str) -> String {
@@ -448,7 +493,6 @@ mod tests {
         let found = problems(text).join("\n");
         for wanted in [
             "line 1: nam: is not a key – did you mean `name`?",
-            "line 1: name: is missing",
             "line 2: count: must be at most 9",
             "line 3: mode: `fats` is not one of the choices – did you mean `fast`?",
             "line 4: flag: expected true or false, found text – write it without quotes",
@@ -458,7 +502,8 @@ mod tests {
         ] {
             assert!(found.contains(wanted), "{wanted}\nnot in\n{found}");
         }
-        assert_eq!(found.lines().count(), 8, "{found}");
+        // `name` is misspelt, and so not missing, too.
+        assert_eq!(found.lines().count(), 7, "{found}");
     }
 
     #[test]

@@ -13,8 +13,14 @@ use crate::{
         yaml::Node,
     },
     gcp::settings::{BigQuerySettings, GcsSettings},
-    kafka::settings::{KafkaSettings, RegistrySettings},
-    ops::{logging::LogSettings, settings::AdminSettings},
+    kafka::{
+        properties,
+        settings::{KafkaSettings, RegistrySettings},
+    },
+    ops::{
+        logging::{FILTER_VARIABLE, LogSettings},
+        settings::AdminSettings,
+    },
     path::price::Prices,
     pipeline::settings::{
         AllowanceError, AllowedTables, LimitSettings, NullValue, PayloadSettings, TableTemplate,
@@ -24,6 +30,8 @@ use crate::{
     transcode::settings::Format,
     write::load::pace::JOB_TIME_MAX,
 };
+
+mod addresses;
 
 const DAY_MS: i64 = 86_400_000;
 const TOKEN_CHARS_MIN: usize = 16;
@@ -67,6 +75,7 @@ pub(crate) fn config(value: Json, tree: &Node, problems: &mut Problems) -> Optio
     check.kafka(&config.kafka, &config.limits);
     check.bigquery(&config.bigquery);
     check.gcs(&config);
+    config.schema_registry.iter().for_each(|registry| check.registry(registry));
     check.admin(&config.admin);
     check.log(&config.log);
     check.duplicates(&config.topics);
@@ -108,7 +117,10 @@ impl Check<'_> {
                 (None, None) => break None,
             }
         };
-        self.problems.push(path, line, message, remedy);
+        // What stands in for a value that is wrong may be wrong itself.
+        if !self.problems.is_told(path) {
+            self.problems.push(path, line, message, remedy);
+        }
     }
 
     /// The sections one by one, so that a mistake in one does not hide those in another.
@@ -152,7 +164,9 @@ impl Check<'_> {
         match serde_json::from_value(value?) {
             Ok(section) => Some(section),
             Err(error) => {
-                self.problem(path, error.to_string(), None);
+                if !self.problems.is_told_within(path) {
+                    self.problem(path, error.to_string(), None);
+                }
                 None
             }
         }
@@ -171,8 +185,8 @@ impl Check<'_> {
             let remedy = Some("write `host:port` of at least one broker");
             self.problem("kafka.bootstrap_servers", "is empty", remedy);
         }
-        if let Err(error) = crate::kafka::properties::consumer(kafka) {
-            self.problem("kafka", error.to_string(), None);
+        for error in properties::problems(kafka) {
+            self.problem(&error.path(), error.to_string(), None);
         }
         if kafka.decompressed_bytes_max < u64::from(kafka.record_bytes_max) {
             self.problem(
@@ -197,22 +211,19 @@ impl Check<'_> {
             self.problem("bigquery.dataset", "is not a possible dataset name", remedy);
         }
         for problem in bigquery.streaming.problems() {
-            self.problem("bigquery.streaming", problem, None);
+            self.below("bigquery.streaming", &problem);
         }
         for problem in bigquery.storage.problems() {
-            self.problem("bigquery.storage", problem, None);
+            self.below("bigquery.storage", &problem);
         }
-        self.endpoint("bigquery.endpoint", bigquery.endpoint.as_deref());
-        self.endpoint("bigquery.storage_endpoint", bigquery.storage_endpoint.as_deref());
+        self.endpoint("bigquery.endpoint", bigquery.endpoint.as_deref(), bigquery);
+        self.endpoint("bigquery.storage_endpoint", bigquery.storage_endpoint.as_deref(), bigquery);
     }
 
-    fn endpoint(&mut self, path: &str, endpoint: Option<&str>) {
-        let is_http = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-        let endpoint = endpoint.map(url::Url::parse);
-        if endpoint.is_some_and(|url| !url.as_ref().is_ok_and(is_http)) {
-            let remedy = Some("write scheme, host and port: `http://localhost:9050`");
-            self.problem(path, "is not an HTTP address", remedy);
-        }
+    /// A sentence that begins with the name of a key of `section`.
+    fn below(&mut self, section: &str, sentence: &str) {
+        let (key, problem) = sentence.split_once(' ').unwrap_or(("", sentence));
+        self.problem(&format!("{section}.{key}"), problem, None);
     }
 
     fn gcs(&mut self, config: &Config) {
@@ -224,7 +235,7 @@ impl Check<'_> {
             let remedy = Some("write its name, without `gs://`");
             self.problem("gcs.bucket", "is not a possible bucket name", remedy);
         }
-        self.endpoint("gcs.endpoint", gcs.endpoint.as_deref());
+        self.endpoint("gcs.endpoint", gcs.endpoint.as_deref(), &config.bigquery);
         let staged = config.topics.iter().filter(|topic| topic.write.may_load(true));
         let waits = staged.map(|topic| topic.freshness).max().unwrap_or_default();
         let needed = waits.saturating_add(JOB_TIME_MAX);
@@ -259,8 +270,14 @@ impl Check<'_> {
     }
 
     fn log(&mut self, log: &LogSettings) {
-        if let Err(error) = log.env_filter() {
-            self.problem("log.filter", error.to_string(), None);
+        let Err(error) = log.env_filter() else { return };
+        let remedy = Some("write a level, such as `info`, or pairs, such as `warn,kcbq=debug`");
+        match std::env::var_os(FILTER_VARIABLE) {
+            Some(_) => {
+                let message = format!("the environment variable {FILTER_VARIABLE}: {error}");
+                self.problems.push("", None, message, remedy);
+            }
+            None => self.problem("log.filter", error.to_string(), remedy),
         }
     }
 
@@ -285,7 +302,11 @@ impl Check<'_> {
         self.write(path, topic, config);
         let matcher = TopicMatch::parse(&topic.matches).map_err(|error| {
             let remedy = Some("write a topic's name or a regular expression");
-            self.problem(&format!("{path}.match"), error.to_string(), remedy);
+            // The lines before draw where it is.
+            let words = error.to_string();
+            let what = words.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            let problem = format!("is no regular expression: {what}");
+            self.problem(&format!("{path}.match"), problem, remedy);
         });
         let table = TableTemplate::parse(&topic.table).map_err(|error| {
             let remedy = Some("write `table` or `dataset.table`, such as `raw.{topic}`");
@@ -332,7 +353,8 @@ impl Check<'_> {
                 "goes by the Storage Write API, and `bigquery.endpoint` is an emulator without it";
             self.problem(&format!("{path}.write"), problem, Some(remedy));
         }
-        if topic.delivery == Delivery::ExactlyOnce && topic.write != WriteMode::Load {
+        let is_known = !self.problems.is_told(&format!("{path}.write"));
+        if is_known && topic.delivery == Delivery::ExactlyOnce && topic.write != WriteMode::Load {
             let remedy = "write `write: load`, or `delivery: at_least_once`";
             let problem =
                 "is exactly_once, and only rows of load jobs are never there twice after a crash";

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Error, Spanned};
 
 use crate::config::problem::ConfigError;
 
@@ -47,19 +47,26 @@ pub struct Entry {
 }
 
 impl Node {
-    /// The node below this one at `path`, such as `topics[0].table`.
+    /// The node below this one at `path`, such as `topics[0].table`. Keys may hold dots.
     pub fn at(&self, path: &str) -> Option<&Self> {
-        let mut node = self;
-        for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
-            node = match (&node.value, part.strip_suffix(']')) {
-                (Value::List(items), Some(index)) => items.get(index.parse::<usize>().ok()?)?,
-                (Value::Map(entries), None) => {
-                    &entries.iter().find(|entry| entry.key == part)?.node
-                }
-                _ => return None,
-            };
+        if path.is_empty() {
+            return Some(self);
         }
-        Some(node)
+        match &self.value {
+            Value::List(items) => {
+                let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
+                items.get(index.parse::<usize>().ok()?)?.at(rest)
+            }
+            Value::Map(entries) => {
+                let path = path.strip_prefix('.').unwrap_or(path);
+                entries.iter().find_map(|entry| {
+                    let rest = path.strip_prefix(entry.key.as_str())?;
+                    let ends = rest.is_empty() || rest.starts_with(['.', '[']);
+                    if ends { entry.node.at(rest) } else { None }
+                })
+            }
+            Value::Plain(_) | Value::Text { .. } => None,
+        }
     }
 }
 
@@ -75,8 +82,33 @@ pub fn parse(text: &str) -> Result<Node, ConfigError> {
         strict_booleans: true,
     };
     let tree: Spanned<Value> = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| ConfigError::Syntax(error.to_string()))?;
+        .map_err(|error| ConfigError::Syntax(words(error.without_snippet())))?;
     Ok(node(tree))
+}
+
+/// What the parser found, in words for whoever writes the file: the parser's own speak to its caller.
+fn words(error: &Error) -> String {
+    let place = error.location().map_or_else(String::new, |place| {
+        format!("line {} column {}: ", place.line(), place.column())
+    });
+    match error {
+        Error::DuplicateMappingKey { .. } => {
+            format!("{place}this key stands there twice – remove one of the two")
+        }
+        Error::MultipleDocuments { .. } => {
+            format!("{place}a second document begins – remove it with the `---` before it")
+        }
+        other => {
+            let text = other.to_string();
+            let remedy = match text.contains("unknown escape character") {
+                true => {
+                    " – write the text in single quotes: between double quotes `\\` begins an escape"
+                }
+                false => "",
+            };
+            format!("{text}{remedy}")
+        }
+    }
 }
 
 fn node(spanned: Spanned<Value>) -> Node {
@@ -165,6 +197,9 @@ mod tests {
             (6, &Value::Text { text: "no".into(), expanded: false })
         );
         assert_eq!(tree.at("list[2].b"), None);
+        let tree = parse("a:\n  b: {c: 1}\n  b.c:\n    d.e: 2\n").unwrap();
+        assert_eq!(tree.at("a.b.c.d.e").unwrap().line, 4);
+        assert_eq!(tree.at("a.b.d"), None);
     }
 
     #[test]

@@ -10,22 +10,15 @@ use crate::write::stack::{Limits, retry::RetrySettings};
 /// BigQuery refuses larger requests: 10 MB, read as 10 MiB by the error message
 /// (<https://docs.cloud.google.com/bigquery/quotas#streaming_inserts>).
 pub const BODY_BYTES_HARD_MAX: usize = 10_000_000;
-/// BigQuery refuses more rows in one request.
-pub const ROWS_HARD_MAX: usize = 50_000;
 
 /// How rows are streamed into BigQuery. The quotas behind the limits belong to the Google Cloud
 /// project and are shared by everything that writes to it: give this service its share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct InsertAllSettings {
-    /// A request is sent when its body reaches this many bytes. Larger bodies cost less per row,
-    /// smaller ones less memory. Default: 1 MiB.
-    pub body_bytes_target: usize,
     /// No request is larger, unless a single row is; that one is refused. BigQuery's own limit is
     /// 10 MB. Default: 9,000,000.
     pub body_bytes_max: usize,
-    /// No request holds more rows. BigQuery's own limit is 50,000. Default: 10,000.
-    pub rows_max: usize,
     /// Whether bodies are compressed (gzip, level 1). Saves about three quarters of the traffic
     /// for more than twice the CPU time. Default: false.
     pub gzip: bool,
@@ -47,9 +40,7 @@ pub struct InsertAllSettings {
 impl Default for InsertAllSettings {
     fn default() -> Self {
         Self {
-            body_bytes_target: 1024 * 1024,
             body_bytes_max: 9_000_000,
-            rows_max: 10_000,
             gzip: false,
             bytes_per_second: 100_000_000,
             requests_in_flight: 64,
@@ -68,14 +59,7 @@ impl InsertAllSettings {
                 self.body_bytes_max <= BODY_BYTES_HARD_MAX,
                 "body_bytes_max is above BigQuery's limit of 10,000,000",
             ),
-            (
-                (1024..=self.body_bytes_max).contains(&self.body_bytes_target),
-                "body_bytes_target must lie between 1024 and body_bytes_max",
-            ),
-            (
-                (1..=ROWS_HARD_MAX).contains(&self.rows_max),
-                "rows_max must lie between 1 and BigQuery's limit of 50,000",
-            ),
+            (self.body_bytes_max >= 1024, "body_bytes_max must be at least 1,024"),
             (
                 self.bytes_per_second >= self.body_bytes_max as u64,
                 "bytes_per_second must be at least body_bytes_max",
@@ -104,7 +88,7 @@ mod tests {
     #[test]
     fn the_defaults_are_sound_and_limits_are_checked() {
         assert_eq!(InsertAllSettings::default().problems(), Vec::<String>::new());
-        let wrong = InsertAllSettings { rows_max: 60_000, timeout_ms: 1, ..Default::default() };
+        let wrong = InsertAllSettings { body_bytes_max: 7, timeout_ms: 1, ..Default::default() };
         assert_eq!(wrong.problems().len(), 2);
     }
 }
