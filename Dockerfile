@@ -1,4 +1,5 @@
-# syntax=docker/dockerfile:1
+# By tag, for building at home: what they stand for changes. The release builds with the digests of its day and publishes
+# them (base-images.txt).
 ARG BUILDER_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
