@@ -1,6 +1,9 @@
 //! One owner, as it goes from step to step.
 
-use super::{Committed, Defect, Faults, Job, JobId, JobState, Message, RECORDS, TABLES, World};
+use super::{
+    Committed, Defect, Faults, Job, JobId, JobState, Message, RECORDS, TABLES, World,
+    memory::{self, Prints},
+};
 
 /// Commits under way at most, where they travel.
 const COMMITS_MAX: usize = 2;
@@ -23,10 +26,24 @@ pub(super) enum Place {
 pub(super) struct Owner {
     pub(super) generation: u8,
     /// Whether it has read the committed offset.
-    started: bool,
-    chains: [Place; TABLES],
+    pub(super) started: bool,
+    /// Whether it stands still until a person has done something.
+    pub(super) is_halted: bool,
+    pub(super) chains: [Place; TABLES],
+    /// Which log the last row below each chain's end is of, where that is known.
+    pub(super) prints: [Option<bool>; TABLES],
+    /// The nodes of each chain that it knows of, by bit: what it may commit as a hint.
+    nodes: [u8; TABLES],
+    /// Whether it knows where each chain begins, or has a hint.
+    pub(super) has_beginning: [bool; TABLES],
+    /// Whether no chain can be there of which it has no hint: what it commits says so only if it was told so.
+    is_whole: bool,
     /// The next record to take in.
-    next: u8,
+    pub(super) next: u8,
+    /// Which of the records that it has taken in are of the second log.
+    pub(super) log: u8,
+    /// Records that lie below a chain's end and are not compared yet, by bit.
+    passed: u8,
     /// Rows that are in an object of no job yet, by bit.
     staged: u8,
     /// Records that are done with, by bit; those that it found committed are.
@@ -42,8 +59,15 @@ impl Owner {
         Self {
             generation,
             started: false,
+            is_halted: false,
             chains: [Place::Sought { node: 0, attempt: 0 }; TABLES],
+            prints: [None; TABLES],
+            nodes: [1; TABLES],
+            has_beginning: [true; TABLES],
+            is_whole: true,
             next: 0,
+            log: 0,
+            passed: 0,
             staged: 0,
             done: 0,
             switched: false,
@@ -58,7 +82,7 @@ impl Owner {
         }
     }
 
-    fn node(place: Place) -> u8 {
+    pub(super) fn node(place: Place) -> u8 {
         match place {
             Place::Sought { node, .. }
             | Place::End { node, .. }
@@ -68,12 +92,40 @@ impl Owner {
     }
 
     fn progress(&self, faults: &Faults) -> Committed {
-        Committed { offset: self.watermark(faults), nodes: self.chains.map(Self::node) }
+        let offset = self.watermark(faults);
+        let below = |known: u8| 7 - (known & ((2 << offset) - 1)).leading_zeros() as u8;
+        let nodes = match faults.prints {
+            // A hint that does not lie above the offset needs no print.
+            Prints::All => self.nodes.map(below),
+            _ => self.chains.map(Self::node),
+        };
+        let is_left_out =
+            |node: u8| faults.defect == Some(Defect::HintAtOffsetLeftOut) && node == offset;
+        Committed {
+            offset,
+            nodes: nodes.map(|node| if is_left_out(node) { 0 } else { node }),
+            is_ours: true,
+            is_whole: self.is_whole,
+            log: offset.checked_sub(1).map(|last| memory::has(self.log, last)),
+        }
+    }
+
+    /// Whether the running client notices that the log below its position is another one.
+    pub(super) fn sees(&self, log: u8) -> bool {
+        self.next > 0 && memory::has(log ^ self.log, self.next - 1)
+    }
+
+    /// Where a chain ends is known now.
+    fn found(&mut self, table: usize, node: u8, print: Option<bool>) {
+        self.nodes[table] |= 1 << node;
+        self.prints[table] = print;
+        self.has_beginning[table] = true;
     }
 
     /// Whether it has nothing left to do.
     pub(super) fn is_done(&self, committed: Committed, faults: &Faults) -> bool {
         self.started
+            && !self.is_halted
             && committed.offset == RECORDS
             && committed == self.progress(faults)
             && self.staged == 0
@@ -89,35 +141,51 @@ fn id(faults: &Faults, table: usize, (node, attempt): (u8, u8), end: u8) -> JobI
 /// Everything that the owner may do next.
 pub(super) fn steps(world: &World, index: usize, faults: &Faults, found: &mut Vec<World>) {
     let owner = &world.owners[index];
+    if owner.is_halted {
+        return;
+    }
     if !owner.started {
         return found.extend(start(world, index, faults));
     }
+    if owner.sees(world.log) {
+        return found.push(halted(world, index));
+    }
+    found.extend(memory::move_floor(world, index, faults));
     for table in 0..TABLES {
         found.extend(follow(world, index, table, faults));
     }
     found.extend(take_in(world, index, faults));
-    found.extend(commit(world, index, faults));
+    let what = owner.progress(faults);
+    found.extend(commit(world.clone(), index, what, faults));
+    if let Some(world) = memory::spend(world, memory::LOST_HINTS, faults.lost_hints) {
+        let what = Committed { nodes: [0; TABLES], is_whole: false, ..what };
+        found.extend(commit(world, index, what, faults));
+    }
+}
+
+pub(super) fn halted(world: &World, index: usize) -> World {
+    let mut next = world.clone();
+    next.owners[index].is_halted = true;
+    next
 }
 
 /// Commits what has changed. Where commits neither overtake each other nor are stamped anew, one that is
 /// late is like one that is made later, and one of an owner that is over does nothing.
-fn commit(world: &World, index: usize, faults: &Faults) -> Option<World> {
+fn commit(mut world: World, index: usize, what: Committed, faults: &Faults) -> Option<World> {
     let owner = &world.owners[index];
-    let what = owner.progress(faults);
     let is_wired = faults.restamped || faults.reordered;
     if what == world.committed || !is_wired && owner.generation != world.generation {
         return None;
     }
-    let mut next = world.clone();
     if !is_wired {
-        next.committed = what;
-        return Some(next);
+        world.commit(what);
+        return Some(world);
     }
     let message = Message::Commit { owner: owner.generation, what };
     let commits = world.wire.iter().filter(|sent| matches!(sent, Message::Commit { .. }));
     (!world.wire.contains(&message) && commits.count() < COMMITS_MAX).then(|| {
-        next.wire.push(message);
-        next
+        world.wire.push(message);
+        world
     })
 }
 
@@ -130,14 +198,24 @@ fn start(world: &World, index: usize, faults: &Faults) -> Option<World> {
         next.owners.remove(index);
         return Some(next);
     }
+    let known = memory::known(world, faults);
     let place = |node| match faults.defect {
         Some(Defect::BaseAtStart) => Place::End { node: committed.offset.max(node), attempt: 0 },
+        Some(Defect::HintAtOffsetLeftOut) if node == 0 => {
+            Place::Sought { node: committed.offset, attempt: 0 }
+        }
         _ => Place::Sought { node, attempt: 0 },
     };
     *owner = Owner {
         started: true,
-        chains: committed.nodes.map(place),
+        is_halted: memory::is_another(world),
+        chains: known.map(|known| place(known.node)),
+        prints: known.map(|known| known.print),
+        nodes: known.map(|known| 1 | 1 << known.node),
+        has_beginning: known.map(|known| known.has_beginning),
+        is_whole: committed.is_whole,
         next: committed.offset,
+        log: world.log & ((1 << committed.offset) - 1),
         done: (1 << committed.offset) - 1,
         switched: owner.switched,
         brought: if faults.switching { world.brought() } else { 0 },
@@ -147,6 +225,25 @@ fn start(world: &World, index: usize, faults: &Faults) -> Option<World> {
 }
 
 impl Owner {
+    /// Passes over a record below the chain's end: a job has brought it, if the chain belongs to this log. That
+    /// shows at the last row of the chain.
+    fn pass(&mut self, record: u8, table: usize, faults: &Faults) {
+        let bit = 1 << record;
+        let print = self.prints[table].filter(|_| faults.prints >= Prints::Passed);
+        match print {
+            None => self.done |= bit,
+            Some(print) if record + 1 == Self::node(self.chains[table]) => {
+                if print == memory::has(self.log, record) {
+                    self.done |= bit | self.passed & mask(table, faults);
+                    self.passed &= !mask(table, faults);
+                } else {
+                    self.is_halted = true;
+                }
+            }
+            Some(_) => self.passed |= bit,
+        }
+    }
+
     /// Whether it waits for the answer to this job's request.
     pub(super) fn waits_for(&self, id: JobId) -> bool {
         let place = self.chains[usize::from(id.table)];
@@ -181,12 +278,21 @@ fn follow(world: &World, index: usize, table: usize, faults: &Faults) -> Vec<Wor
     let me = &mut next.owners[index];
     match owner.chains[table] {
         Place::Sought { node, attempt } => {
-            me.chains[table] = match job((node, attempt), 0).map(|job| (job.state, job.end)) {
+            let found = job((node, attempt), 0).copied();
+            me.chains[table] = match found.map(|job| (job.state, job.end)) {
+                None if memory::is_no_end(owner, table, node, world.log, faults) => {
+                    return vec![halted(world, index)];
+                }
                 None => Place::End { node, attempt },
                 Some((JobState::Active, _)) => return Vec::new(),
                 Some((JobState::Loaded, end)) => Place::Sought { node: end, attempt: 0 },
                 Some((JobState::Failed, _)) => Place::Sought { node, attempt: attempt + 1 },
             };
+            if let Some(job) = found.filter(|job| job.state == JobState::Loaded) {
+                me.found(table, job.end, Some(job.print()));
+            } else if found.is_some() {
+                me.has_beginning[table] = true;
+            }
             vec![next]
         }
         Place::End { node, attempt } => {
@@ -194,27 +300,34 @@ fn follow(world: &World, index: usize, table: usize, faults: &Faults) -> Vec<Wor
             if rows == 0 {
                 return Vec::new();
             }
-            // Everything below `next` is settled: staged, in a job, streamed, or not for this table.
-            let end = owner.next;
+            // Everything below `next` is settled: staged, in a job, streamed, or not for this table. The
+            // slot ends behind its last row, and its label says of which log that is.
+            let end = 8 - rows.leading_zeros() as u8;
             me.staged &= !rows;
-            let id = id(faults, table, (node, attempt), end);
-            vec![ask(next, index, Job { id, end, rows, state: JobState::Active })]
+            let (id, log) = (id(faults, table, (node, attempt), end), owner.log & rows);
+            vec![ask(next, index, Job { id, end, rows, log, state: JobState::Active })]
         }
         Place::Asking { .. } => Vec::new(),
         Place::Polling { node, attempt, end, rows } => {
-            let Some(found) = job((node, attempt), end) else { return Vec::new() };
+            // One that BigQuery has forgotten meanwhile is waited for by a person.
+            let Some(found) = job((node, attempt), end) else { return vec![halted(world, index)] };
             let failed = faults.defect != Some(Defect::DoneIsSuccess);
             match found.state {
                 JobState::Active => return Vec::new(),
                 JobState::Failed if failed => {
                     let reused = faults.defect == Some(Defect::FailedIdReused);
                     let attempt = if reused { attempt } else { attempt + 1 };
-                    let id = id(faults, table, (node, attempt), end);
-                    next = ask(next, index, Job { id, end, rows, state: JobState::Active });
+                    let (id, log) = (id(faults, table, (node, attempt), end), owner.log & rows);
+                    let job = Job { id, end, rows, log, state: JobState::Active };
+                    next = ask(next, index, job);
+                }
+                _ if found.end == end && memory::is_other_row(owner, found, faults) => {
+                    me.is_halted = true;
                 }
                 _ if found.end == end || faults.defect == Some(Defect::OwnEndKept) => {
                     me.done |= rows;
                     me.chains[table] = Place::End { node: end, attempt: 0 };
+                    me.found(table, end, Some(memory::has(owner.log, end - 1)));
                 }
                 // Another owner's: the lane is given up and taken over again.
                 _ => me.started = false,
@@ -242,12 +355,14 @@ fn take_in(world: &World, index: usize, faults: &Faults) -> Vec<World> {
     let is_loaded = record < Owner::node(place);
     let taken = |work: &dyn Fn(&mut World)| {
         let mut next = world.clone();
-        next.owners[index].next += 1;
+        let me = &mut next.owners[index];
+        me.next += 1;
+        me.log = me.log & !(1 << record) | world.log & 1 << record;
         work(&mut next);
         next
     };
     let bit = 1 << record;
-    let pass = |next: &mut World| next.owners[index].done |= bit;
+    let pass = |next: &mut World| next.owners[index].pass(record, table, faults);
     let stage = |next: &mut World| next.owners[index].staged |= bit;
     let switch = |next: &mut World| {
         next.owners[index].switched = true;

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{
-    Committed, Faults, JobId, JobState, Message, RECORDS, World,
+    Committed, Faults, JobId, JobState, Message, RECORDS, TABLES, World,
+    memory::{self, spend},
     owner::{Owner, steps},
 };
 
@@ -65,15 +66,19 @@ impl Graph {
 pub(super) fn search(faults: Faults) -> Found {
     let mut graph = Graph::default();
     graph.number(World {
-        committed: Committed::default(),
+        committed: Committed::bare(0, true),
+        committed_max: 0,
         generation: 0,
         owners: vec![Owner::new(0)],
         wire: Vec::new(),
         jobs: Vec::new(),
-        loaded: [0; RECORDS as usize],
+        log: 0,
+        cut: None,
+        floor: [(0, None); TABLES],
+        loaded: [[0; RECORDS as usize]; 2],
         streamed: [0; RECORDS as usize],
         repeated: false,
-        used: [0; 4],
+        used: [0; 8],
     });
     let mut violation = None;
     while let Some((world, number)) = graph.queue.pop_front() {
@@ -82,7 +87,7 @@ pub(super) fn search(faults: Faults) -> Found {
         if violation.is_some() {
             break;
         }
-        if is_over {
+        if is_over || memory::is_halted(&world) {
             graph.ends.push(number);
         }
         for world in next(&world, &faults) {
@@ -96,11 +101,15 @@ pub(super) fn search(faults: Faults) -> Found {
 
 /// What must never be, at any moment.
 fn fault(world: &World) -> Option<String> {
-    if let Some(record) = (0..world.committed.offset).find(|record| world.stored(*record) == 0) {
+    // Once the log was cut, what was committed of the old one may not be of the new.
+    let is_missing = |record: &u8| world.cut.is_none() && world.stored(*record) == 0;
+    if let Some(record) = (0..world.committed.offset).find(is_missing) {
         return Some(format!("lost: {record} is committed and nowhere: {world:#?}"));
     }
-    if let Some(record) = world.loaded.iter().position(|count| *count > 1) {
-        return Some(format!("twice: {record}: {world:#?}"));
+    for loaded in &world.loaded {
+        if let Some(record) = loaded.iter().position(|count| *count > 1) {
+            return Some(format!("twice: {record}: {world:#?}"));
+        }
     }
     world.repeated.then(|| format!("repeated: a loaded row was streamed: {world:#?}"))
 }
@@ -108,11 +117,11 @@ fn fault(world: &World) -> Option<String> {
 /// Whether the present owner has nothing left to do, and nothing is under way.
 fn is_over(world: &World, faults: &Faults) -> bool {
     let is_done = |owner: &Owner| {
-        owner.generation == world.generation && owner.is_done(world.committed, faults)
+        owner.generation == world.generation
+            && !owner.sees(world.log)
+            && owner.is_done(world.committed, faults)
     };
-    world.wire.is_empty()
-        && world.jobs.iter().all(|job| job.state != JobState::Active)
-        && world.owners.iter().any(is_done)
+    memory::is_idle(world) && world.wire.is_empty() && world.owners.iter().any(is_done)
 }
 
 fn fault_at_end(world: &World) -> Option<String> {
@@ -143,20 +152,16 @@ const FAILURES: usize = 3;
 
 impl World {
     fn stored(&self, record: u8) -> u8 {
-        let record = usize::from(record);
-        self.loaded[record] + self.streamed[record]
+        let (log, record) = (memory::has(self.log, record), usize::from(record));
+        self.loaded[usize::from(log)][record] + self.streamed[record]
     }
 
-    /// The same with one more fault of this kind, if there may be one.
-    fn spend(&self, kind: usize, most: u8) -> Option<Self> {
-        (self.used[kind] < most).then(|| {
-            let mut next = self.clone();
-            next.used[kind] += 1;
-            next
-        })
+    pub(super) fn commit(&mut self, what: Committed) {
+        self.committed = what;
+        self.committed_max = self.committed_max.max(what.offset);
     }
 
-    fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         self.generation += 1;
         self.owners.push(Owner::new(self.generation));
     }
@@ -168,12 +173,12 @@ impl World {
 }
 
 fn trouble(world: &World, faults: &Faults, found: &mut Vec<World>) {
-    if let Some(mut next) = world.spend(REBALANCES, faults.rebalances) {
+    if let Some(mut next) = spend(world, REBALANCES, faults.rebalances) {
         next.hand_over();
         found.push(next);
     }
     for (index, owner) in world.owners.iter().enumerate() {
-        if let Some(mut next) = world.spend(DEATHS, faults.deaths) {
+        if let Some(mut next) = spend(world, DEATHS, faults.deaths) {
             next.owners.remove(index);
             if owner.generation == world.generation {
                 next.hand_over();
@@ -181,6 +186,7 @@ fn trouble(world: &World, faults: &Faults, found: &mut Vec<World>) {
             found.push(next);
         }
     }
+    memory::trouble(world, faults, found);
 }
 
 fn deliver(world: &World, index: usize, faults: &Faults, found: &mut Vec<World>) {
@@ -192,14 +198,14 @@ fn deliver(world: &World, index: usize, faults: &Faults, found: &mut Vec<World>)
                 return;
             }
             if owner == world.generation || faults.restamped {
-                next.committed = what;
+                next.commit(what);
             }
             found.push(next);
         }
         Message::Insert { owner, job } => {
             // Its client gives up and asks again; this one arrives later.
             if next.asker(owner, job.id).is_some() {
-                found.extend(world.spend(NETWORK, faults.network).map(|mut world| {
+                found.extend(spend(world, NETWORK, faults.network).map(|mut world| {
                     world.wire.push(Message::Insert { owner, job });
                     world
                 }));
@@ -222,14 +228,15 @@ fn finish(world: &World, index: usize, faults: &Faults, found: &mut Vec<World>) 
     if job.state != JobState::Active {
         return;
     }
-    if let Some(mut next) = world.spend(FAILURES, faults.failures) {
+    if let Some(mut next) = spend(world, FAILURES, faults.failures) {
         next.jobs[index].state = JobState::Failed;
         found.push(next);
     }
     let mut next = world.clone();
     next.jobs[index].state = JobState::Loaded;
     for record in (0..RECORDS).filter(|record| job.rows & (1 << record) != 0) {
-        next.loaded[usize::from(record)] += 1;
+        let log = memory::has(job.log, record);
+        next.loaded[usize::from(log)][usize::from(record)] += 1;
     }
     found.push(next);
 }
